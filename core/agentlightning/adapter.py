@@ -1,0 +1,51 @@
+"""What an adapter is: it knows which objects are agents of its framework, how to run one, and how to
+hook into the framework so that what happens is recorded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from agentlightning.records import Record
+
+
+class AgentDescription(Record):
+    """What ``agl init`` finds out about an agent without running it."""
+
+    framework: str
+    kind: str
+    model: str | None = None
+    prompts: list[str] = []
+    tools: list[str] = []
+    input: str = ""
+    """How the agent takes its input, in a few words."""
+
+
+class Adapter(ABC):
+    """Base of every adapter. Its module imports no framework; `install` does nothing for a framework that
+    is not loaded, is safe to call twice, and an error inside a hook never reaches the agent."""
+
+    name: ClassVar[str]
+    priority: ClassVar[int] = 0
+    """Adapters are asked in descending order; the plain-function adapter comes last."""
+
+    @abstractmethod
+    def accepts(self, agent: Any) -> bool:
+        """Whether ``agent`` is an object this adapter can run."""
+
+    @abstractmethod
+    async def run(self, agent: Any, input: Any) -> Any:
+        """Runs the agent on one task's input; returns its output. The agent's exceptions pass through."""
+
+    def prepare(self) -> None:
+        """Called before the agent is imported (environment variables it needs to be constructed)."""
+
+    def install(self) -> None:
+        """Hooks into the framework, where it is loaded."""
+
+    def uninstall(self) -> None:
+        """Takes the hooks out."""
+
+    def describe(self, agent: Any) -> AgentDescription:
+        """Looks at an agent, for ``agl init``."""
+        return AgentDescription(framework=self.name, kind=type(agent).__name__)

@@ -1,0 +1,133 @@
+"""What an algorithm is, and what a run gives it.
+
+An algorithm is a class with a typed config and one coroutine whose body reads like the paper's
+pseudo-code::
+
+    class Best(Algorithm):
+        Config = BestConfig
+
+        async def run(self, run: Run) -> None:
+            await run.publish(first)
+            await run.evaluate("before")
+            async for group in run.collect(run.tasks, group_size=8):
+                ...
+            await run.publish(better)
+            await run.evaluate("after")
+
+`Run.collect` is deterministic in what it asks for: the n-th collection of a run names its rollouts by
+(run, n, task, sample). After a crash the algorithm starts again from its last checkpoint, asks for the
+same rollouts, and gets those that were finished as they were recorded; only the rest are run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from agentlightning.records import AnyResource, Group, Record, Rollout, Task
+from agentlightning.store.base import Checkpoint
+
+
+class Evaluation(Record):
+    """The rollouts of one evaluation. ``rewards[i]`` is the mean over the samples of task i, None where
+    no sample of it could be scored."""
+
+    stage: str
+    variant: str
+    tasks: list[Task]
+    rollouts: list[Rollout]
+    rewards: list[float | None]
+
+    @property
+    def mean(self) -> float | None:
+        """The mean reward over the tasks that could be scored."""
+        scored = [value for value in self.rewards if value is not None]
+        return sum(scored) / len(scored) if scored else None
+
+
+class Run(Protocol):
+    """One training run, as its algorithm sees it."""
+
+    id: str
+    seed: int
+    directory: Path
+    """A folder of this run's own, for what the algorithm makes (the trained model, say)."""
+    tasks: Sequence[Task]
+    held_out: Sequence[Task]
+    train: Sequence[str]
+    """Name patterns of the agents that are trained; ``*`` for all."""
+    restored: Checkpoint | None
+    """Where to go on from; None at the beginning."""
+
+    def batches(self, size: int) -> Callable[[int], list[Task]]:
+        """Task batches by step: reshuffled each epoch by the run's seed, the same for the same step."""
+        ...
+
+    def collect(
+        self, tasks: Sequence[Task], *, group_size: int = 1, step: int, resources: Sequence[AnyResource] = ()
+    ) -> AsyncIterator[Group]:
+        """Runs the agent ``group_size`` times on each task; yields each group when its last rollout ends.
+
+        ``step`` names the collection. The published resources apply, with ``resources`` over them.
+        """
+        ...
+
+    async def evaluate(
+        self,
+        stage: str,
+        *,
+        variant: str = "",
+        resources: Sequence[AnyResource] = (),
+        tasks: Sequence[Task] | None = None,
+        samples: int = 1,
+    ) -> Evaluation:
+        """Runs the agent on the held-out tasks. The report pairs stage ``before`` with ``after`` of the
+        same ``variant``."""
+        ...
+
+    async def publish(self, resource: AnyResource) -> None:
+        """Makes a version of a resource the one that next rollouts use."""
+        ...
+
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Keeps numbers of a step, for the store, the terminal and the curve."""
+        ...
+
+    def progress(self, *, step: int, steps: int) -> None:
+        """Says how far the run is."""
+        ...
+
+    async def checkpoint(
+        self, step: int, state: Mapping[str, Any], write: Callable[[Path], None] | None = None
+    ) -> None:
+        """Makes a point to go on from: ``write(folder)`` writes large files, made durable and visible at once.
+
+        Earlier checkpoints of the run are removed after.
+        """
+        ...
+
+    def result(self, name: str, value: str) -> None:
+        """Says what came of the run (``model``: the folder of the trained weights); shown at its end."""
+        ...
+
+
+class NoConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """The config of an algorithm that has none."""
+
+
+class Algorithm(ABC):
+    """Base of every algorithm. ``Config`` is a `msgspec.Struct` with ``forbid_unknown_fields=True`` whose
+    fields are the keys of the config's ``algorithm`` section, next to ``name``."""
+
+    Config: ClassVar[type[msgspec.Struct]] = NoConfig
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    async def run(self, run: Run) -> None:
+        """Learns from the run's tasks until done."""

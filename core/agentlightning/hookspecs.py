@@ -1,0 +1,78 @@
+"""The plugin contract. A plugin is a module, named by an entry point of the group ``agentlightning``,
+that implements any of these hooks. Its module imports in milliseconds: what it registers may be given as
+``"package.module:attribute"`` and is imported when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    from agentlightning.records import AnyResource, Rollout, Trajectory
+    from agentlightning.store.base import RunRecord
+
+hookspec = pluggy.HookspecMarker("agentlightning")
+hookimpl = pluggy.HookimplMarker("agentlightning")
+
+
+class Register(Protocol):
+    """Names one thing: ``register("grpo", "agentlightning_grpo.algorithm:GRPO")``."""
+
+    def __call__(self, name: str, target: Any) -> None: ...
+
+
+@hookspec
+def register_adapters(register: Register) -> None:
+    """Register adapters: subclasses of `agentlightning.adapter.Adapter`."""
+
+
+@hookspec
+def register_algorithms(register: Register) -> None:
+    """Register algorithms: subclasses of `agentlightning.algorithm.Algorithm`."""
+
+
+@hookspec
+def register_rewards(register: Register) -> None:
+    """Register rewards: functions ``(rollout, task)``, or classes with a ``Config`` that make one."""
+
+
+@hookspec
+def register_credit(register: Register) -> None:
+    """Register credit assignments: functions from a rollout and its trajectories to step rewards."""
+
+
+@hookspec
+def register_stores(register: Register) -> None:
+    """Register stores by URL scheme: callables ``(url) -> Store``."""
+
+
+@hookspec
+def register_commands(register: Register) -> None:
+    """Register commands of ``agl``: `click.Command` objects."""
+
+
+@hookspec
+def rollout_started(rollout: Rollout) -> None:
+    """A rollout's attempt begins."""
+
+
+@hookspec
+def rollout_finished(rollout: Rollout) -> None:
+    """A rollout has ended, scored and written."""
+
+
+@hookspec
+def transitions_built(rollout: Rollout, trajectories: list[Trajectory]) -> None:
+    """The trajectories of a rollout are ready; an implementation may change the list in place."""
+
+
+@hookspec
+def resource_published(run: RunRecord, resource: AnyResource) -> None:
+    """A new version of a resource is in use."""
+
+
+@hookspec
+def run_finished(run: RunRecord) -> None:
+    """A run has ended; its status says how."""

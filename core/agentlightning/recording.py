@@ -1,0 +1,254 @@
+"""What happens in the current rollout, written as it happens.
+
+A `Recorder` belongs to one attempt of one rollout and is current in a context variable, so it follows
+asyncio tasks and `asyncio.to_thread`. It does not follow a bare `threading.Thread`,
+`ThreadPoolExecutor.submit` or `loop.run_in_executor`: wrap the callable in
+``contextvars.copy_context().run`` there. With no rollout active, every function here returns at once.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Any, TypeVar
+
+from agentlightning.records import AnyResource, Failure, Fault, Resource, Reward, Span, SpanKind
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Resource)
+
+
+class Recorder:
+    """Writes the spans of one attempt of one rollout, from any thread, to ``sink`` as they end.
+
+    ``resources`` are those the rollout runs with; ``scratch`` is a place for an adapter's own state,
+    keyed by the adapter's name.
+    """
+
+    def __init__(
+        self,
+        rollout_id: str,
+        attempt: int,
+        sink: Callable[[Sequence[Span]], None],
+        resources: Sequence[AnyResource] = (),
+        *,
+        seed: int | None = None,
+    ) -> None:
+        self.rollout_id = rollout_id
+        self.attempt = attempt
+        self.resources = tuple(resources)
+        self.seed = seed
+        self.rewards: list[Reward] = []
+        self.failures: list[Failure] = []
+        self.scratch: dict[str, Any] = {}
+        self.closed = False
+        self._sink = sink
+        self._count = itertools.count()
+        self._open: dict[str, Span] = {}
+
+    def start(
+        self,
+        kind: SpanKind,
+        name: str,
+        *,
+        parent: Span | None = None,
+        agent: str | None = None,
+        attributes: dict[str, Any] | None = None,
+    ) -> Span:
+        """A span that begins now. Without ``parent`` it hangs under the current span of the context;
+        without ``agent`` it is its parent's."""
+        above = parent if parent is not None else current_span()
+        span = Span(
+            rollout_id=self.rollout_id,
+            attempt=self.attempt,
+            parent_id=above.id if above else None,
+            index=next(self._count),
+            kind=kind,
+            name=name,
+            agent=agent if agent is not None else (above.agent if above else None),
+            attributes=attributes if attributes is not None else {},
+        )
+        self._open[span.id] = span
+        return span
+
+    def end(self, span: Span, failure: Failure | None = None) -> None:
+        """Ends a span, once, and hands it to the sink. After `close` nothing is written any more: the
+        rollout has its result."""
+        if self._open.pop(span.id, None) is None:
+            return
+        span.ended_at = time.time()
+        if failure is not None:
+            span.failure = failure
+        if span.failure is not None:
+            self.failures.append(span.failure)
+        self._sink((span,))
+
+    def reward(self, reward: Reward, *, parent: Span | None = None) -> None:
+        """Keeps a reward given during the run, at its place and time."""
+        above = parent if parent is not None else current_span()
+        if reward.span_id is None and above is not None:
+            reward.span_id = above.id
+        span = self.start("reward", reward.name, parent=above)
+        span.reward = reward
+        if not self.closed:
+            self.rewards.append(reward)
+        self.end(span)
+
+    def resource(self, kind: type[R], agent: str | None) -> R | None:
+        """The first resource of a kind whose patterns match the agent's name (`*` matches no name, too)."""
+        for resource in self.resources:
+            if isinstance(resource, kind) and matches(agent, resource.agents):
+                return resource
+        return None
+
+    def close(self) -> None:
+        """Ends the spans still open, innermost first, as cancelled, and takes no more."""
+        for span in sorted(self._open.values(), key=lambda span: -span.index):
+            failure = Failure(type="cancelled", message="still open when its rollout ended")
+            self.end(span, span.failure or failure)
+        self.closed = True
+        self._sink = _drop
+
+
+def _drop(spans: Sequence[Span]) -> None:
+    logger.debug("%d span(s) came after their rollout had ended; dropped", len(spans))
+
+
+def matches(agent: str | None, patterns: Sequence[str]) -> bool:
+    """Whether an agent's name matches one of the shell-style patterns."""
+    return any(pattern == "*" or fnmatchcase(agent or "", pattern) for pattern in patterns)
+
+
+_recorder: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("agentlightning_recorder", default=None)
+_span: contextvars.ContextVar[Span | None] = contextvars.ContextVar("agentlightning_span", default=None)
+
+Locator = Callable[[Recorder], Span | None]
+_locators: list[Locator] = []
+
+
+def current() -> Recorder | None:
+    """The recorder of the current rollout; None outside a rollout."""
+    return _recorder.get()
+
+
+def current_span() -> Span | None:
+    """The innermost span of the context."""
+    return _span.get()
+
+
+@contextmanager
+def recording(recorder: Recorder) -> Iterator[Recorder]:
+    """Makes ``recorder`` current inside the block; the caller closes it."""
+    token, span_token = _recorder.set(recorder), _span.set(None)
+    try:
+        yield recorder
+    finally:
+        _recorder.reset(token)
+        _span.reset(span_token)
+
+
+def add_locator(locator: Locator) -> None:
+    """Adds a function that knows which span of its framework is running here, for the model layer to
+    hang its calls under. An adapter adds one when it is installed."""
+    if locator not in _locators:
+        _locators.append(locator)
+
+
+def remove_locator(locator: Locator) -> None:
+    """Takes it out again."""
+    if locator in _locators:
+        _locators.remove(locator)
+
+
+def locate(recorder: Recorder) -> Span | None:
+    """The span that a call made right here belongs under: what a framework says, else the context's."""
+    for locator in _locators:
+        try:
+            span = locator(recorder)
+        except Exception:
+            logger.exception("locator %r failed; ignored", locator)
+            continue
+        if span is not None:
+            return span
+    return current_span()
+
+
+def failure_of(error: BaseException, type: str = "agent_error", fault: Fault = "agent") -> Failure:
+    """A typed failure from an exception."""
+    return Failure(
+        type=type,
+        message=str(error) or error.__class__.__name__,
+        fault=fault,
+        exception=f"{error.__class__.__module__}.{error.__class__.__qualname__}",
+        traceback="".join(traceback.format_exception(error, limit=-20)),
+    )
+
+
+class span:
+    """Records a block as a span, for those who want to say more by hand; ``with`` and ``async with``::
+
+        with agl.span("plan", kind="agent") as plan:
+            plan.set(steps=3)
+
+    An exception marks the span as failed and passes through.
+    """
+
+    def __init__(self, name: str, kind: SpanKind = "agent", *, agent: str | None = None, **attributes: Any) -> None:
+        self._make = (kind, name, agent, attributes)
+        self._recorder: Recorder | None = None
+        self._record: Span | None = None
+        self._token: contextvars.Token[Span | None] | None = None
+
+    def set(self, **attributes: Any) -> None:
+        """Adds attributes."""
+        if self._record is not None:
+            self._record.attributes.update(attributes)
+
+    def __enter__(self) -> span:
+        self._recorder = current()
+        if self._recorder is not None:
+            kind, name, agent, attributes = self._make
+            parent = locate(self._recorder)
+            self._record = self._recorder.start(kind, name, parent=parent, agent=agent, attributes=dict(attributes))
+            self._token = _span.set(self._record)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._recorder is None or self._record is None or self._token is None:
+            return
+        _span.reset(self._token)
+        self._recorder.end(self._record, failure_of(error) if error is not None else None)
+
+    async def __aenter__(self) -> span:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def reward(value: float, name: str = "reward", *, weight: float = 1.0, reason: str | None = None) -> None:
+    """Gives the current rollout a reward, at this place and time. Outside a rollout: nothing."""
+    recorder = current()
+    if recorder is not None:
+        record = Reward(name=name, value=float(value), weight=weight, reason=reason)
+        recorder.reward(record, parent=locate(recorder))
+
+
+def annotate(name: str = "annotation", **attributes: Any) -> None:
+    """Notes something in the current rollout. Outside a rollout: nothing."""
+    recorder = current()
+    if recorder is not None:
+        note = recorder.start("annotation", name, parent=locate(recorder), attributes=attributes)
+        recorder.end(note)

@@ -1,0 +1,352 @@
+"""The vocabulary as types.
+
+Task          one input for the agent, with what its reward needs
+Rollout       one run of the agent on one task
+Span          one thing that happened in a rollout
+Generation    what an ``llm`` span says: messages in, message out, and their tokens
+Reward        one component of what a rollout, or a step of it, was worth
+Failure       why a rollout or a step went wrong, and whose fault it was
+Resource      what an algorithm changes, versioned: Policy, Prompt or ModelChoice
+Transition    state, action, reward: the tokens the policy saw, those it wrote, what came of it
+Sequence      transitions whose prompts extend one another, token for token, as one row of training data
+Trajectory    the ordered transitions of one agent in one rollout, and the sequences they merge into
+Group         the rollouts of one task that are compared with each other
+
+Token arrays are one-dimensional numpy arrays in memory (ids int32, log-probabilities float32, masks
+bool) and packed bytes at rest; `encode` and `decode` do that for every record.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+SpanKind = Literal["llm", "tool", "agent", "retrieval", "handoff", "reward", "annotation"]
+Provenance = Literal["exact", "retokenized", "text"]
+RolloutStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Fault = Literal["agent", "infrastructure"]
+
+FINAL_STATUSES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+def new_id() -> str:
+    """16 hexadecimal digits, the length of an OpenTelemetry span id."""
+    return secrets.token_hex(8)
+
+
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Base of every record: keyword-only, defaults left out at rest."""
+
+
+class Task(Record):
+    """One input for the agent, with what its reward needs.
+
+    ``input`` is handed to the agent as it is; ``expected`` and ``metadata`` are for rewards only.
+    """
+
+    id: str
+    input: Any
+    expected: Any = None
+    metadata: dict[str, Any] = {}
+
+
+class Failure(Record):
+    """Why something went wrong, and whose fault it was.
+
+    ``type`` is a stable word (``timeout``, ``agent_error``, ``tool_error``, ``context_too_long``,
+    ``engine_unavailable``, ``rate_limited``, ``reward_error``, ``cancelled`` …) that rewards and reports
+    may count on. An ``infrastructure`` failure is retried and then left out of its group; the agent's
+    own failures keep the reward that the reward plugins give them.
+    """
+
+    type: str
+    message: str
+    fault: Fault = "agent"
+    exception: str | None = None
+    traceback: str | None = None
+
+
+class Reward(Record):
+    """One component of what a rollout, or the step at ``span_id``, was worth.
+
+    ``value`` is None where the component cannot be scored: never zero in its place.
+    """
+
+    name: str
+    value: float | None
+    weight: float = 1.0
+    span_id: str | None = None
+    at: float = msgspec.field(default_factory=time.time)
+    reason: str | None = None
+
+
+class Usage(Record):
+    """Tokens of one model call, as the endpoint counted them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Generation(Record):
+    """What an ``llm`` span says.
+
+    ``messages``, ``tools`` and ``response`` are in the shape of the OpenAI chat API (a responses call is
+    translated to it). ``prompt_ids`` (P,), ``response_ids`` (R,) and ``logprobs`` (R,) are present only
+    where ``provenance`` is ``exact``: never made up. ``logprobs`` are those of the sampled tokens, of the
+    softmax of logits divided by ``temperature``, before any top-p or top-k cut.
+    """
+
+    messages: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = []
+    response: dict[str, Any] | None = None
+    model: str | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    provenance: Provenance = "text"
+    prompt_ids: np.ndarray | None = None
+    response_ids: np.ndarray | None = None
+    logprobs: np.ndarray | None = None
+    temperature: float = 1.0
+    policy: str | None = None
+    policy_version: int | None = None
+
+
+class Span(Record):
+    """One thing that happened in a rollout.
+
+    ``index`` is its place in the order in which spans began, from 0, within the rollout's attempt.
+    ``attributes`` use the OpenTelemetry GenAI names (`agentlightning.semconv`). Times are seconds since
+    the epoch. ``agent`` is the name of the agent that acted, as its framework knows it.
+    """
+
+    id: str = msgspec.field(default_factory=new_id)
+    rollout_id: str
+    attempt: int = 1
+    parent_id: str | None = None
+    index: int = 0
+    kind: SpanKind
+    name: str
+    agent: str | None = None
+    started_at: float = msgspec.field(default_factory=time.time)
+    ended_at: float | None = None
+    attributes: dict[str, Any] = {}
+    generation: Generation | None = None
+    reward: Reward | None = None
+    failure: Failure | None = None
+
+
+class Rollout(Record):
+    """One run of the agent on one task.
+
+    ``id`` is derived from what the rollout is for (run, stage, task, sample), so asking for the same work
+    twice finds what is there. ``group_id`` names the rollouts compared with each other. ``resources``
+    maps each resource's name to the version it ran with. ``stage`` is ``train/<n>`` for the n-th
+    collection of a run, ``evaluate/<name>`` for held-out tasks.
+    """
+
+    id: str
+    run_id: str
+    group_id: str
+    task_id: str
+    stage: str
+    sample: int = 0
+    attempt: int = 0
+    status: RolloutStatus = "queued"
+    resources: dict[str, int] = {}
+    output: Any = None
+    rewards: list[Reward] = []
+    failure: Failure | None = None
+    created_at: float = msgspec.field(default_factory=time.time)
+    started_at: float | None = None
+    ended_at: float | None = None
+    failed_attempts: list[Failure] = []
+
+    @property
+    def reward(self) -> float | None:
+        """The weighted sum of the rollout's rewards; None when it was not or cannot be scored.
+
+        A component without a value makes the sum None. Rewards tied to a span count as well: the return
+        of a rollout is the sum of everything it was given.
+        """
+        if not self.rewards or any(part.value is None for part in self.rewards):
+            return None
+        return sum(part.weight * part.value for part in self.rewards if part.value is not None)
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINAL_STATUSES
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the rollout belongs in its group: finished, scored, and not broken by infrastructure."""
+        infrastructure = self.failure is not None and self.failure.fault == "infrastructure"
+        return self.status in ("succeeded", "failed") and not infrastructure and self.reward is not None
+
+
+class Resource(Record, tag_field="kind"):
+    """What an algorithm changes, versioned. ``agents`` are the name patterns of the agents it is for."""
+
+    name: str
+    version: int = 0
+    agents: tuple[str, ...] = ("*",)
+
+
+class Policy(Resource, tag="policy"):
+    """Weights and where they are served.
+
+    ``sampling`` is set on every redirected request (``temperature``, ``top_p``, ``seed`` …), over what
+    the agent asked for: training needs the tokens to be drawn from the policy itself.
+    """
+
+    model: str
+    base_url: str
+    api_key_env: str | None = None
+    path: str | None = None
+    sampling: dict[str, Any] = {}
+
+    def sampled_with(self, **sampling: Any) -> Policy:
+        """The same weights, sampled otherwise."""
+        return msgspec.structs.replace(self, sampling={**self.sampling, **sampling})
+
+
+class Prompt(Resource, tag="prompt"):
+    """A template (``{variable}`` fields) that takes the place of an agent's system prompt.
+
+    With ``replaces`` only a system message equal to that text is replaced, without it the first one.
+    """
+
+    template: str
+    variables: dict[str, str] = {}
+    replaces: str | None = None
+
+
+class ModelChoice(Resource, tag="model_choice"):
+    """Which model answers an agent's calls, where it is served, and what it costs.
+
+    Prices are in dollars per million tokens. ``base_url`` None keeps the endpoint of the agent's client.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key_env: str | None = None
+    input_price: float = 0.0
+    output_price: float = 0.0
+
+    def cost(self, usage: Usage) -> float:
+        """Dollars for ``usage``."""
+        return (usage.input_tokens * self.input_price + usage.output_tokens * self.output_price) / 1e6
+
+
+AnyResource = Policy | Prompt | ModelChoice
+
+
+class Transition(Record):
+    """One model call of a trained agent: state (``prompt_ids``), action (``response_ids``), reward.
+
+    ``reward`` is what was recorded for this very step (None: nothing was).
+    """
+
+    rollout_id: str
+    span_id: str
+    agent: str | None
+    index: int
+    prompt_ids: np.ndarray
+    response_ids: np.ndarray
+    logprobs: np.ndarray
+    temperature: float = 1.0
+    policy: str | None = None
+    policy_version: int | None = None
+    reward: float | None = None
+    ended_at: float = 0.0
+
+
+class Sequence(Record):
+    """Transitions whose prompts extend one another, as one row.
+
+    ``token_ids`` (T,), ``mask`` (T,) true where the policy wrote the token, ``logprobs`` (T,) of the
+    sampler, 0 where the mask is false. ``spans`` are the half-open ranges of the transitions' actions,
+    in order, so that credit can be given per step.
+    """
+
+    rollout_id: str
+    agent: str | None
+    token_ids: np.ndarray
+    mask: np.ndarray
+    logprobs: np.ndarray
+    temperature: float
+    transitions: list[Transition]
+    spans: list[tuple[int, int]]
+
+
+class Trajectory(Record):
+    """What one agent did in one rollout: its transitions in order, and the sequences they merge into.
+
+    ``breaks`` counts the transitions, after the first, whose prompt extended no open sequence.
+    """
+
+    rollout_id: str
+    agent: str | None
+    transitions: list[Transition]
+    sequences: list[Sequence]
+    breaks: int = 0
+
+
+class Group(Record):
+    """The rollouts of one task that are compared with each other.
+
+    ``rollouts`` are the comparable ones, ``left_out`` those that infrastructure broke or that nobody could
+    score: counted, never scored zero. ``trajectories[i]`` are those of ``rollouts[i]``.
+    """
+
+    id: str
+    task: Task
+    rollouts: list[Rollout]
+    trajectories: list[list[Trajectory]]
+    left_out: list[Rollout] = []
+
+
+_EXT_CODES = {np.dtype(np.int32): 1, np.dtype(np.float32): 2, np.dtype(np.bool_): 3}
+_EXT_DTYPES = {code: dtype for dtype, code in _EXT_CODES.items()}
+
+
+def _pack(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype in _EXT_CODES:
+        return msgspec.msgpack.Ext(_EXT_CODES[value.dtype], value.tobytes())
+    if isinstance(value, np.generic):
+        return value.item()
+    return repr(value)
+
+
+def _unpack_ext(code: int, data: memoryview) -> np.ndarray:
+    return np.frombuffer(data, _EXT_DTYPES[code])
+
+
+def _unpack(kind: type, value: Any) -> Any:
+    return value
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_pack)
+_decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
+
+T = TypeVar("T")
+
+
+def encode(value: Any) -> bytes:
+    """A record, or anything made of plain values and records, as MessagePack with packed arrays.
+
+    A value of a foreign type (an agent's output may hold anything) is kept as its ``repr``.
+    """
+    return _encoder.encode(value)
+
+
+def decode(data: bytes, kind: type[T] | Any) -> T:
+    """The inverse of `encode`. Raises `msgspec.DecodeError` or `msgspec.ValidationError`."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind, ext_hook=_unpack_ext, dec_hook=_unpack)
+    result: T = decoder.decode(data)
+    return result

@@ -1,0 +1,175 @@
+"""What a store is: the one place where runs, rollouts, spans, resources and metrics live.
+
+Writing is in two tempos. Spans and metrics are handed over at once and made durable in batches by the
+store's writer (`add_spans`, `add_metrics`; `flush` waits for what was handed over so far). Everything that
+decides who does what next (runs, rollouts, resources, checkpoints) is durable when the call returns.
+
+Every write is idempotent by id. A store is safe to use from any thread; the methods that may wait for the
+disk are coroutines and do not block the event loop.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from agentlightning.records import AnyResource, Record, Rollout, Span, Task
+
+RunStatus = Literal["running", "succeeded", "failed", "cancelled"]
+
+
+class RunRecord(Record):
+    """One training run, as the store knows it."""
+
+    id: str
+    name: str
+    algorithm: str
+    config: dict[str, Any] = {}
+    seed: int = 0
+    status: RunStatus = "running"
+    created_at: float = 0.0
+    ended_at: float | None = None
+    message: str | None = None
+
+
+class Checkpoint(Record):
+    """A point from which a run can go on: small ``state`` here, large files in the folder ``path``."""
+
+    run_id: str
+    step: int
+    state: dict[str, Any] = {}
+    path: str | None = None
+    created_at: float = 0.0
+
+
+class Metric(Record):
+    """One number of one step of a run."""
+
+    run_id: str
+    step: int
+    name: str
+    value: float
+    at: float = 0.0
+
+
+class Store(ABC):
+    """The store interface, spoken by the embedded store and by every other."""
+
+    # Runs. A run is owned by one live process at a time.
+
+    @abstractmethod
+    async def open_run(self, run: RunRecord) -> RunRecord:
+        """Creates the run, or takes it over when its owner is gone; returns it as it stands.
+
+        Rollouts of the run that the vanished owner had leased are queued again.
+        Raises `StoreBusyError` when another live process owns it.
+        """
+
+    @abstractmethod
+    async def close_run(self, run_id: str, status: RunStatus, message: str | None = None) -> None:
+        """Marks the run as ended and gives up ownership."""
+
+    @abstractmethod
+    async def runs(self) -> list[RunRecord]:
+        """Every run, oldest first."""
+
+    @abstractmethod
+    async def run(self, run_id: str) -> RunRecord | None:
+        """One run; None when there is none of that id."""
+
+    # Tasks and rollouts.
+
+    @abstractmethod
+    async def add_tasks(self, run_id: str, tasks: Sequence[Task]) -> None:
+        """Keeps the tasks of a run, by id."""
+
+    @abstractmethod
+    async def tasks(self, run_id: str, ids: Iterable[str] | None = None) -> dict[str, Task]:
+        """Tasks of a run by id."""
+
+    @abstractmethod
+    async def enqueue(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Adds rollouts that are not there yet; returns all of them as they stand, in the order given.
+
+        A rollout that is there already is returned with the status and the results it has.
+        """
+
+    @abstractmethod
+    async def lease(
+        self, worker: str, *, ids: Sequence[str] | None = None, limit: int = 1, seconds: float = 60.0
+    ) -> list[Rollout]:
+        """Hands out up to ``limit`` queued rollouts (of ``ids``, where given) as ``running`` by ``worker``.
+
+        Each lease is a new attempt: ``attempt`` grows by one. A lease ends after ``seconds`` unless
+        `heartbeat` renews it; one that has ended is handed out again.
+        """
+
+    @abstractmethod
+    async def heartbeat(self, worker: str, *, seconds: float = 60.0) -> None:
+        """Renews every lease of ``worker``."""
+
+    @abstractmethod
+    async def finish(self, rollout: Rollout) -> bool:
+        """Writes the result of a leased attempt, with every span handed over before; ends the lease.
+
+        The rollout's ``status`` is final, or ``queued`` to have it tried again. Returns False, and writes
+        nothing, when that attempt is no longer the leased one (it ended, or was finished already).
+        """
+
+    @abstractmethod
+    async def rollouts(
+        self, run_id: str, *, stage: str | None = None, ids: Iterable[str] | None = None
+    ) -> list[Rollout]:
+        """Rollouts of a run in the order they were added; ``stage`` selects by exact name."""
+
+    @abstractmethod
+    async def rollout(self, rollout_id: str) -> Rollout | None:
+        """One rollout; None when there is none of that id."""
+
+    # Spans and metrics: written in batches.
+
+    @abstractmethod
+    def add_spans(self, spans: Sequence[Span]) -> None:
+        """Hands spans to the writer: returns at once, from any thread. A span of a known id is replaced.
+
+        Raises `StoreError` when the writer has failed (disk full …): what was written stays.
+        """
+
+    @abstractmethod
+    async def spans(self, rollout_id: str, *, attempt: int | None = None) -> list[Span]:
+        """The spans of one attempt of a rollout (the last one by default), by ``index``."""
+
+    @abstractmethod
+    def add_metrics(self, metrics: Sequence[Metric]) -> None:
+        """Hands metrics to the writer; the last value of (run, step, name) stays."""
+
+    @abstractmethod
+    async def metrics(self, run_id: str) -> list[Metric]:
+        """Every metric of a run by step, then name."""
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Returns when everything handed over before is durable. Raises `StoreError` when it cannot be."""
+
+    # Resources and checkpoints.
+
+    @abstractmethod
+    async def put_resource(self, run_id: str, resource: AnyResource) -> None:
+        """Keeps a version of a resource."""
+
+    @abstractmethod
+    async def resources(self, run_id: str) -> list[AnyResource]:
+        """Every version of every resource of a run, in the order they were put."""
+
+    @abstractmethod
+    async def put_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keeps a checkpoint; its files must be durable before."""
+
+    @abstractmethod
+    async def last_checkpoint(self, run_id: str) -> Checkpoint | None:
+        """The checkpoint of the highest step; None when there is none."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Flushes and closes. Safe to call twice."""

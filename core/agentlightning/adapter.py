@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from agentlightning.records import Record
 
 
-class AgentDescription(Record):
+class AgentDescription(Record, kw_only=True):
     """What ``agl init`` finds out about an agent without running it."""
 
     framework: str

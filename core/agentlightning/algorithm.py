@@ -32,7 +32,7 @@ from agentlightning.records import AnyResource, Group, Record, Rollout, Task
 from agentlightning.store.base import Checkpoint
 
 
-class Evaluation(Record):
+class Evaluation(Record, kw_only=True):
     """The rollouts of one evaluation. ``rewards[i]`` is the mean over the samples of task i, None where
     no sample of it could be scored."""
 

@@ -38,11 +38,11 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
-class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Base of every record: keyword-only, defaults left out at rest."""
+class Record(msgspec.Struct, omit_defaults=True):
+    """Base of every record: defaults are left out at rest."""
 
 
-class Task(Record):
+class Task(Record, kw_only=True):
     """One input for the agent, with what its reward needs.
 
     ``input`` is handed to the agent as it is; ``expected`` and ``metadata`` are for rewards only.
@@ -54,7 +54,7 @@ class Task(Record):
     metadata: dict[str, Any] = {}
 
 
-class Failure(Record):
+class Failure(Record, kw_only=True):
     """Why something went wrong, and whose fault it was.
 
     ``type`` is a stable word (``timeout``, ``agent_error``, ``tool_error``, ``context_too_long``,
@@ -70,7 +70,7 @@ class Failure(Record):
     traceback: str | None = None
 
 
-class Reward(Record):
+class Reward(Record, kw_only=True):
     """One component of what a rollout, or the step at ``span_id``, was worth.
 
     ``value`` is None where the component cannot be scored: never zero in its place.
@@ -84,14 +84,14 @@ class Reward(Record):
     reason: str | None = None
 
 
-class Usage(Record):
+class Usage(Record, kw_only=True):
     """Tokens of one model call, as the endpoint counted them."""
 
     input_tokens: int = 0
     output_tokens: int = 0
 
 
-class Generation(Record):
+class Generation(Record, kw_only=True):
     """What an ``llm`` span says.
 
     ``messages``, ``tools`` and ``response`` are in the shape of the OpenAI chat API (a responses call is
@@ -115,7 +115,7 @@ class Generation(Record):
     policy_version: int | None = None
 
 
-class Span(Record):
+class Span(Record, kw_only=True):
     """One thing that happened in a rollout.
 
     ``index`` is its place in the order in which spans began, from 0, within the rollout's attempt.
@@ -139,7 +139,7 @@ class Span(Record):
     failure: Failure | None = None
 
 
-class Rollout(Record):
+class Rollout(Record, kw_only=True):
     """One run of the agent on one task.
 
     ``id`` is derived from what the rollout is for (run, stage, task, sample), so asking for the same work
@@ -187,7 +187,7 @@ class Rollout(Record):
         return self.status in ("succeeded", "failed") and not infrastructure and self.reward is not None
 
 
-class Resource(Record, tag_field="kind"):
+class Resource(Record, kw_only=True, tag_field="kind"):
     """What an algorithm changes, versioned. ``agents`` are the name patterns of the agents it is for."""
 
     name: str
@@ -195,7 +195,7 @@ class Resource(Record, tag_field="kind"):
     agents: tuple[str, ...] = ("*",)
 
 
-class Policy(Resource, tag="policy"):
+class Policy(Resource, kw_only=True, tag="policy"):
     """Weights and where they are served.
 
     ``sampling`` is set on every redirected request (``temperature``, ``top_p``, ``seed`` …), over what
@@ -213,7 +213,7 @@ class Policy(Resource, tag="policy"):
         return msgspec.structs.replace(self, sampling={**self.sampling, **sampling})
 
 
-class Prompt(Resource, tag="prompt"):
+class Prompt(Resource, kw_only=True, tag="prompt"):
     """A template (``{variable}`` fields) that takes the place of an agent's system prompt.
 
     With ``replaces`` only a system message equal to that text is replaced, without it the first one.
@@ -224,7 +224,7 @@ class Prompt(Resource, tag="prompt"):
     replaces: str | None = None
 
 
-class ModelChoice(Resource, tag="model_choice"):
+class ModelChoice(Resource, kw_only=True, tag="model_choice"):
     """Which model answers an agent's calls, where it is served, and what it costs.
 
     Prices are in dollars per million tokens. ``base_url`` None keeps the endpoint of the agent's client.
@@ -244,7 +244,7 @@ class ModelChoice(Resource, tag="model_choice"):
 AnyResource = Policy | Prompt | ModelChoice
 
 
-class Transition(Record):
+class Transition(Record, kw_only=True):
     """One model call of a trained agent: state (``prompt_ids``), action (``response_ids``), reward.
 
     ``reward`` is what was recorded for this very step (None: nothing was).
@@ -264,7 +264,7 @@ class Transition(Record):
     ended_at: float = 0.0
 
 
-class Sequence(Record):
+class Sequence(Record, kw_only=True):
     """Transitions whose prompts extend one another, as one row.
 
     ``token_ids`` (T,), ``mask`` (T,) true where the policy wrote the token, ``logprobs`` (T,) of the
@@ -282,7 +282,7 @@ class Sequence(Record):
     spans: list[tuple[int, int]]
 
 
-class Trajectory(Record):
+class Trajectory(Record, kw_only=True):
     """What one agent did in one rollout: its transitions in order, and the sequences they merge into.
 
     ``breaks`` counts the transitions, after the first, whose prompt extended no open sequence.
@@ -295,7 +295,7 @@ class Trajectory(Record):
     breaks: int = 0
 
 
-class Group(Record):
+class Group(Record, kw_only=True):
     """The rollouts of one task that are compared with each other.
 
     ``rollouts`` are the comparable ones, ``left_out`` those that infrastructure broke or that nobody could

@@ -19,7 +19,7 @@ from agentlightning.records import AnyResource, Record, Rollout, Span, Task
 RunStatus = Literal["running", "succeeded", "failed", "cancelled"]
 
 
-class RunRecord(Record):
+class RunRecord(Record, kw_only=True):
     """One training run, as the store knows it."""
 
     id: str
@@ -33,7 +33,7 @@ class RunRecord(Record):
     message: str | None = None
 
 
-class Checkpoint(Record):
+class Checkpoint(Record, kw_only=True):
     """A point from which a run can go on: small ``state`` here, large files in the folder ``path``."""
 
     run_id: str
@@ -43,7 +43,7 @@ class Checkpoint(Record):
     created_at: float = 0.0
 
 
-class Metric(Record):
+class Metric(Record, kw_only=True):
     """One number of one step of a run."""
 
     run_id: str

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
-from agentlightning.records import AnyResource, Group, Record, Rollout, Task
+from agentlightning.records import AnyResource, Group, Record, Rollout, Span, Task
 from agentlightning.store.base import Checkpoint
 
 
@@ -87,6 +87,10 @@ class Run(Protocol):
     ) -> Evaluation:
         """Runs the agent on the held-out tasks. The report pairs stage ``before`` with ``after`` of the
         same ``variant``."""
+        ...
+
+    async def spans(self, rollout: Rollout) -> list[Span]:
+        """What happened in a rollout of this run, by index."""
         ...
 
     async def publish(self, resource: AnyResource) -> None:

@@ -1,0 +1,63 @@
+"""Agent Lightning, embedded: make any LLM agent learn from its own runs.
+
+For those who train: `Trainer`. For those who want to say more from inside an agent: `reward`, `annotate`
+and `span`, which do nothing outside a rollout. For those who write plugins: `hookimpl`, `Algorithm`,
+`Adapter` and the records.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentlightning.adapter import Adapter
+    from agentlightning.algorithm import Algorithm
+    from agentlightning.errors import AgentLightningError
+    from agentlightning.hookspecs import hookimpl
+    from agentlightning.records import Failure, Reward, Rollout, Span, Task
+    from agentlightning.recording import annotate, reward, span
+    from agentlightning.trainer import FitResult, Trainer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Adapter": "adapter",
+    "Algorithm": "algorithm",
+    "AgentLightningError": "errors",
+    "hookimpl": "hookspecs",
+    "Failure": "records",
+    "Reward": "records",
+    "Rollout": "records",
+    "Span": "records",
+    "Task": "records",
+    "annotate": "recording",
+    "reward": "recording",
+    "span": "recording",
+    "FitResult": "trainer",
+    "Trainer": "trainer",
+}
+
+__all__ = [
+    "Adapter",
+    "AgentLightningError",
+    "Algorithm",
+    "Failure",
+    "FitResult",
+    "Reward",
+    "Rollout",
+    "Span",
+    "Task",
+    "Trainer",
+    "annotate",
+    "hookimpl",
+    "reward",
+    "span",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'agentlightning' has no attribute {name!r}")
+    return getattr(import_module(f"agentlightning.{home}"), name)

@@ -58,7 +58,7 @@ class Config(Section):
     tasks: str | TasksConfig
     algorithm: dict[str, Any]
     reward: str | RewardConfig | list[str | RewardConfig] = []
-    train: list[str] = ["*"]
+    train: list[str] = msgspec.field(default_factory=lambda: ["*"])
     runner: RunnerConfig = msgspec.field(default_factory=RunnerConfig)
     store: str = "sqlite:///runs/agentlightning.db"
     directory: str = "runs"

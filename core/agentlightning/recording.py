@@ -48,6 +48,8 @@ class Recorder:
         self.seed = seed
         self.rewards: list[Reward] = []
         self.failures: list[Failure] = []
+        self.last_call: Span | None = None
+        """The ``llm`` span that ended last."""
         self.scratch: dict[str, Any] = {}
         self.closed = False
         self._sink = sink
@@ -89,6 +91,8 @@ class Recorder:
             span.failure = failure
         if span.failure is not None:
             self.failures.append(span.failure)
+        if span.kind == "llm":
+            self.last_call = span
         self._sink((span,))
 
     def reward(self, reward: Reward, *, parent: Span | None = None) -> None:

@@ -135,8 +135,6 @@ def build_trajectories(rollout: Rollout, spans: Seq[Span]) -> list[Trajectory]:
     for agent, transitions in by_agent.items():
         sequences, breaks = merge(transitions)
         trajectories.append(
-            Trajectory(
-                rollout_id=rollout.id, agent=agent, transitions=transitions, sequences=sequences, breaks=breaks
-            )
+            Trajectory(rollout_id=rollout.id, agent=agent, transitions=transitions, sequences=sequences, breaks=breaks)
         )
     return trajectories

@@ -1,0 +1,264 @@
+"""One training run: what `agentlightning.algorithm.Run` promises, kept on a store and a runner."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from agentlightning.algorithm import Evaluation
+from agentlightning.plugins import Plugins
+from agentlightning.progress import Progress
+from agentlightning.records import AnyResource, Group, Policy, Rollout, Span, Task
+from agentlightning.runner import Finished, Runner
+from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
+from agentlightning.transitions import build_trajectories
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingRun:
+    """Collects, evaluates, publishes, logs and checkpoints for one algorithm (`agentlightning.algorithm.Run`)."""
+
+    def __init__(
+        self,
+        record: RunRecord,
+        store: Store,
+        runner: Runner,
+        plugins: Plugins,
+        progress: Progress,
+        *,
+        tasks: Sequence[Task],
+        held_out: Sequence[Task],
+        train: Sequence[str],
+        directory: Path,
+        restored: Checkpoint | None = None,
+    ) -> None:
+        self.id = record.id
+        self.seed = record.seed
+        self.tasks = tasks
+        self.held_out = held_out
+        self.train = train
+        self.directory = directory
+        self.restored = restored
+        self.evaluations: list[Evaluation] = []
+        self.results: dict[str, str] = {}
+        self._record = record
+        self._store = store
+        self._runner = runner
+        self._hook = plugins.hook
+        self._progress = progress
+        self._resources: dict[str, AnyResource] = {}
+        self._logged: dict[str, float] = {}
+
+    def batches(self, size: int) -> Callable[[int], list[Task]]:
+        """Task batches by step, from 1: each epoch a permutation of its own, the same for the same seed.
+
+        A batch that reaches over the end of an epoch goes on in the next; no task is left out.
+        """
+        tasks = self.tasks
+
+        def batch(step: int) -> list[Task]:
+            picked = []
+            for position in range((step - 1) * size, step * size):
+                epoch, place = divmod(position, len(tasks))
+                order = np.random.default_rng([self.seed, epoch]).permutation(len(tasks))
+                picked.append(tasks[int(order[place])])
+            return picked
+
+        return batch
+
+    async def collect(
+        self, tasks: Sequence[Task], *, group_size: int = 1, step: int, resources: Sequence[AnyResource] = ()
+    ) -> AsyncIterator[Group]:
+        """Runs the agent ``group_size`` times on each task; yields each group when its last rollout ends."""
+        rollouts = self._plan(f"train/{step}", tasks, group_size)
+        by_id = {task.id: task for task in tasks}
+        groups: dict[str, list[Finished]] = {rollout.group_id: [] for rollout in rollouts}
+        async for finished in self._finish_all(f"step {step}", rollouts, by_id, resources):
+            members = groups[finished.rollout.group_id]
+            members.append(finished)
+            if len(members) == group_size:
+                yield self._group(by_id[finished.rollout.task_id], members)
+
+    async def evaluate(
+        self,
+        stage: str,
+        *,
+        variant: str = "",
+        resources: Sequence[AnyResource] = (),
+        tasks: Sequence[Task] | None = None,
+        samples: int = 1,
+    ) -> Evaluation:
+        """Runs the agent on the held-out tasks, ``samples`` times each."""
+        tasks = self.held_out if tasks is None else tasks
+        name = f"{stage}/{variant}" if variant else stage
+        rollouts = self._plan(f"evaluate/{name}", tasks, samples)
+        by_id = {task.id: task for task in tasks}
+        ended: dict[str, Rollout] = {}
+        async for finished in self._finish_all(f"evaluate {name}", rollouts, by_id, resources):
+            ended[finished.rollout.id] = finished.rollout
+        result = [ended[rollout.id] for rollout in rollouts]
+        rewards = [
+            _mean([rollout.reward for rollout in result[start : start + samples] if rollout.comparable])
+            for start in range(0, len(result), samples)
+        ]
+        evaluation = Evaluation(stage=stage, variant=variant, tasks=list(tasks), rollouts=result, rewards=rewards)
+        self.evaluations.append(evaluation)
+        self._progress.evaluation(evaluation)
+        return evaluation
+
+    async def spans(self, rollout: Rollout) -> list[Span]:
+        """What happened in a rollout of this run, by index."""
+        return await self._store.spans(rollout.id, attempt=rollout.attempt)
+
+    async def publish(self, resource: AnyResource) -> None:
+        """Makes a version of a resource the one that next rollouts use.
+
+        A policy is for the agents that the run trains, unless the algorithm named others.
+        """
+        resource = self._for_trained_agents(resource)
+        self._resources[resource.name] = resource
+        await self._store.put_resource(self.id, resource)
+        self._hook.resource_published(run=self._record, resource=resource)
+
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Keeps numbers of a step."""
+        now = time.time()
+        self._store.add_metrics(
+            [
+                Metric(run_id=self.id, step=step, name=name, value=float(value), at=now)
+                for name, value in metrics.items()
+            ]
+        )
+        self._logged = dict(metrics)
+
+    def progress(self, *, step: int, steps: int) -> None:
+        """Says how far the run is."""
+        self._progress.step(step, steps, self._logged)
+
+    def result(self, name: str, value: str) -> None:
+        """Says what came of the run."""
+        self.results[name] = value
+
+    async def checkpoint(
+        self, step: int, state: Mapping[str, Any], write: Callable[[Path], None] | None = None
+    ) -> None:
+        """Makes a point to go on from; visible only once all of it is durable."""
+        path = await asyncio.to_thread(self._write_checkpoint, step, write) if write is not None else None
+        await self._store.flush()
+        await self._store.put_checkpoint(
+            Checkpoint(
+                run_id=self.id,
+                step=step,
+                state=dict(state),
+                path=str(path) if path is not None else None,
+                created_at=time.time(),
+            )
+        )
+        await asyncio.to_thread(self._remove_checkpoints_except, path)
+
+    def _write_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
+        folder = self.directory / "checkpoints"
+        unfinished = folder / f"step-{step}.unfinished"
+        final = folder / f"step-{step}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        write(unfinished)
+        for path in [*unfinished.rglob("*"), unfinished]:
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
+        _sync(folder)
+        return final.absolute()
+
+    def _remove_checkpoints_except(self, kept: Path | None) -> None:
+        folder = self.directory / "checkpoints"
+        for path in folder.glob("step-*") if kept is not None else ():
+            if path.absolute() != kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _for_trained_agents(self, resource: AnyResource) -> AnyResource:
+        if isinstance(resource, Policy) and resource.agents == ("*",):
+            return msgspec.structs.replace(resource, agents=tuple(self.train))
+        return resource
+
+    def _plan(self, stage: str, tasks: Sequence[Task], group_size: int) -> list[Rollout]:
+        rollouts = []
+        for position, task in enumerate(tasks):
+            group = _digest(self.id, stage, position, task.id)
+            rollouts += [
+                Rollout(
+                    id=_digest(group, sample),
+                    run_id=self.id,
+                    group_id=group,
+                    task_id=task.id,
+                    stage=stage,
+                    sample=sample,
+                )
+                for sample in range(group_size)
+            ]
+        return rollouts
+
+    async def _finish_all(
+        self, name: str, plan: Sequence[Rollout], tasks: Mapping[str, Task], resources: Sequence[AnyResource]
+    ) -> AsyncIterator[Finished]:
+        """Every planned rollout, finished: those the store has as they were recorded, the rest run now."""
+        known = await self._store.enqueue(plan)
+        self._progress.stage(name, len(plan))
+        for rollout in known:
+            if rollout.finished:
+                spans = await self._store.spans(rollout.id, attempt=rollout.attempt)
+                yield self._finished(Finished(rollout=rollout, spans=spans))
+        pending = [rollout for rollout in known if not rollout.finished]
+        applied = {**self._resources, **{item.name: self._for_trained_agents(item) for item in resources}}
+        async for finished in self._runner.run(pending, tasks, list(applied.values())):
+            yield self._finished(finished)
+
+    def _finished(self, finished: Finished) -> Finished:
+        generations = (span.generation for span in finished.spans)
+        tokens = sum(said.usage.output_tokens for said in generations if said is not None and said.usage is not None)
+        self._progress.rollout(finished.rollout, tokens)
+        return finished
+
+    def _group(self, task: Task, members: list[Finished]) -> Group:
+        members = sorted(members, key=lambda member: member.rollout.sample)
+        compared = [member for member in members if member.rollout.comparable]
+        trajectories = []
+        for member in compared:
+            built = build_trajectories(member.rollout, member.spans)
+            self._hook.transitions_built(rollout=member.rollout, trajectories=built)
+            trajectories.append(built)
+        return Group(
+            id=members[0].rollout.group_id,
+            task=task,
+            rollouts=[member.rollout for member in compared],
+            trajectories=trajectories,
+            left_out=[member.rollout for member in members if not member.rollout.comparable],
+        )
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).hexdigest()
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

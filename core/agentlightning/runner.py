@@ -1,0 +1,204 @@
+"""Rollouts: run, time out, retry, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from agentlightning.adapter import Adapter
+from agentlightning.config import RunnerConfig
+from agentlightning.errors import StoreError
+from agentlightning.plugins import Plugins
+from agentlightning.recording import Recorder, failure_of, recording
+from agentlightning.records import AnyResource, Failure, Record, Rollout, Span, Task
+from agentlightning.scoring import Scoring
+from agentlightning.store.base import Store
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 60.0
+BACKOFF_SECONDS = 0.5
+
+
+class Finished(Record, kw_only=True):
+    """A rollout that has ended, with the spans of its last attempt."""
+
+    rollout: Rollout
+    spans: list[Span]
+
+
+class Runner:
+    """Runs an agent on tasks, many at once on one event loop.
+
+    Every attempt is leased from the store, recorded, scored, and written before it is handed back. A
+    failure of the infrastructure is tried again ``config.retries`` times; the agent's own failures are
+    results.
+    """
+
+    def __init__(
+        self,
+        agent: Any,
+        adapter: Adapter,
+        scoring: Scoring,
+        store: Store,
+        plugins: Plugins,
+        config: RunnerConfig,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self._agent = agent
+        self._adapter = adapter
+        self._scoring = scoring
+        self._store = store
+        self._hook = plugins.hook
+        self._config = config
+        self._seed = seed
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{id(self):x}"
+
+    @asynccontextmanager
+    async def leasing(self) -> AsyncIterator[None]:
+        """Keeps the leases of this runner alive inside the block."""
+        beat = asyncio.create_task(self._beat())
+        try:
+            yield
+        finally:
+            beat.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            try:
+                await self._store.heartbeat(self.worker, seconds=LEASE_SECONDS)
+            except StoreError:
+                logger.exception("the store did not take a heartbeat; the next one may")
+
+    async def run(
+        self, rollouts: Sequence[Rollout], tasks: Mapping[str, Task], resources: Sequence[AnyResource]
+    ) -> AsyncIterator[Finished]:
+        """Runs queued rollouts; yields each when it has ended, in the order in which they end."""
+        waiting = deque(rollouts)
+        ended: asyncio.Queue[Finished | BaseException | None] = asyncio.Queue()
+
+        async def work() -> None:
+            try:
+                while waiting:
+                    rollout = waiting.popleft()
+                    await ended.put(await self._run_one(rollout, tasks[rollout.task_id], resources))
+            except BaseException as error:  # noqa: BLE001 - raised again by the consumer
+                await ended.put(error)
+            else:
+                await ended.put(None)
+
+        workers = [asyncio.create_task(work()) for _ in range(min(self._config.concurrency, len(waiting)))]
+        try:
+            for _ in range(len(workers) + len(rollouts)):
+                item = await ended.get()
+                if isinstance(item, BaseException):
+                    raise item
+                if item is not None:
+                    yield item
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _run_one(self, rollout: Rollout, task: Task, resources: Sequence[AnyResource]) -> Finished:
+        while True:
+            leased = await self._store.lease(self.worker, ids=[rollout.id], limit=1, seconds=LEASE_SECONDS)
+            if not leased:
+                raise StoreError(f"rollout {rollout.id} is leased by another process; wait for it to end or stop it")
+            finished = await self._attempt(leased[0], task, resources)
+            if finished.rollout.status != "queued":
+                self._hook.rollout_finished(rollout=finished.rollout)
+                return finished
+            await asyncio.sleep(BACKOFF_SECONDS * 2 ** (finished.rollout.attempt - 1))
+
+    async def _attempt(self, rollout: Rollout, task: Task, resources: Sequence[AnyResource]) -> Finished:
+        spans: list[Span] = []
+
+        def keep(batch: Sequence[Span]) -> None:
+            spans.extend(batch)
+            self._store.add_spans(batch)
+
+        rollout.started_at = time.time()
+        rollout.resources = {resource.name: resource.version for resource in resources}
+        recorder = Recorder(rollout.id, rollout.attempt, keep, resources, seed=self._seed_of(rollout))
+        self._hook.rollout_started(rollout=rollout)
+        try:
+            rollout.output, rollout.failure = await self._call(recorder, task)
+        except asyncio.CancelledError:
+            recorder.close()
+            rollout.status = "queued"
+            await asyncio.shield(self._store.finish(rollout))
+            raise
+        recorder.close()
+        rollout.rewards = list(recorder.rewards)
+        await self._conclude(rollout, task, spans)
+        rollout.ended_at = time.time()
+        await self._store.finish(rollout)
+        return Finished(rollout=rollout, spans=spans)
+
+    async def _call(self, recorder: Recorder, task: Task) -> tuple[Any, Failure | None]:
+        timeout = asyncio.timeout(self._config.timeout)
+        try:
+            with recording(recorder):
+                async with timeout:
+                    output = await self._adapter.run(self._agent, task.input)
+        except Exception as error:  # noqa: BLE001 - whatever an agent raises is a result
+            if timeout.expired():
+                return None, Failure(
+                    type="timeout", message=f"the agent took longer than runner.timeout = {self._config.timeout:g} s"
+                )
+            return None, _blame(error, recorder)
+        return output, _tainted(recorder)
+
+    async def _conclude(self, rollout: Rollout, task: Task, spans: list[Span]) -> None:
+        """Scores the rollout, or has it tried again."""
+        failure = rollout.failure
+        if failure is not None and failure.fault == "infrastructure":
+            if rollout.attempt <= self._config.retries:
+                rollout.failed_attempts = [*rollout.failed_attempts, failure]
+                rollout.failure, rollout.output, rollout.rewards = None, None, []
+                rollout.status = "queued"
+                logger.warning("rollout %s, attempt %d: %s; trying again", rollout.id, rollout.attempt, failure.message)
+            else:
+                rollout.status = "failed"
+            return
+        rollout.status = "failed" if failure is not None else "succeeded"
+        rewards, failures = await self._scoring.score(rollout, task, spans)
+        rollout.rewards = [*rollout.rewards, *rewards]
+        if failures and rollout.failure is None:
+            rollout.failure = failures[0]
+
+    def _seed_of(self, rollout: Rollout) -> int:
+        """The same for the same place in a run of the same seed, whatever the run's id."""
+        return zlib.crc32(f"{self._seed}/{rollout.stage}/{rollout.task_id}/{rollout.sample}".encode())
+
+
+def _blame(error: BaseException, recorder: Recorder) -> Failure:
+    """The failure recorded where the error came from, when it was recorded; else the agent's own."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    names = {f"{part.__class__.__module__}.{part.__class__.__qualname__}" for part in chain}
+    for failure in reversed(recorder.failures):
+        if failure.exception in names and failure.type != "agent_error":
+            return failure
+    return failure_of(error)
+
+
+def _tainted(recorder: Recorder) -> Failure | None:
+    """An agent that swallowed a broken model call and went on has no valid result when that call was its
+    last one."""
+    last = recorder.last_call
+    return last.failure if last is not None and last.failure and last.failure.fault == "infrastructure" else None

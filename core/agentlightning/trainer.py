@@ -1,0 +1,313 @@
+"""The Python face: ``Trainer(agent, tasks, reward, algorithm).fit()``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+from agentlightning.adapter import Adapter
+from agentlightning.algorithm import Algorithm, Evaluation
+from agentlightning.config import Config, RewardConfig, RunnerConfig, TasksConfig, decode_section
+from agentlightning.curve import draw_curve
+from agentlightning.data import load_tasks
+from agentlightning.errors import AdapterError, ConfigError, DataError
+from agentlightning.loading import load
+from agentlightning.plugins import Plugins, plugins
+from agentlightning.progress import Progress, make_progress
+from agentlightning.records import Record, Task
+from agentlightning.report import Comparison, compare_evaluations
+from agentlightning.run import TrainingRun
+from agentlightning.runner import Runner
+from agentlightning.scoring import Scoring
+from agentlightning.store import open_store
+from agentlightning.store.base import Checkpoint, RunRecord, RunStatus, Store
+from agentlightning.threads import use_daemon_threads
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+RewardLike = str | Callable[..., Any] | RewardConfig
+
+HELD_OUT_SHARE = 0.2
+HELD_OUT_MOST = 100
+
+
+class FitResult(Record, kw_only=True):
+    """What came of a run: the before/after comparisons by variant, the curve's path, the algorithm's results."""
+
+    run_id: str
+    status: RunStatus
+    evaluations: list[Evaluation] = []
+    comparisons: list[Comparison] = []
+    results: dict[str, str] = {}
+    curve: str | None = None
+    directory: str = ""
+
+
+class Trainer:
+    """Makes an agent learn.
+
+    ``agent`` is the agent itself or ``"module:attribute"``; ``tasks`` and ``held_out`` what
+    `agentlightning.data.load_tasks` takes; ``reward`` a function, a name, or several of them;
+    ``algorithm`` a name, a dict ``{"name": …, option: …}`` or an `Algorithm`. Raises `ConfigError`,
+    `DataError`, `AdapterError` or `PluginError` before anything runs when one of them is wrong.
+    """
+
+    def __init__(
+        self,
+        agent: Any,
+        tasks: Any,
+        reward: RewardLike | Sequence[RewardLike] = (),
+        algorithm: str | dict[str, Any] | Algorithm = "grpo",
+        *,
+        held_out: Any = None,
+        train: Sequence[str] = ("*",),
+        runner: RunnerConfig | None = None,
+        store: str | Store = "sqlite:///runs/agentlightning.db",
+        directory: str | Path = "runs",
+        name: str | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        self._plugins = plugins()
+        self._progress = progress
+        self._directory = Path(directory)
+        self._store = store
+        self._train = list(train)
+        self._seed = seed
+        self._runner_config = runner or RunnerConfig()
+        self._algorithm, self._algorithm_config = _algorithm(algorithm, self._plugins)
+        self._name = name or self._algorithm_config["name"]
+        rewards = [reward] if isinstance(reward, str | RewardConfig) or callable(reward) else list(reward)
+        self._scoring = Scoring(rewards, self._plugins)
+        self._tasks, self._held_out = _load_tasks(tasks, held_out, seed)
+        self._agent, self._adapter = load_agent(agent, self._plugins)
+
+    @classmethod
+    def from_config(cls, config: Config, *, progress: Progress | None = None) -> Trainer:
+        """The same from a config file's content (`agentlightning.config.load_config`)."""
+        return cls(
+            config.agent,
+            config.tasks,
+            config.reward,
+            config.algorithm,
+            train=config.train,
+            runner=config.runner,
+            store=config.store,
+            directory=config.directory,
+            name=config.name,
+            seed=config.seed,
+            progress=progress,
+        )
+
+    def fit(self, *, resume: bool | str | None = None) -> FitResult:
+        """Trains; returns when done. ``resume`` goes on with a run: True for the last one of this name
+        that did not end well, or a run's id.
+
+        Works inside a running event loop (a notebook), too: the run gets a loop of its own.
+        """
+        return _run_in_own_loop(lambda: self.fit_async(resume=resume))
+
+    async def fit_async(self, *, resume: bool | str | None = None) -> FitResult:
+        """`fit` as a coroutine on the caller's loop."""
+        use_daemon_threads(asyncio.get_running_loop())
+        store = open_store(self._store) if isinstance(self._store, str) else self._store
+        try:
+            record = await store.open_run(await self._record(store, resume))
+            return await self._fit(store, record)
+        finally:
+            if isinstance(self._store, str):
+                await store.close()
+
+    async def _fit(self, store: Store, record: RunRecord) -> FitResult:
+        progress = self._progress or make_progress()
+        directory = self._directory / record.id
+        directory.mkdir(parents=True, exist_ok=True)
+        runner = Runner(
+            self._agent,
+            self._adapter,
+            self._scoring,
+            store,
+            self._plugins,
+            self._runner_config,
+            seed=self._seed,
+        )
+        run = TrainingRun(
+            record,
+            store,
+            runner,
+            self._plugins,
+            progress,
+            tasks=self._tasks,
+            held_out=self._held_out,
+            train=self._train,
+            directory=directory,
+            restored=await _usable_checkpoint(store, record),
+        )
+        status: Literal["succeeded", "failed", "cancelled"] = "failed"
+        message: str | None = None
+        progress.start(record)
+        try:
+            await store.add_tasks(record.id, [*self._tasks, *self._held_out])
+            async with runner.leasing():
+                await self._algorithm.run(run)
+            status = "succeeded"
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            status, message = "cancelled", f"go on with --resume {record.id}"
+            raise
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            progress.stop()
+            record.status, record.message = status, message
+            await store.close_run(record.id, status, message)
+            self._plugins.hook.run_finished(run=record)
+        return FitResult(
+            run_id=record.id,
+            status=status,
+            evaluations=run.evaluations,
+            comparisons=compare_evaluations(run.evaluations),
+            results=run.results,
+            curve=await draw_curve(store, record, directory / "curve.png"),
+            directory=str(directory),
+        )
+
+    async def _record(self, store: Store, resume: bool | str | None) -> RunRecord:
+        if resume:
+            return await _run_to_resume(store, self._name, resume)
+        return RunRecord(
+            id=f"{self._name}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}",
+            name=self._name,
+            algorithm=self._algorithm_config["name"],
+            config={"algorithm": self._algorithm_config, "train": self._train},
+            seed=self._seed,
+            created_at=time.time(),
+        )
+
+
+async def _run_to_resume(store: Store, name: str, resume: bool | str) -> RunRecord:
+    runs = await store.runs()
+    if isinstance(resume, str):
+        found = [run for run in runs if run.id == resume]
+    else:
+        found = [run for run in runs if run.name == name and run.status != "succeeded"]
+    if not found:
+        wanted = f"run {resume}" if isinstance(resume, str) else f"unfinished run named {name}"
+        raise ConfigError(f"there is no {wanted} to resume in this store; `agl runs` lists what is there")
+    return found[-1]
+
+
+async def _usable_checkpoint(store: Store, record: RunRecord) -> Checkpoint | None:
+    checkpoint = await store.last_checkpoint(record.id)
+    if checkpoint is not None and checkpoint.path is not None and not Path(checkpoint.path).is_dir():
+        raise ConfigError(
+            f"run {record.id}: the checkpoint of step {checkpoint.step} should lie in {checkpoint.path}, "
+            "and does not; put it back, or start a new run without --resume"
+        )
+    return checkpoint
+
+
+def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:
+    """The agent object and the adapter that runs it, every adapter hooked in.
+
+    A factory (a function without parameters, or a class) is called when no other adapter takes it as it is.
+    """
+    adapters = loaded.adapters()
+    for adapter in adapters:
+        adapter.prepare()
+    found = load(agent) if isinstance(agent, str) else agent
+    chosen = next((adapter for adapter in adapters if adapter.accepts(found)), None)
+    if chosen is None or chosen.priority < 0:
+        made = _made_by_factory(found)
+        if made is not None:
+            found = made
+            chosen = next((adapter for adapter in adapters if adapter.accepts(found)), None)
+    if chosen is None:
+        raise AdapterError(
+            f"no installed adapter runs {agent if isinstance(agent, str) else type(agent).__name__!r} "
+            f"(a {type(found).__module__}.{type(found).__qualname__}); installed: "
+            f"{', '.join(adapter.name for adapter in adapters)}. `agl init` names the package that does."
+        )
+    for adapter in adapters:
+        adapter.install()
+    return found, chosen
+
+
+def _made_by_factory(candidate: Any) -> Any:
+    import inspect
+
+    if not callable(candidate) or inspect.iscoroutinefunction(candidate):
+        return None
+    try:
+        parameters = inspect.signature(candidate).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    needs_input = any(
+        parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in parameters
+    )
+    return None if needs_input else candidate()
+
+
+def _algorithm(algorithm: str | dict[str, Any] | Algorithm, loaded: Plugins) -> tuple[Algorithm, dict[str, Any]]:
+    if isinstance(algorithm, Algorithm):
+        return algorithm, {"name": type(algorithm).__name__.lower(), **msgspec.to_builtins(algorithm.config)}
+    section = {"name": algorithm} if isinstance(algorithm, str) else dict(algorithm)
+    name = section.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError("algorithm.name: missing; `agl plugins` lists the algorithms that are installed")
+    kind = loaded.algorithm(name)
+    return kind(decode_section(section, kind.Config, at="algorithm")), {"name": name, **section}
+
+
+def _load_tasks(tasks: Any, held_out: Any, seed: int) -> tuple[list[Task], list[Task]]:
+    if isinstance(tasks, TasksConfig):
+        source = tasks
+        train = load_tasks(source.train, limit=source.limit, fields=source.fields)
+        rest = held_out if held_out is not None else source.held_out
+        kept = load_tasks(rest, limit=source.held_out_limit, fields=source.fields) if rest is not None else None
+    else:
+        train = load_tasks(tasks)
+        kept = load_tasks(held_out) if held_out is not None else None
+    if kept is not None:
+        return train, kept
+    if len(train) < 2:
+        raise DataError("one task is too few to hold any out: give tasks.held_out, or more tasks")
+    size = min(max(1, round(len(train) * HELD_OUT_SHARE)), HELD_OUT_MOST)
+    picked = set(np.random.default_rng(seed).permutation(len(train))[:size].tolist())
+    return (
+        [task for place, task in enumerate(train) if place not in picked],
+        [task for place, task in enumerate(train) if place in picked],
+    )
+
+
+def _run_in_own_loop(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(make())
+    outcome: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(asyncio.run(make()))
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="agentlightning-fit")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]

@@ -50,6 +50,10 @@ class Recorder:
         self.failures: list[Failure] = []
         self.last_call: Span | None = None
         """The ``llm`` span that ended last."""
+        self.announced: set[str] = set()
+        """Ids of ``llm`` spans that an adapter began for a call its framework is about to make. Whoever sees
+        the call itself (the model layer) starts an ``llm`` span under it and is given that very span, so that
+        one call is one span."""
         self.scratch: dict[str, Any] = {}
         self.closed = False
         self._sink = sink
@@ -68,6 +72,11 @@ class Recorder:
         """A span that begins now. Without ``parent`` it hangs under the current span of the context;
         without ``agent`` it is its parent's."""
         above = parent if parent is not None else current_span()
+        if kind == "llm" and above is not None and above.id in self.announced:
+            self.announced.discard(above.id)
+            above.name, above.agent = name, agent if agent is not None else above.agent
+            above.attributes.update(attributes or {})
+            return above
         span = Span(
             rollout_id=self.rollout_id,
             attempt=self.attempt,

@@ -1,0 +1,8 @@
+"""The trainable policy and the embedded engine, shared by the algorithms that train weights.
+
+config       what a config file says of the policy and its engine; imports no torch
+model        the policy: weights, tokenizer, version
+batches      sequences → rows of tensors
+logprobs     log-probabilities of the tokens that were sampled
+engine       the OpenAI API on loopback, served from the very weights under training
+"""

@@ -1,0 +1,52 @@
+"""What a config file says of the policy and of the engine that serves it. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class LoraConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Low-rank adapters (Hu et al. 2021) in place of full training: W + (alpha / rank) · B A.
+
+    ``targets`` are module names, or ``all-linear`` for every linear layer but the output's.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class ModelConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which causal language model is trained.
+
+    ``path`` is a Hugging Face folder, a hub name, a GGUF file or a folder that holds one. ``chat_template``
+    is a Jinja file, or the template itself, for a tokenizer that has none or one that knows no tools.
+    ``device`` None takes a CUDA or Apple GPU where there is one, else the CPU.
+    """
+
+    path: str
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraConfig | None = None
+    chat_template: str | None = None
+    device: str | None = None
+
+
+class EngineConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How the engine serves the policy.
+
+    ``port`` 0 takes any free one. ``max_batch`` requests run at once, others wait. ``max_context`` (tokens
+    of prompt and answer together) is the model's own when None. ``max_tokens`` holds for requests that
+    name none. ``cache_memory`` (bytes) bounds the keys and values kept between calls.
+    """
+
+    name: str = "policy"
+    host: str = "127.0.0.1"
+    port: int = 0
+    max_batch: int = 64
+    max_context: int | None = None
+    max_tokens: int = 512
+    seed: int = 0
+    cache_memory: int = 2**30

@@ -1,0 +1,242 @@
+"""The policy: the weights under training, their tokenizer and their version, one copy for trainer and engine."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from agentlightning.errors import PolicyError
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from agentlightning_policy.config import LoraConfig, ModelConfig
+
+__all__ = ["LoraConfig", "ModelConfig", "PolicyModel", "convert"]
+
+
+class PolicyModel:
+    """A causal language model under training.
+
+    ``version`` counts the changes of the weights. Who changes them does so inside `updating`; who computes
+    with them from another thread (the engine) does so inside `reading`.
+    """
+
+    def __init__(self, module: nn.Module, tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:
+        self.module = module
+        self.tokenizer = tokenizer
+        self.config = config
+        self.version = 0
+        self._turn = threading.Condition()
+        self._readers = 0
+        self._updates = 0
+        self._is_updating = False
+        self._reference: nn.Module | None = None
+
+    @classmethod
+    def load(cls, config: ModelConfig) -> PolicyModel:
+        """Loads weights and tokenizer. Raises `PolicyError` where there is no such model, or no chat template."""
+        model, tokenizer = _read(config.path, getattr(torch, config.dtype))
+        if config.chat_template is not None:
+            tokenizer.chat_template = _read_template(config.chat_template)
+        if not tokenizer.chat_template:
+            raise PolicyError(
+                f"the tokenizer of {config.path} has no chat template: give one as model.chat_template (a Jinja file)"
+            )
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        module: nn.Module = model if config.lora is None else _with_lora(model, config.lora)
+        return cls(module.to(_device(config.device)).eval(), tokenizer, config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return self.base.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.base.device
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The transformers model, under the adapters where there are any."""
+        return self.module if self.config.lora is None else self.module.get_base_model()  # type: ignore
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The weights that are trained."""
+        return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The trained weights by name, for a checkpoint; views of the live ones, no copies."""
+        return {name: weight.detach() for name, weight in self.module.named_parameters() if weight.requires_grad}
+
+    def load_state(self, state: Mapping[str, torch.Tensor], *, version: int | None = None) -> None:
+        """Takes the weights of `state` back, in place, as ``version`` (the next one by default).
+
+        Raises `PolicyError` where names or shapes are not this model's.
+        """
+        own = self.state()
+        if own.keys() != state.keys():
+            odd = sorted(own.keys() ^ state.keys())[:3]
+            raise PolicyError(f"the checkpoint is of another model or another LoRA config: {', '.join(odd)} …")
+        for name, weight in own.items():
+            if weight.shape != state[name].shape:
+                raise PolicyError(f"the checkpoint's {name} is {tuple(state[name].shape)}, not {tuple(weight.shape)}")
+        with self.updating():
+            for name, weight in own.items():
+                weight.copy_(state[name])
+        if version is not None:
+            self.version = version
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes a plain Hugging Face folder, adapters merged in, that transformers and vLLM load."""
+        folder = Path(folder)
+        with self.reading():
+            model = self.base
+            if self.config.lora is not None:
+                model = copy.deepcopy(self.module).merge_and_unload()  # type: ignore[operator]
+            model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return folder
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """Exclusive access to change the weights: waits until those who read are done, holds off others, and
+        leaves a new version behind."""
+        with self._turn:
+            self._updates += 1
+            self._turn.wait_for(lambda: not self._readers and not self._is_updating)
+            self._is_updating = True
+        try:
+            yield
+        finally:
+            with self._turn:
+                self.version += 1
+                self._updates -= 1
+                self._is_updating = False
+                self._turn.notify_all()
+
+    @contextmanager
+    def reading(self) -> Iterator[int]:
+        """Holds the weights as they are, and says their version. Gives way to an update that waits."""
+        with self._turn:
+            self._turn.wait_for(lambda: not self._updates)
+            self._readers += 1
+        try:
+            yield self.version
+        finally:
+            with self._turn:
+                self._readers -= 1
+                self._turn.notify_all()
+
+    @contextmanager
+    def frozen_reference(self) -> Iterator[nn.Module]:
+        """The policy as it was loaded, for a KL term: the adapters off, or a frozen copy of the weights.
+
+        The copy is made at the first use, from memory where nothing was trained yet, else from the model's files.
+        """
+        if self.config.lora is not None:
+            with self.module.disable_adapter():  # type: ignore[operator]
+                yield self.module
+            return
+        if self._reference is None:
+            source = copy.deepcopy(self.module) if self.version == 0 else PolicyModel.load(self.config).module
+            self._reference = source.requires_grad_(False).eval()
+        yield self._reference
+
+
+def convert(source: str | Path, target: str | Path) -> Path:
+    """Writes a model, a GGUF file say, as a plain Hugging Face folder in float32, to load it fast from then on.
+
+    Raises `PolicyError` where ``source`` is no model.
+    """
+    model, tokenizer = _read(str(source), torch.float32)
+    target = Path(target)
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
+
+
+def _read(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    name, options = _locate(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PolicyError(
+            f"{path} is no causal language model that can be loaded: {first} "
+            "(expected a Hugging Face folder, a folder with one .gguf file, or a model name on a hub in reach)"
+        ) from error
+    return (_plain(model) if options else model), tokenizer
+
+
+def _locate(path: str) -> tuple[str, dict[str, Any]]:
+    place = Path(path).expanduser()
+    if place.is_file():
+        if place.suffix != ".gguf":
+            raise PolicyError(f"{path} is a file: expected a folder, a hub name or a .gguf file")
+        return str(place.parent), {"gguf_file": place.name}
+    if place.is_dir():
+        files = sorted(place.glob("*.gguf"))
+        if (place / "config.json").exists() or not files:
+            return str(place), {}
+        if len(files) > 1:
+            raise PolicyError(f"{path} holds {len(files)} .gguf files: name one of them")
+        return str(place), {"gguf_file": files[0].name}
+    if place.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1 or place.suffix == ".gguf":
+        raise PolicyError(f"no folder or file at {path}: model.path names the model to train")
+    return path, {}
+
+
+def _plain(model: PreTrainedModel) -> PreTrainedModel:
+    """A model read from GGUF refuses to be saved, as quantized; its weights are not any more."""
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    fresh: PreTrainedModel = type(model)(config).to(model.dtype)
+    fresh.load_state_dict(model.state_dict())
+    fresh.generation_config = model.generation_config
+    return fresh
+
+
+def _read_template(template: str) -> str:
+    if "{%" in template or "{{" in template:
+        return template
+    try:
+        return Path(template).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise PolicyError(f"model.chat_template: {template} cannot be read: {error.strerror or error}") from error
+
+
+def _with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:
+    import peft
+
+    settings = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return peft.get_peft_model(model, settings)
+    except ValueError as error:
+        raise PolicyError(f"model.lora does not fit {type(model).__name__}: {error}") from error
+
+
+def _device(name: str | None) -> torch.device:
+    if name is not None:
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise PolicyError(f"model.device: {name} is not usable here: {str(error).splitlines()[0]}") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

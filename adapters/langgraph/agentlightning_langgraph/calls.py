@@ -1,0 +1,98 @@
+"""Model calls that LangChain makes without the ``openai`` client, as generations of provenance ``text``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentlightning import semconv
+from agentlightning.recording import failure_of
+from agentlightning.records import Failure, Generation, Usage
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from agentlightning_langgraph.plain import plain_message, plain_messages
+
+UNREACHABLE = ("httpx", "httpcore", "httpx2", "requests", "aiohttp", "urllib3", "grpc")
+"""Packages whose own exceptions mean that the endpoint was not reached."""
+
+
+@dataclass(slots=True)
+class Request:
+    """What a model was asked: messages or one text prompt, its parameters, LangChain's metadata of the run."""
+
+    prompt: Sequence[BaseMessage] | str
+    parameters: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+def call_attributes(request: Request) -> tuple[str, dict[str, Any]]:
+    """The span's name and its ``gen_ai.*`` attributes, as far as they are known before the call."""
+    parameters, metadata = request.parameters, request.metadata
+    operation = "text_completion" if isinstance(request.prompt, str) else "chat"
+    model = metadata.get("ls_model_name") or parameters.get("model") or parameters.get("model_name")
+    known = {
+        semconv.OPERATION_NAME: operation,
+        semconv.PROVIDER_NAME: metadata.get("ls_provider"),
+        semconv.REQUEST_MODEL: model,
+        semconv.REQUEST_TEMPERATURE: metadata.get("ls_temperature"),
+        semconv.REQUEST_MAX_TOKENS: metadata.get("ls_max_tokens"),
+    }
+    name = f"{operation} {model}" if model else operation
+    return name, {key: value for key, value in known.items() if value is not None}
+
+
+def to_generation(request: Request, response: LLMResult | None, attributes: dict[str, Any]) -> Generation:
+    """What was asked and answered; adds what the answer tells to ``attributes``."""
+    said = Generation(
+        messages=[{"role": "user", "content": request.prompt}]
+        if isinstance(request.prompt, str)
+        else plain_messages(request.prompt),
+        tools=[
+            convert_to_openai_tool(tool) for tool in request.parameters.get("tools") or () if isinstance(tool, dict)
+        ],
+        model=attributes.get(semconv.REQUEST_MODEL),
+        temperature=attributes.get(semconv.REQUEST_TEMPERATURE, 1.0),
+    )
+    candidates = response.generations[0] if response is not None and response.generations else []
+    if not candidates:
+        return said
+    answer = candidates[0]
+    details = answer.generation_info or {}
+    if isinstance(answer, ChatGeneration):
+        said.response = plain_message(answer.message)
+        details = {**details, **answer.message.response_metadata}
+        said.usage = _usage(answer.message)
+    else:
+        said.response = {"role": "assistant", "content": answer.text}
+    said.model = details.get("model_name") or details.get("model") or said.model
+    said.finish_reason = details.get("finish_reason") or details.get("stop_reason") or details.get("done_reason")
+    known = {
+        semconv.RESPONSE_MODEL: said.model,
+        semconv.RESPONSE_FINISH_REASONS: [said.finish_reason] if said.finish_reason else None,
+        semconv.USAGE_INPUT_TOKENS: said.usage.input_tokens if said.usage else None,
+        semconv.USAGE_OUTPUT_TOKENS: said.usage.output_tokens if said.usage else None,
+    }
+    attributes.update({key: value for key, value in known.items() if value is not None})
+    return said
+
+
+def _usage(message: BaseMessage) -> Usage | None:
+    counted = message.usage_metadata if isinstance(message, AIMessage) else None
+    if counted is None:
+        return None
+    return Usage(input_tokens=counted["input_tokens"], output_tokens=counted["output_tokens"])
+
+
+def call_failure(error: BaseException) -> Failure | None:
+    """The failure of an endpoint that was too busy, broken or out of reach; None for every other error."""
+    status = getattr(error, "status_code", None)
+    if status == 429:
+        return failure_of(error, "rate_limited", "infrastructure")
+    package = error.__class__.__module__.partition(".")[0]
+    broken = isinstance(status, int) and status >= 500
+    if broken or isinstance(error, ConnectionError | TimeoutError) or package in UNREACHABLE:
+        return failure_of(error, "engine_unavailable", "infrastructure")
+    return None

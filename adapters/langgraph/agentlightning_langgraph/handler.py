@@ -1,0 +1,361 @@
+"""LangChain's callbacks → spans.
+
+What becomes a span, and what does not:
+
+graph, agent   a run with nodes under it; ``agent`` where `create_agent` made it
+node           a run with a checkpoint namespace of its own (a functional task, too)
+chain          any other run with a name of its own
+tool           a tool run; also a call of a tool that does not exist
+retrieval      a retriever run
+llm            a model run, as announced to the model layer; written here only when that saw no call
+
+No span: hidden runs (``langsmith:hidden``), steps of a sequence or a branch (``seq:step``, ``map:key``,
+``branch``, ``condition``), prompts, output parsers, and Runnables that bear the name of their class.
+What happens in them hangs under the nearest span above.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+from agentlightning import semconv
+from agentlightning.recording import add_locator, failure_of, remove_locator
+from agentlightning.records import Failure, SpanKind
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.tracers.context import register_configure_hook
+
+from agentlightning_langgraph.calls import Request, call_attributes, call_failure, to_generation
+from agentlightning_langgraph.plain import plain
+from agentlightning_langgraph.runs import Run, announced_around, begin, enter, find, locator
+
+logger = logging.getLogger(__name__)
+
+HIDDEN_TAG = "langsmith:hidden"
+STEP_TAGS = ("seq:step:", "map:key:", "branch:", "condition:")
+CLASS_NAMES = ("Runnable", "Channel", "_")
+STEP_TYPES = ("prompt", "parser")
+
+
+def guarded(method: Callable[..., None]) -> Callable[..., None]:
+    """Nothing that goes wrong in a callback reaches the agent."""
+
+    @functools.wraps(method)
+    def call(self: RecordingHandler, *args: Any, **kwargs: Any) -> None:
+        if not self.installed:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception:
+            logger.exception("recording %s failed; the agent goes on without it", method.__name__)
+
+    return call
+
+
+class RecordingHandler(BaseCallbackHandler):
+    """Writes the runs of the current rollout as spans."""
+
+    run_inline = True
+    installed = False
+
+    @guarded
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any] | None,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        run_type: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        run = begin(run_id, parent_run_id, name or _name(serialized), metadata)
+        if run is None or HIDDEN_TAG in (tags or ()):
+            return
+        if run.is_node:
+            if run.parent is not None:
+                _recognise_graph(run.parent)
+                run.base = run.base if run.base is not run.parent.base else run.parent.place
+            run.name = run.path.rsplit("/", 1)[-1]
+            _start_agent(run, "node")
+        elif _has_own_name(run.name, tags or (), run_type):
+            run.agent = run.agent or run.name
+            _start_agent(run, "chain")
+
+    @guarded
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        run = find(run_id)
+        if run is None:
+            return
+        if run.is_node and run.span is not None:
+            _record_unknown_tools(run, outputs)
+        _end(run)
+
+    @guarded
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        run = find(run_id)
+        if run is not None:
+            _end(run, _failure(run, error, "agent_error"))
+
+    @guarded
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any] | None,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        inputs: dict[str, Any] | None = None,
+        name: str | None = None,
+        tool_call_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        run = begin(run_id, parent_run_id, name or _name(serialized), metadata)
+        if run is None:
+            return
+        attributes = _tool_attributes(run.name, tool_call_id, inputs if inputs is not None else input_str)
+        if serialized and serialized.get("description"):
+            attributes[semconv.TOOL_DESCRIPTION] = serialized["description"]
+        if run.node is not None:
+            run.node.tools_called.add(tool_call_id or run.name)
+        _start(run, "tool", attributes)
+
+    @guarded
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        run = find(run_id)
+        if run is None or run.span is None:
+            return
+        failure = None
+        if isinstance(output, ToolMessage):
+            run.span.attributes.setdefault(semconv.TOOL_CALL_ID, output.tool_call_id)
+            if output.status == "error":
+                failure = Failure(type="tool_error", message=str(output.content))
+            output = output.content
+        run.span.attributes[semconv.TOOL_CALL_RESULT] = plain(output)
+        _end(run, failure)
+
+    @guarded
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        run = find(run_id)
+        if run is not None:
+            _end(run, _failure(run, error, "tool_error"))
+
+    @guarded
+    def on_retriever_start(
+        self,
+        serialized: dict[str, Any] | None,
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        run = begin(run_id, parent_run_id, name or _name(serialized), metadata)
+        if run is None:
+            return
+        _start(run, "retrieval", {semconv.RETRIEVAL_QUERY: query})
+        enter(run)
+
+    @guarded
+    def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
+        run = find(run_id)
+        if run is not None and run.span is not None:
+            run.span.attributes[semconv.RETRIEVAL_DOCUMENTS] = plain(list(documents))
+            _end(run)
+
+    @guarded
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        run = find(run_id)
+        if run is not None:
+            _end(run, _failure(run, error, "retrieval_error"))
+
+    @guarded
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any] | None,
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _announce(run_id, parent_run_id, serialized, metadata, messages[0], kwargs)
+
+    @guarded
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any] | None,
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _announce(run_id, parent_run_id, serialized, metadata, prompts[0], kwargs)
+
+    @guarded
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        run = find(run_id)
+        if run is not None:
+            _end_call(run, response)
+
+    @guarded
+    def on_llm_error(
+        self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
+    ) -> None:
+        run = find(run_id)
+        if run is not None:
+            _end_call(run, response, error)
+
+
+def _name(serialized: dict[str, Any] | None) -> str:
+    serialized = serialized or {}
+    return serialized.get("name") or (serialized.get("id") or ["unnamed"])[-1]
+
+
+def _has_own_name(name: str, tags: Sequence[str], run_type: str | None) -> bool:
+    is_step = run_type in STEP_TYPES or any(tag.startswith(STEP_TAGS) for tag in tags)
+    return not is_step and not name.startswith(CLASS_NAMES)
+
+
+def _start(run: Run, kind: SpanKind, attributes: dict[str, Any]) -> None:
+    run.span = run.recorder.start(kind, run.name, parent=run.base, agent=run.agent, attributes=attributes)
+
+
+def _start_agent(run: Run, structure: str) -> None:
+    _start(run, "agent", {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure})
+
+
+def _recognise_graph(run: Run) -> None:
+    """A run is known to be a graph when its first node begins: nothing in its own start says so."""
+    if run.span is None and not run.is_node:
+        _start_agent(run, "chain")
+        run.span.started_at = run.started_at
+    if run.span is not None and run.span.attributes.get(semconv.STRUCTURE) == "chain":
+        run.span.attributes[semconv.STRUCTURE] = "agent" if _is_agent(run) else "graph"
+
+
+def _is_agent(run: Run) -> bool:
+    """Whether `create_agent` made the graph: its metadata say so, and are not just inherited from above."""
+
+    def agent_of(metadata: dict[str, Any]) -> tuple[Any, Any]:
+        return metadata.get("ls_integration"), metadata.get("lc_agent_name")
+
+    integration, name = agent_of(run.metadata)
+    inherited = run.parent is not None and agent_of(run.parent.metadata) == (integration, name)
+    return not inherited and (integration == "langchain_create_agent" or name == run.name)
+
+
+def _end(run: Run, failure: Failure | None = None) -> None:
+    run.ended = True
+    if run.span is not None:
+        run.recorder.end(run.span, failure)
+
+
+def _failure(run: Run, error: BaseException, type: str) -> Failure | None:
+    """What kind of failure an exception is; None where it is how LangGraph hands control on."""
+    names = {f"{kind.__module__}.{kind.__name__}" for kind in error.__class__.__mro__}
+    if "langgraph.errors.GraphInterrupt" in names and run.span is not None:
+        run.span.attributes[semconv.INTERRUPTED] = True
+    if "langgraph.errors.GraphBubbleUp" in names or isinstance(error, GeneratorExit):
+        return None
+    if "langgraph.errors.GraphRecursionError" in names:
+        return failure_of(error, "recursion_limit")
+    if isinstance(error, asyncio.CancelledError):
+        return failure_of(error, "cancelled")
+    return failure_of(error, type)
+
+
+def _tool_attributes(name: str, call_id: str | None, arguments: Any) -> dict[str, Any]:
+    attributes = {
+        semconv.OPERATION_NAME: "execute_tool",
+        semconv.TOOL_NAME: name,
+        semconv.TOOL_TYPE: "function",
+        semconv.TOOL_CALL_ID: call_id,
+        semconv.TOOL_CALL_ARGUMENTS: plain(arguments),
+    }
+    return {key: value for key, value in attributes.items() if value is not None}
+
+
+def _record_unknown_tools(run: Run, outputs: Any) -> None:
+    """A call of a tool that does not exist starts no tool run: the tool node answers it by itself."""
+    messages = outputs.get("messages") if isinstance(outputs, dict) else None
+    if not isinstance(messages, list) or not all(isinstance(message, ToolMessage) for message in messages):
+        return
+    for message in messages:
+        known = message.tool_call_id in run.tools_called or message.name in run.tools_called
+        if message.status == "error" and message.name and not known:
+            attributes = _tool_attributes(message.name, message.tool_call_id, None)
+            attributes[semconv.TOOL_CALL_RESULT] = message.content
+            span = run.recorder.start("tool", message.name, parent=run.place, attributes=attributes)
+            run.recorder.end(span, Failure(type="tool_error", message=str(message.content)))
+
+
+def _announce(
+    run_id: UUID,
+    parent_run_id: UUID | None,
+    serialized: dict[str, Any] | None,
+    metadata: dict[str, Any] | None,
+    prompt: Sequence[BaseMessage] | str,
+    options: dict[str, Any],
+) -> None:
+    """Starts the span of a model call, for the model layer to take over when it sees the call."""
+    run = begin(run_id, parent_run_id, _name(serialized), metadata)
+    if run is None:
+        return
+    request = Request(prompt=prompt, parameters=options.get("invocation_params") or {}, metadata=run.metadata)
+    run.request = request
+    run.base = announced_around(run.recorder) or run.base
+    run.name, attributes = call_attributes(request)
+    _start(run, "llm", attributes)
+    run.recorder.announced.add(run.span.id)
+    enter(run, options.get("batch_size") or 1)
+
+
+def _end_call(run: Run, response: LLMResult | None, error: BaseException | None = None) -> None:
+    """Writes a model call that nobody took over."""
+    request, run.request, run.ended = run.request, None, True
+    if run.span is None or run.span.id not in run.recorder.announced:
+        return
+    run.recorder.announced.discard(run.span.id)
+    run.span.generation = to_generation(request, response, run.span.attributes)
+    failure = None
+    if error is not None:
+        failure = call_failure(error) or _failure(run, error, "agent_error")
+    run.recorder.end(run.span, failure)
+
+
+_handler = RecordingHandler()
+_variable: ContextVar[RecordingHandler] = ContextVar("agentlightning_langgraph_handler", default=_handler)
+_registered = False
+
+
+def install() -> None:
+    """Registers the handler, once per process, and the locator."""
+    global _registered
+    if not _registered:
+        register_configure_hook(_variable, inheritable=True)
+        _registered = True
+    _handler.installed = True
+    add_locator(locator)
+
+
+def uninstall() -> None:
+    """Makes the handler deaf, and removes the locator."""
+    _handler.installed = False
+    remove_locator(locator)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from agentlightning.algorithm import Algorithm
     from agentlightning.errors import AgentLightningError
     from agentlightning.hookspecs import hookimpl
-    from agentlightning.records import Failure, Reward, Rollout, Span, Task
     from agentlightning.recording import annotate, reward, span
+    from agentlightning.records import Failure, Reward, Rollout, Span, Task
     from agentlightning.trainer import FitResult, Trainer
 
 __version__ = "0.1.0"

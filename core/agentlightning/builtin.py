@@ -1,0 +1,15 @@
+"""What core registers itself, through the same door as every other plugin."""
+
+from __future__ import annotations
+
+from agentlightning.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def register_adapters(register: Register) -> None:
+    register("function", "agentlightning.function_adapter:FunctionAdapter")
+
+
+@hookimpl
+def register_stores(register: Register) -> None:
+    register("sqlite", "agentlightning.store:open_store")

@@ -1,0 +1,45 @@
+"""Plain functions as agents: ``(input) -> output``, sync or async."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from typing import Any, ClassVar
+
+from agentlightning.adapter import Adapter, AgentDescription
+from agentlightning.threads import DaemonThreads
+
+_threads = DaemonThreads()
+
+
+class FunctionAdapter(Adapter):
+    """Runs any callable. An asynchronous one is awaited on the loop; a synchronous one runs in a daemon
+    thread of its own with the context carried over, so it may block, or never return.
+
+    A class is a factory of agents, not an agent.
+    """
+
+    name: ClassVar[str] = "function"
+    priority: ClassVar[int] = -100
+
+    def accepts(self, agent: Any) -> bool:
+        return callable(agent) and not isinstance(agent, type)
+
+    async def run(self, agent: Any, input: Any) -> Any:
+        if _is_async(agent):
+            return await agent(input)
+        call = contextvars.copy_context().run
+        output = await asyncio.get_running_loop().run_in_executor(_threads, call, agent, input)
+        return await output if inspect.isawaitable(output) else output
+
+    def describe(self, agent: Any) -> AgentDescription:
+        return AgentDescription(
+            framework=self.name,
+            kind="async function" if _is_async(agent) else "function",
+            input="the task's input, as it is",
+        )
+
+
+def _is_async(agent: Any) -> bool:
+    return inspect.iscoroutinefunction(agent) or inspect.iscoroutinefunction(type(agent).__call__)

@@ -50,10 +50,11 @@ SENTENCES = [
 
 def make_tiny_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
     """Writes a randomly initialised model (4 layers, 64 wide, grouped-query attention) with a byte-level
-    BPE tokenizer and a ChatML template that knows tools. ``family`` is ``llama`` or ``qwen2``."""
+    BPE tokenizer and a ChatML template that knows tools. ``family`` is ``llama``, ``qwen2`` or ``mistral``
+    (which has a sliding window of 32)."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+    from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -80,7 +81,9 @@ def make_tiny_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Pa
         "eos_token_id": fast.eos_token_id,
         "pad_token_id": fast.pad_token_id,
     }
-    config = {"llama": LlamaConfig, "qwen2": Qwen2Config}[family](**sizes)
+    if family == "mistral":
+        sizes["sliding_window"] = 32
+    config = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig}[family](**sizes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

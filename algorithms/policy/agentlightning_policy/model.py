@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from agentlightning.errors import PolicyError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from agentlightning.errors import PolicyError
 from agentlightning_policy.config import LoraConfig, ModelConfig
 
 __all__ = ["LoraConfig", "ModelConfig", "PolicyModel", "convert"]

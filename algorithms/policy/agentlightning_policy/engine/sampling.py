@@ -1,0 +1,117 @@
+"""Drawing tokens: seeded per request, so that a draw does not depend on what else is in the batch.
+
+Axes: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+CHUNK = 256
+
+
+@dataclass
+class Sampling:
+    """How one request's tokens are drawn. ``temperature`` 0 takes the likeliest token."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    top_logprobs: int = 0
+    draws: np.random.Generator = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.draws = np.random.default_rng(self.seed % 2**63)
+
+
+@dataclass
+class Drawn:
+    """One token with its log-probability, and the likeliest ``(id, log-probability)`` beside it."""
+
+    id: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+def derive_seed(*parts: int | str | bytes) -> int:
+    """A seed that depends on all the parts."""
+    text = b"\0".join(part if isinstance(part, bytes) else str(part).encode() for part in parts)
+    return zlib.crc32(text) << 32 | zlib.adler32(text)
+
+
+def draw(logits: torch.Tensor, rows: Sequence[Sampling]) -> list[Drawn]:
+    """One token per row from ``logits`` (B, V).
+
+    Log-probabilities are of the softmax of logits / temperature over the whole vocabulary, in float32,
+    before top-p (temperature 0 counts as 1).
+    """
+    scores = logits.float()
+    temperatures = torch.tensor([row.temperature or 1.0 for row in rows], device=scores.device)
+    if any(row.temperature not in (0.0, 1.0) for row in rows):
+        scores = scores / temperatures[:, None]
+    normaliser = torch.logsumexp(scores, dim=-1, keepdim=True)
+    ids = _choose(scores, normaliser, rows)
+    logprobs = (scores.gather(1, ids[:, None]) - normaliser)[:, 0]
+    tops = _tops(scores, normaliser, rows)
+    return [
+        Drawn(token, logprob, top) for token, logprob, top in zip(ids.tolist(), logprobs.tolist(), tops, strict=True)
+    ]
+
+
+def _choose(scores: torch.Tensor, normaliser: torch.Tensor, rows: Sequence[Sampling]) -> torch.Tensor:
+    drawn = [place for place, row in enumerate(rows) if row.temperature > 0]
+    if not drawn:
+        return scores.argmax(dim=-1)
+    everyone = len(drawn) == len(rows)
+    probabilities = (scores - normaliser if everyone else scores[drawn] - normaliser[drawn]).exp_()
+    cut = [place for place, row in enumerate(drawn) if rows[row].top_p < 1]
+    if cut:
+        limits = torch.tensor([rows[drawn[place]].top_p for place in cut], device=scores.device)
+        probabilities[cut] = _nucleus(probabilities[cut], limits)
+    uniform = torch.tensor([rows[place].draws.random() for place in drawn], dtype=torch.float64, device=scores.device)
+    sampled = _invert(probabilities, uniform)
+    if everyone:
+        return sampled
+    ids = scores.argmax(dim=-1)
+    ids[drawn] = sampled
+    return ids
+
+
+def _nucleus(probabilities: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
+    """Zero outside the smallest set of likeliest tokens that holds ``limits`` (B,) of the mass."""
+    ordered, order = probabilities.sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    return torch.zeros_like(probabilities).scatter_(1, order, ordered.masked_fill(before >= limits[:, None], 0.0))
+
+
+def _invert(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Inverse transform sampling. The cumulative sum runs over sums of chunks first, then inside the chosen
+    chunk: the vocabulary is read once."""
+    size = probabilities.shape[1]
+    chunks = functional.pad(probabilities, (0, -size % CHUNK)).unflatten(1, (-1, CHUNK))
+    sums = chunks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    target = uniform[:, None] * sums[:, -1:]
+    chunk = torch.searchsorted(sums, target, right=True).clamp_(max=sums.shape[1] - 1)
+    before = torch.where(chunk > 0, sums.gather(1, (chunk - 1).clamp_(min=0)), 0.0)
+    inside = chunks.gather(1, chunk[:, :, None].expand(-1, -1, CHUNK))[:, 0].double().cumsum(dim=-1)
+    place = torch.searchsorted(inside, target - before, right=True).clamp_(max=CHUNK - 1)
+    return (chunk * CHUNK + place)[:, 0].clamp_(max=size - 1)
+
+
+def _tops(scores: torch.Tensor, normaliser: torch.Tensor, rows: Sequence[Sampling]) -> list[list[tuple[int, float]]]:
+    tops: list[list[tuple[int, float]]] = []
+    for place, row in enumerate(rows):
+        if not row.top_logprobs:
+            tops.append([])
+            continue
+        best = torch.topk(scores[place] - normaliser[place], row.top_logprobs)
+        tops.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+    return tops

@@ -1,0 +1,131 @@
+"""The HTTP face of the engine: the OpenAI API on loopback, on a thread and an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+
+from agentlightning.errors import PolicyError
+from agentlightning_policy.engine.completions import Completions, Work
+from agentlightning_policy.engine.protocol import ApiError, parse_request
+
+ROLLOUT_HEADER = "x-agentlightning-rollout"
+
+
+class Server:
+    """Serves `Completions` at ``http://host:port``. The port is bound on construction, so a client may
+    connect as soon as `start` has returned.
+
+    Raises `PolicyError` where the port is taken.
+    """
+
+    def __init__(self, completions: Completions, *, name: str, host: str, port: int) -> None:
+        self._completions = completions
+        self._name = name
+        self._socket = _bind(host, port)
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+        config = uvicorn.Config(
+            self._app(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, ws="none"
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="agentlightning-server", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answers what came in, then closes the port."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._socket.close()
+
+    def _app(self) -> Starlette:
+        routes = [
+            Route("/chat/completions", self._chat, methods=["POST"]),
+            Route("/models", self._models, methods=["GET"]),
+        ]
+        return Starlette(
+            routes=[
+                Route("/health", self._health, methods=["GET"]),
+                Mount("/v1", routes=routes),
+                Mount("/rollouts/{rollout}/v1", routes=routes),
+            ],
+            exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+        )
+
+    async def _health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _models(self, request: Request) -> Response:
+        model = {"id": self._name, "object": "model", "created": 0, "owned_by": "agentlightning"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def _chat(self, request: Request) -> Response:
+        asked = parse_request(await request.body(), self._name)
+        rollout = request.path_params.get("rollout") or request.headers.get(ROLLOUT_HEADER)
+        work = self._completions.begin(asked, rollout)
+        if asked.stream:
+            return StreamingResponse(self._streamed(work), media_type="text/event-stream")
+        answer = asyncio.ensure_future(self._completions.whole(work))
+        left = asyncio.ensure_future(_disconnected(request))
+        try:
+            await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                answer.cancel()
+                return Response(status_code=499)
+            return Response(answer.result(), media_type="application/json")
+        finally:
+            left.cancel()
+            self._completions.cancel(work)
+
+    async def _streamed(self, work: Work) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._completions.chunks(work):
+                yield chunk
+        finally:
+            self._completions.cancel(work)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _api_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ApiError):
+        raise error
+    return JSONResponse(error.body, status_code=error.status)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    what = f"{request.method} {request.url.path}"
+    return JSONResponse(ApiError(status, f"the engine does not serve {what}").body, status_code=status)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise PolicyError(
+            f"the engine cannot listen on {host}:{port}: {error.strerror or error}; set a free engine.port, or 0"
+        ) from error
+    return listening

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentlightning import semconv
-from agentlightning.recording import failure_of
-from agentlightning.records import Failure, Generation, Usage
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from agentlightning import semconv
+from agentlightning.recording import failure_of
+from agentlightning.records import Failure, Generation, Usage
 from agentlightning_langgraph.plain import plain_message, plain_messages
 
 UNREACHABLE = ("httpx", "httpcore", "httpx2", "requests", "aiohttp", "urllib3", "grpc")

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import re
 import types
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.messages import SystemMessage
 from langchain_core.prompts import SystemMessagePromptTemplate
-from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
+
+logger = logging.getLogger(__name__)
 
 MAX_OBJECTS = 5000
 PROMPT_NAME = re.compile(r"prompt|instruction|system", re.IGNORECASE)
+PROMPT_START = re.compile(r"\s*(You are|You will|You must|Answer|Act as|Your (task|job|role)) ")
 MODEL_NAMES = ("model_name", "model", "model_id", "deployment_name")
 
 
@@ -38,18 +43,19 @@ def inspect_agent(agent: Any) -> Found:
     """Looks at an agent without running it."""
     found = Found()
     seen: set[int] = set()
-    waiting: list[tuple[str, Any]] = [("", agent)]
+    waiting: deque[tuple[str, Any]] = deque([("", agent)])
     while waiting and len(seen) < MAX_OBJECTS:
-        name, value = waiting.pop(0)
+        name, value = waiting.popleft()
         if isinstance(value, str):
-            if PROMPT_NAME.search(name) and " " in value:
+            if " " in value and (PROMPT_NAME.search(name) or PROMPT_START.match(value)):
                 _add(found.prompts, value)
-            continue
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        _note(found, value)
-        waiting.extend(_parts(value))
+        elif id(value) not in seen:
+            seen.add(id(value))
+            try:
+                _note(found, value)
+                waiting.extend(_parts(value))
+            except Exception:
+                logger.debug("could not look into %r", name, exc_info=True)
     return found
 
 
@@ -68,40 +74,39 @@ def _note(found: Found, value: Any) -> None:
     elif isinstance(value, BaseLanguageModel):
         names = (getattr(value, name, None) for name in MODEL_NAMES)
         _add(found.models, next((name for name in names if isinstance(name, str)), type(value).__name__))
+    elif isinstance(value, dict) and value.get("type") == "function" and "name" in value.get("function", {}):
+        _add(found.tools, value["function"]["name"])
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     """What a value holds that is worth looking at, by name."""
-    if isinstance(value, BaseLanguageModel | BaseTool):
+    if isinstance(value, BaseLanguageModel | BaseTool | types.ModuleType | type):
         return
     if isinstance(value, dict):
         yield from ((str(key), item) for key, item in value.items())
     elif isinstance(value, list | tuple):
-        yield from (("", item) for item in value)
+        is_system = len(value) == 2 and value[0] == "system"
+        yield from (("system" if is_system else "", item) for item in value)
     elif isinstance(value, functools.partial):
         yield from (("", item) for item in (value.func, value.args, value.keywords))
     elif isinstance(value, types.MethodType):
         yield from (("", value.__func__), ("", value.__self__))
     elif isinstance(value, types.FunctionType):
         yield from _named_by(value)
-    elif isinstance(value, Runnable) or _is_of_langgraph(value) or _is_of_the_user(value):
+    elif hasattr(value, "__dict__") or hasattr(value, "__slots__"):
         yield from _attributes(value)
 
 
 def _named_by(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    if (function.__module__ or "").startswith(("langgraph.", "langchain_core.")):
-        variables: dict[str, Any] = {}
-    else:
-        variables = dict(inspect.getclosurevars(function).globals)
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
-    for name, cell in cells:
-        try:
-            variables[name] = cell.cell_contents
-        except ValueError:
-            continue
-    defaults = inspect.signature(function).parameters.items()
-    variables.update((name, given.default) for name, given in defaults if given.default is not given.empty)
-    yield from variables.items()
+    if not (function.__module__ or "").startswith(("langgraph.", "langchain.", "langchain_core.")):
+        yield from inspect.getclosurevars(function).globals.items()
+        yield from (("", constant) for constant in function.__code__.co_consts if isinstance(constant, str | tuple))
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # an empty cell
+            yield name, cell.cell_contents
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is not parameter.empty:
+            yield name, parameter.default
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
@@ -109,12 +114,3 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     for name in {**getattr(value, "__dict__", {}), **dict.fromkeys(slots)}:
         item = inspect.getattr_static(value, name, None)
         yield name, getattr(value, name, None) if isinstance(item, types.MemberDescriptorType) else item
-
-
-def _is_of_langgraph(value: Any) -> bool:
-    return type(value).__module__.startswith(("langgraph.", "langchain_core.", "langchain."))
-
-
-def _is_of_the_user(value: Any) -> bool:
-    """An object with methods as nodes: looked into when nothing but a plain class made it."""
-    return type(type(value)) is type and hasattr(value, "__dict__") and not isinstance(value, types.ModuleType | type)

@@ -24,14 +24,14 @@ from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
-from agentlightning import semconv
-from agentlightning.recording import add_locator, failure_of, remove_locator
-from agentlightning.records import Failure, SpanKind
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
+from agentlightning import semconv
+from agentlightning.recording import add_locator, failure_of, remove_locator
+from agentlightning.records import Failure, SpanKind
 from agentlightning_langgraph.calls import Request, call_attributes, call_failure, to_generation
 from agentlightning_langgraph.plain import plain
 from agentlightning_langgraph.runs import Run, announced_around, begin, enter, find, locator
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 HIDDEN_TAG = "langsmith:hidden"
 STEP_TAGS = ("seq:step:", "map:key:", "branch:", "condition:")
+BODY_TAG = "seq:step:1"
+"""What a node's function itself invokes bears this tag; the edges that follow it have higher numbers."""
 CLASS_NAMES = ("Runnable", "Channel", "_")
 STEP_TYPES = ("prompt", "parser")
 
@@ -88,7 +90,7 @@ class RecordingHandler(BaseCallbackHandler):
                 run.base = run.base if run.base is not run.parent.base else run.parent.place
             run.name = run.path.rsplit("/", 1)[-1]
             _start_agent(run, "node")
-        elif _has_own_name(run.name, tags or (), run_type):
+        elif _stands_for_itself(run, tags or (), run_type):
             run.agent = run.agent or run.name
             _start_agent(run, "chain")
 
@@ -228,9 +230,11 @@ def _name(serialized: dict[str, Any] | None) -> str:
     return serialized.get("name") or (serialized.get("id") or ["unnamed"])[-1]
 
 
-def _has_own_name(name: str, tags: Sequence[str], run_type: str | None) -> bool:
-    is_step = run_type in STEP_TYPES or any(tag.startswith(STEP_TAGS) for tag in tags)
-    return not is_step and not name.startswith(CLASS_NAMES)
+def _stands_for_itself(run: Run, tags: Sequence[str], run_type: str | None) -> bool:
+    """Whether a run has a name that somebody gave it, and is no step of something larger."""
+    in_node_body = BODY_TAG in tags and run.parent is not None and run.parent.is_node
+    is_step = any(tag.startswith(STEP_TAGS) for tag in tags) and not in_node_body
+    return not is_step and run_type not in STEP_TYPES and not run.name.startswith(CLASS_NAMES)
 
 
 def _start(run: Run, kind: SpanKind, attributes: dict[str, Any]) -> None:

@@ -17,7 +17,6 @@ from weakref import WeakValueDictionary
 
 from agentlightning.recording import Recorder, current, current_span, locate
 from agentlightning.records import Span
-
 from agentlightning_langgraph.calls import Request
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,141 @@
+"""What the tests of the LangGraph adapter share: the adapter installed, a way to record, and agents with
+scripted models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
+
+from agentlightning import semconv
+from agentlightning.recording import Recorder, recording
+from agentlightning.records import Span
+from agentlightning_langgraph.adapter import LangGraphAdapter
+
+
+class ScriptedModel(GenericFakeChatModel):
+    """A chat model that says what it was told to, and takes tools."""
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self
+
+
+class Recording:
+    """The spans of one rollout, by index once it is closed."""
+
+    def __init__(self, rollout_id: str) -> None:
+        self.spans: list[Span] = []
+        self.recorder = Recorder(rollout_id, 1, self.spans.extend)
+
+    def close(self) -> None:
+        self.recorder.close()
+        self.spans.sort(key=lambda span: span.index)
+
+    def outline(self) -> list[str]:
+        """One line a span: two spaces a level, kind (or structure), name, and the agent in brackets."""
+        by_id = {span.id: span for span in self.spans}
+        lines = []
+        for span in self.spans:
+            depth, above = 0, span.parent_id
+            while above is not None:
+                depth, above = depth + 1, by_id[above].parent_id
+            kind = span.attributes.get(semconv.STRUCTURE, span.kind)
+            lines.append(f"{'  ' * depth}{kind} {span.name} [{span.agent}]")
+        return lines
+
+    def only(self, kind: str, name: str | None = None) -> Span:
+        """The one span of that kind (and name)."""
+        (span,) = self.all(kind, name)
+        return span
+
+    def all(self, kind: str, name: str | None = None) -> list[Span]:
+        """Every span of that kind (and name)."""
+        return [span for span in self.spans if span.kind == kind and name in (None, span.name)]
+
+
+@pytest.fixture
+def adapter() -> Iterator[LangGraphAdapter]:
+    adapter = LangGraphAdapter()
+    adapter.install()
+    yield adapter
+    adapter.uninstall()
+
+
+@pytest.fixture
+def rollout(adapter: LangGraphAdapter) -> Callable[..., Any]:
+    """``with rollout() as recorded:`` records the block."""
+
+    @contextmanager
+    def begin(rollout_id: str = "r") -> Iterator[Recording]:
+        recorded = Recording(rollout_id)
+        try:
+            with recording(recorded.recorder):
+                yield recorded
+        finally:
+            recorded.close()
+
+    return begin
+
+
+def calls(name: str, id: str = "call_1", /, **arguments: Any) -> AIMessage:
+    """A message that calls a tool."""
+    return AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": id}])
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    if a < 0:
+        raise ValueError("only positive numbers")
+    return a + b
+
+
+def calculator(messages: list[AIMessage], **tool_node: Any) -> Any:
+    """A compiled graph of a model node and a tool node; the model says ``messages``, in order."""
+    model = ScriptedModel(messages=iter(messages))
+
+    def think(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("think", think)
+    graph.add_node("tools", ToolNode([add], **tool_node))
+    graph.add_edge(START, "think")
+    graph.add_conditional_edges("think", tools_condition)
+    graph.add_edge("tools", "think")
+    return graph.compile()
+
+
+@pytest.fixture(name="calculator")
+def calculator_fixture() -> Callable[..., Any]:
+    return calculator
+
+
+@pytest.fixture(name="calls")
+def calls_fixture() -> Callable[..., AIMessage]:
+    return calls
+
+
+@pytest.fixture(name="scripted")
+def scripted_fixture() -> Callable[[list[AIMessage]], ScriptedModel]:
+    return lambda messages: ScriptedModel(messages=iter(messages))
+
+
+@pytest.fixture(name="add")
+def add_fixture() -> Any:
+    return add
+
+
+ASK = {"messages": [("user", "What is 2 + 3?")]}
+
+
+@pytest.fixture
+def ask() -> dict[str, Any]:
+    return ASK

@@ -1,0 +1,232 @@
+"""Which spans a graph, an agent or a chain makes, where they hang, and whose they are."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.documents import Document
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnablePassthrough
+from langchain_core.tools import tool
+from langgraph.func import entrypoint, task
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Send
+
+from agentlightning import semconv
+from agentlightning.recording import annotate, span
+
+
+class Numbers(TypedDict):
+    numbers: Annotated[list[int], operator.add]
+
+
+def test_a_graph_makes_spans_for_itself_its_nodes_its_models_and_its_tools(rollout, calculator, calls, ask):
+    with rollout() as recorded:
+        calculator([calls("add", a=2, b=3), AIMessage("5")]).invoke(ask)
+    assert recorded.outline() == [
+        "graph LangGraph [LangGraph]",
+        "  node think [think]",
+        "    llm chat [think]",
+        "  node tools [tools]",
+        "    tool add [tools]",
+        "  node think [think]",
+        "    llm chat [think]",
+    ]
+    assert all(span.ended_at is not None and span.failure is None for span in recorded.spans)
+
+
+def test_a_tool_span_has_arguments_result_and_call_id(rollout, calculator, calls, ask):
+    with rollout() as recorded:
+        calculator([calls("add", "call_7", a=2, b=3), AIMessage("5")]).invoke(ask)
+    assert recorded.only("tool").attributes == {
+        semconv.OPERATION_NAME: "execute_tool",
+        semconv.TOOL_NAME: "add",
+        semconv.TOOL_TYPE: "function",
+        semconv.TOOL_DESCRIPTION: "Adds two numbers.",
+        semconv.TOOL_CALL_ID: "call_7",
+        semconv.TOOL_CALL_ARGUMENTS: {"a": 2, "b": 3},
+        semconv.TOOL_CALL_RESULT: "5",
+    }
+
+
+def test_a_named_agent_gives_its_name_to_everything_in_it(rollout, scripted, calls, add, ask):
+    agent = create_agent(scripted([calls("add", a=2, b=3), AIMessage("5")]), [add], name="accountant")
+    with rollout() as recorded:
+        agent.invoke(ask)
+    assert recorded.outline() == [
+        "agent accountant [accountant]",
+        "  node model [accountant]",
+        "    llm chat [accountant]",
+        "  node tools [accountant]",
+        "    tool add [accountant]",
+        "  node model [accountant]",
+        "    llm chat [accountant]",
+    ]
+    assert recorded.spans[0].attributes[semconv.OPERATION_NAME] == "invoke_agent"
+
+
+def test_an_agent_without_a_name_is_named_by_its_nodes(rollout, scripted, add, ask):
+    with rollout() as recorded:
+        create_agent(scripted([AIMessage("5")]), [add]).invoke(ask)
+    assert recorded.outline() == ["agent LangGraph [LangGraph]", "  node model [model]", "    llm chat [model]"]
+
+
+def test_nodes_of_a_subgraph_are_named_by_their_path(rollout, scripted, calculator, ask):
+    outer = StateGraph(MessagesState)
+    outer.add_node("draft", calculator([AIMessage("5")]))
+    outer.add_node("check", create_agent(scripted([AIMessage("right")])))
+    outer.add_edge(START, "draft")
+    outer.add_edge("draft", "check")
+    with rollout() as recorded:
+        outer.compile(name="team").invoke(ask)
+    assert recorded.outline() == [
+        "graph team [team]",
+        "  node draft [draft]",
+        "    graph LangGraph [draft]",
+        "      node think [draft/think]",
+        "        llm chat [draft/think]",
+        "  node check [check]",
+        "    agent LangGraph [check]",
+        "      node model [check/model]",
+        "        llm chat [check/model]",
+    ]
+
+
+def test_a_graph_run_by_a_tool_hangs_under_that_tool(rollout, scripted, calculator, calls, ask):
+    helper = calculator([AIMessage("5")])
+
+    @tool
+    def delegate(question: str) -> str:
+        """Asks the helper."""
+        return helper.invoke({"messages": [("user", question)]})["messages"][-1].content
+
+    boss = create_agent(scripted([calls("delegate", question="2 + 3"), AIMessage("5")]), [delegate], name="boss")
+    with rollout() as recorded:
+        boss.invoke(ask)
+    assert recorded.outline()[3:8] == [
+        "  node tools [boss]",
+        "    tool delegate [boss]",
+        "      graph LangGraph [boss]",
+        "        node think [boss]",
+        "          llm chat [boss]",
+    ]
+
+
+def test_parallel_sends_are_nodes_side_by_side(rollout):
+    graph = StateGraph(Numbers)
+    graph.add_node("double", lambda state: {"numbers": [state["numbers"][0] * 2]})
+    graph.add_conditional_edges(START, lambda state: [Send("double", {"numbers": [n]}) for n in state["numbers"]])
+    with rollout() as recorded:
+        result = graph.compile().invoke({"numbers": [1, 2, 3]})
+    assert result == {"numbers": [1, 2, 3, 2, 4, 6]}
+    assert recorded.outline() == ["graph LangGraph [LangGraph]"] + ["  node double [double]"] * 3
+
+
+def test_functional_tasks_are_nodes(rollout):
+    @task
+    def double(number: int) -> int:
+        return number * 2
+
+    @entrypoint()
+    def flow(number: int) -> int:
+        return double(number).result() + double(number + 1).result()
+
+    with rollout() as recorded:
+        assert flow.invoke(1) == 6
+    assert recorded.outline() == [
+        "graph LangGraph [LangGraph]",
+        "  node flow [flow]",
+        "    node double [flow/double]",
+        "    node double [flow/double]",
+    ]
+
+
+def chain() -> Any:
+    prompt = ChatPromptTemplate.from_messages([("user", "{question}")])
+    return RunnablePassthrough() | prompt | FakeListChatModel(responses=["yes"]) | StrOutputParser()
+
+
+def test_the_plumbing_of_a_chain_makes_no_spans(rollout):
+    with rollout() as recorded:
+        assert (chain() | RunnableLambda(str.upper)).invoke({"question": "Is it?"}) == "YES"
+    assert recorded.outline() == ["llm chat [None]"]
+
+
+def test_a_chain_with_a_name_is_an_agent_of_that_name(rollout):
+    with rollout() as recorded:
+        RunnableParallel(a=chain(), b=chain()).with_config(run_name="twice").invoke({"question": "Is it?"})
+    assert recorded.outline() == ["chain twice [twice]", "  llm chat [twice]", "  llm chat [twice]"]
+
+
+def test_a_chain_in_a_node_belongs_to_the_node(rollout):
+    graph = StateGraph(MessagesState)
+    judge = chain().with_config(run_name="judge")
+    graph.add_node("review", lambda state: {"messages": [judge.invoke({"question": state["messages"][-1].content})]})
+    graph.add_edge(START, "review")
+    with rollout() as recorded:
+        graph.compile().invoke({"messages": [("user", "Is it?")]})
+    assert recorded.outline() == [
+        "graph LangGraph [LangGraph]",
+        "  node review [review]",
+        "    chain judge [review]",
+        "      llm chat [review]",
+    ]
+
+
+class Shelf(BaseRetriever):
+    """Finds one book."""
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+        if query == "broken":
+            raise LookupError("the shelf is broken")
+        return [Document("A book.", metadata={"shelf": 3})]
+
+
+def test_a_retriever_makes_a_retrieval_span_with_query_and_documents(rollout):
+    with rollout() as recorded:
+        Shelf().invoke("books")
+    found = recorded.only("retrieval", "Shelf")
+    assert found.attributes == {
+        semconv.RETRIEVAL_QUERY: "books",
+        semconv.RETRIEVAL_DOCUMENTS: [{"page_content": "A book.", "metadata": {"shelf": 3}}],
+    }
+
+
+def test_a_retriever_that_raises_is_a_failed_retrieval(rollout):
+    with rollout() as recorded, pytest.raises(LookupError):
+        Shelf().invoke("broken")
+    failure = recorded.only("retrieval").failure
+    assert (failure.type, failure.exception) == ("retrieval_error", "builtins.LookupError")
+
+
+def test_what_is_said_by_hand_lies_between_the_frameworks_spans(rollout):
+    model = FakeListChatModel(responses=["yes"])
+
+    def plan(state: MessagesState) -> dict[str, Any]:
+        annotate("before")
+        with span("sketch"):
+            answer = model.invoke(state["messages"])
+        annotate("after")
+        return {"messages": [answer]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("plan", plan)
+    graph.add_edge(START, "plan")
+    with rollout() as recorded, span("whole"):
+        graph.compile().invoke({"messages": [("user", "Is it?")]})
+    assert recorded.outline() == [
+        "agent whole [None]",
+        "  graph LangGraph [LangGraph]",
+        "    node plan [plan]",
+        "      annotation before [plan]",
+        "      agent sketch [plan]",
+        "        llm chat [plan]",
+        "      annotation after [plan]",
+    ]

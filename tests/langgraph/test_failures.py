@@ -171,6 +171,8 @@ class StatusError(Exception):
     [
         (StatusError(429), "rate_limited", "infrastructure"),
         (StatusError(503), "engine_unavailable", "infrastructure"),
+        (StatusError(401), "authentication_failed", "infrastructure"),
+        (TimeoutError("too slow"), "timeout", "infrastructure"),
         (ConnectionRefusedError("nobody there"), "engine_unavailable", "infrastructure"),
         (StatusError(400), "agent_error", "agent"),
         (ValueError("bad"), "agent_error", "agent"),

@@ -18,6 +18,15 @@ from agentlightning_langgraph.plain import plain_message, plain_messages
 UNREACHABLE = ("httpx", "httpcore", "httpx2", "requests", "aiohttp", "urllib3", "grpc")
 """Packages whose own exceptions mean that the endpoint was not reached."""
 
+STATUS_TYPES = {
+    401: "authentication_failed",
+    403: "authentication_failed",
+    408: "timeout",
+    429: "rate_limited",
+    **dict.fromkeys(range(500, 600), "engine_unavailable"),
+}
+"""Failure types of the HTTP status that providers' exceptions carry as ``status_code``."""
+
 
 @dataclass(slots=True)
 class Request:
@@ -87,12 +96,12 @@ def _usage(message: BaseMessage) -> Usage | None:
 
 
 def call_failure(error: BaseException) -> Failure | None:
-    """The failure of an endpoint that was too busy, broken or out of reach; None for every other error."""
-    status = getattr(error, "status_code", None)
-    if status == 429:
-        return failure_of(error, "rate_limited", "infrastructure")
+    """The failure of an endpoint that was too busy, broken, locked or out of reach; None for every other error."""
     package = error.__class__.__module__.partition(".")[0]
-    broken = isinstance(status, int) and status >= 500
-    if broken or isinstance(error, ConnectionError | TimeoutError) or package in UNREACHABLE:
-        return failure_of(error, "engine_unavailable", "infrastructure")
-    return None
+    status = getattr(error, "status_code", None)
+    kind = STATUS_TYPES.get(status) if isinstance(status, int) else None
+    if kind is None and isinstance(error, TimeoutError):
+        kind = "timeout"
+    if kind is None and (isinstance(error, ConnectionError) or package in UNREACHABLE):
+        kind = "engine_unavailable"
+    return failure_of(error, kind, "infrastructure") if kind is not None else None

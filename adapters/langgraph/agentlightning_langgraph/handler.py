@@ -324,11 +324,12 @@ def _announce(
         return
     request = Request(prompt=prompt, parameters=options.get("invocation_params") or {}, metadata=run.metadata)
     run.request = request
-    run.base = announced_around(run.recorder) or run.base
+    around = announced_around(run.recorder)
+    sibling = enter(run, options.get("batch_size") or 1)
+    run.base = sibling.base if sibling is not None else around or run.base
     run.name, attributes = call_attributes(request)
     _start(run, "llm", attributes)
     run.recorder.announced.add(run.span.id)
-    enter(run, options.get("batch_size") or 1)
 
 
 def _end_call(run: Run, response: LLMResult | None, error: BaseException | None = None) -> None:

@@ -34,7 +34,8 @@ except ImportError:
 class Run:
     """One LangChain run. ``base`` is the span it hangs under, ``entered`` the context's span as it began;
     ``path`` names the nodes from the outermost graph down to it, as in ``team/writer``. ``tools_called`` are the
-    calls (by id, else by the tool's name) made in a node, ``request`` is what a model was asked."""
+    calls (by id, else by the tool's name) made in a node, ``request`` is what a model was asked, ``siblings``
+    the number of prompts it was asked at once."""
 
     recorder: Recorder
     parent: Run | None
@@ -50,6 +51,7 @@ class Run:
     started_at: float = field(default_factory=time.time)
     tools_called: set[str] = field(default_factory=set)
     request: Request | None = None
+    siblings: int = 1
 
     @property
     def place(self) -> Span | None:
@@ -120,10 +122,14 @@ def find(run_id: UUID) -> Run | None:
     return _runs.get(run_id)
 
 
-def enter(run: Run, siblings: int = 1) -> None:
-    """Notes that what happens here next happens in ``run``, which may be one of several begun together."""
-    before = _inside.get()[1 - siblings :] if siblings > 1 else ()
-    _inside.set((*before, run))
+def enter(run: Run, siblings: int = 1) -> Run | None:
+    """Notes that what happens here next happens in ``run``, or in one of the ``siblings`` that one call of a
+    model begins together. Returns the one of them that began before, if any."""
+    before = _inside.get()
+    run.siblings = siblings
+    together = 0 < len(before) < siblings == before[-1].siblings and before[-1].parent is run.parent
+    _inside.set((*before, run) if together else (run,))
+    return before[-1] if together else None
 
 
 def locator(recorder: Recorder) -> Span | None:

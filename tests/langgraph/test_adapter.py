@@ -1,0 +1,207 @@
+"""Which agents the adapter takes, how it hands them a task, what it gives back, and what it costs to load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import interrupt
+from pydantic import BaseModel
+
+from agentlightning.errors import AdapterError
+from agentlightning.recording import current
+
+
+class Question(TypedDict):
+    question: str
+    answer: str
+
+
+def question_graph() -> Any:
+    graph = StateGraph(Question)
+    graph.add_node("answer", lambda state: {"answer": state["question"].upper()})
+    graph.add_edge(START, "answer")
+    return graph.compile()
+
+
+def test_it_takes_graphs_and_runnables_and_nothing_else(adapter, calculator):
+    assert adapter.accepts(calculator([]))
+    assert adapter.accepts(RunnableLambda(str.upper))
+    assert not adapter.accepts(str.upper)
+    assert not adapter.accepts("agent")
+
+
+async def test_a_string_is_a_user_message_and_messages_come_back_as_openai_writes_them(adapter, calculator, calls):
+    output = await adapter.run(calculator([calls("add", a=2, b=3), AIMessage("5")]), "2 + 3?")
+    call = {"type": "function", "id": "call_1", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
+    assert output == {
+        "messages": [
+            {"role": "user", "content": "2 + 3?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "5", "name": "add", "tool_call_id": "call_1"},
+            {"role": "assistant", "content": "5"},
+        ]
+    }
+
+
+async def test_a_list_is_the_messages(adapter, calculator):
+    output = await adapter.run(calculator([AIMessage("5")]), [{"role": "user", "content": "2 + 3?"}])
+    assert output["messages"][0] == {"role": "user", "content": "2 + 3?"}
+
+
+async def test_a_mapping_is_the_graphs_input(adapter):
+    assert await adapter.run(question_graph(), {"question": "so?"}) == {"question": "so?", "answer": "SO?"}
+
+
+async def test_an_input_that_does_not_fit_is_an_error_that_says_what_would(adapter):
+    with pytest.raises(AdapterError, match=r"keys question, answer.*input is a str.*\{'question': …\}"):
+        await adapter.run(question_graph(), "so?")
+
+
+async def test_a_graph_that_was_not_compiled_is_an_error_that_says_so(adapter):
+    with pytest.raises(AdapterError, match=r"\.compile\(\)"):
+        await adapter.run(StateGraph(MessagesState), "Hello?")
+
+
+async def test_other_runnables_take_what_they_are_given(adapter):
+    prompt = ChatPromptTemplate.from_messages([("user", "{question}")])
+    chain = prompt | FakeListChatModel(responses=["yes", "yes"])
+    assert await adapter.run(chain, {"question": "so?"}) == {"role": "assistant", "content": "yes"}
+    assert await adapter.run(RunnableLambda(str.upper), "so?") == "SO?"
+
+
+async def test_a_functional_graph_takes_what_it_is_given(adapter):
+    @entrypoint()
+    def double(number: int) -> int:
+        return number * 2
+
+    assert await adapter.run(double, 4) == 8
+
+
+class Point(BaseModel):
+    x: int
+
+
+@dataclass
+class Plan:
+    steps: tuple[str, ...]
+
+
+async def test_the_output_is_plain_data(adapter):
+    odd = object()
+    output = {"point": Point(x=1), "plan": Plan(("a", "b")), 3: {4}, "message": AIMessage("hi"), "odd": odd}
+    assert await adapter.run(RunnableLambda(lambda _: output), "") == {
+        "point": {"x": 1},
+        "plan": {"steps": ["a", "b"]},
+        "3": [4],
+        "message": {"role": "assistant", "content": "hi"},
+        "odd": odd,
+    }
+
+
+async def test_an_interrupted_graph_gives_its_question(adapter):
+    graph = StateGraph(Question)
+    graph.add_node("ask", lambda state: {"answer": interrupt("Go on?")})
+    graph.add_edge(START, "ask")
+    output = await adapter.run(graph.compile(checkpointer=InMemorySaver()), {"question": "so?"})
+    assert output["__interrupt__"][0]["value"] == "Go on?"
+
+
+async def test_each_rollout_is_a_thread_of_its_own_for_the_checkpointer(adapter, rollout):
+    graph = StateGraph(MessagesState)
+    graph.add_node("answer", lambda state: {"messages": [("assistant", current().rollout_id)]})
+    graph.add_edge(START, "answer")
+    agent = graph.compile(checkpointer=InMemorySaver())
+
+    async def run(number: int) -> Any:
+        with rollout(f"rollout-{number}"):
+            return await adapter.run(agent, "who?")
+
+    outputs = await asyncio.gather(*map(run, range(4)))
+    assert [[message["content"] for message in output["messages"]] for output in outputs] == [
+        ["who?", f"rollout-{number}"] for number in range(4)
+    ]
+
+
+async def test_what_an_agent_raises_passes_through(adapter, rollout, calculator, calls):
+    with rollout(), pytest.raises(ValueError, match="only positive"):
+        await adapter.run(calculator([calls("add", a=-1, b=1)]), "?")
+
+
+SYSTEM_PROMPT = "Answer with a number, please."
+judge = FakeListChatModel(responses=["yes"])
+
+
+def test_describing_finds_models_prompts_and_tools(adapter, add):
+    def answer(state: MessagesState) -> Any:
+        return {"messages": [judge.invoke([("system", SYSTEM_PROMPT), *state["messages"]])]}
+
+    class Named(FakeListChatModel):
+        model: str = "little-model"
+
+        def bind_tools(self, *args: Any, **kwargs: Any) -> Any:
+            return self
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("answer", answer)
+    graph.add_node("helper", create_agent(Named(responses=[]), [add], system_prompt="You help."))
+    graph.add_edge(START, "answer")
+    found = adapter.describe(graph.compile())
+    assert (found.framework, found.kind) == ("LangGraph", "CompiledStateGraph")
+    assert set(found.model.split(", ")) == {"FakeListChatModel", "little-model"}
+    assert set(found.prompts) == {SYSTEM_PROMPT, "You help."}
+    assert found.tools == ["add"]
+    assert found.input == "a string (one user message), or a mapping with the keys messages"
+
+
+def test_describing_a_chain_finds_its_prompt(adapter):
+    chain = ChatPromptTemplate.from_messages([("system", "Be brief, {name}."), ("user", "{q}")]) | judge
+    found = adapter.describe(chain)
+    assert (found.framework, found.prompts, found.model) == ("LangChain", ["Be brief, {name}."], "FakeListChatModel")
+
+
+LOADING = """
+import json, sys, time
+import agentlightning.adapter, agentlightning.hookspecs
+started = time.process_time()
+import agentlightning_langgraph.plugin
+from agentlightning_langgraph.adapter import LangGraphAdapter
+adapter = LangGraphAdapter()
+accepted = adapter.accepts(print)
+adapter.install()
+adapter.uninstall()
+seconds = time.process_time() - started
+foreign = [name for name in sys.modules if name.startswith(("langchain", "langgraph", "langsmith", "openai"))]
+print(json.dumps({"seconds": seconds, "foreign": foreign, "accepted": accepted}))
+"""
+
+
+def test_loading_the_adapter_loads_no_framework_and_takes_milliseconds():
+    runs = []
+    for _ in range(3):
+        out = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=True).stdout
+        runs.append(json.loads(out))
+    assert runs[0]["foreign"] == []
+    assert not runs[0]["accepted"]
+    assert min(run["seconds"] for run in runs) < 0.02
+
+
+def test_the_plugin_names_the_adapter():
+    from agentlightning_langgraph import plugin
+
+    named: dict[str, str] = {}
+    plugin.register_adapters(register=named.__setitem__)
+    assert named == {"langgraph": "agentlightning_langgraph.adapter:LangGraphAdapter"}

@@ -30,6 +30,7 @@ EVALUATION_NAME = "gen_ai.evaluation.name"
 EVALUATION_SCORE = "gen_ai.evaluation.score.value"
 EVALUATION_EXPLANATION = "gen_ai.evaluation.explanation"
 ERROR_TYPE = "error.type"
+RESEND_COUNT = "http.request.resend_count"
 
 # No standard name exists for these.
 RETRIEVAL_QUERY = "agentlightning.retrieval.query"
@@ -38,3 +39,5 @@ STRUCTURE = "agentlightning.structure"
 """What an ``agent`` span stands for in its framework: ``graph``, ``node``, ``agent``, ``team``, ``task`` …"""
 INTERRUPTED = "agentlightning.interrupted"
 REDIRECTED = "agentlightning.redirected"
+TIME_TO_FIRST_TOKEN = "agentlightning.time_to_first_token"
+"""Seconds from the request to the first piece of a stream that says something."""

@@ -1,0 +1,41 @@
+"""The adapter ``openai``: it runs no agents of its own, it watches the model calls of all of them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+from agentlightning.adapter import Adapter
+from agentlightning.errors import AdapterError
+from agentlightning_openai import patch
+from agentlightning_openai.levers import PLACEHOLDER_KEY
+
+
+class OpenAIAdapter(Adapter):
+    """Records and steers every call of the ``openai`` client while a rollout is active.
+
+    A plain function that uses the client is run by core's function adapter; this one accepts no agent.
+    """
+
+    name: ClassVar[str] = "openai"
+
+    def accepts(self, agent: Any) -> bool:
+        """No object is an agent of this adapter."""
+        return False
+
+    async def run(self, agent: Any, input: Any) -> Any:
+        """Raises `AdapterError`: there is nothing to run."""
+        raise AdapterError(f"the openai adapter runs no agents, and was given a {type(agent).__qualname__}")
+
+    def prepare(self) -> None:
+        """Gives ``OPENAI_API_KEY`` a placeholder where it is absent, so that an agent whose calls are all
+        redirected can be constructed. A key that is there is left alone."""
+        os.environ.setdefault("OPENAI_API_KEY", PLACEHOLDER_KEY)
+
+    def install(self) -> None:
+        """Patches the client; warns once where it cannot."""
+        patch.install()
+
+    def uninstall(self) -> None:
+        """Puts the client back as it was."""
+        patch.uninstall()

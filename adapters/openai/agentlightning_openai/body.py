@@ -1,0 +1,116 @@
+"""Bodies that the agent reads itself (``with_streaming_response``, a raw response it never parses), and the
+moment at which any body is closed."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from agentlightning_openai.request import Operation
+from agentlightning_openai.response import Answer, read
+from agentlightning_openai.stream import ChatJoiner, ResponseJoiner
+
+
+class Watch:
+    """What has been read of an HTTP response's body, and a call when it is closed.
+
+    ``keep`` False keeps nothing: somebody else reads what the body says.
+    """
+
+    def __init__(self, response: Any, closed: Callable[[], None]) -> None:
+        self.keep = True
+        self._closed = closed
+        self._response = response
+        self._parts: list[bytes] = []
+        sync, asynchronous = _stream_types(type(response).__module__.partition(".")[0])
+        kind = asynchronous if isinstance(response.stream, _base(response, "AsyncByteStream")) else sync
+        response.stream = kind(response.stream, self)
+
+    def take(self, part: bytes) -> None:
+        """A piece of the body, as it came over the wire."""
+        if self.keep:
+            self._parts.append(part)
+
+    def closed(self) -> None:
+        """The body was read to its end, or given up."""
+        self._closed()
+
+    def answer(self, operation: Operation) -> Answer:
+        """What was read, parsed. Raises what parsing half a body raises."""
+        whole = type(self._response)(
+            self._response.status_code, headers=self._response.headers, content=b"".join(self._parts)
+        )
+        return answer_in(whole, operation)
+
+
+def answer_in(response: Any, operation: Operation) -> Answer:
+    """The answer in an HTTP response whose body is there, a stream of events or one object."""
+    from openai._models import construct_type
+    from openai._streaming import SSEDecoder
+    from openai.types.chat import ChatCompletionChunk
+    from openai.types.responses import ResponseStreamEvent
+
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        kind: Any = ChatCompletionChunk if operation == "chat" else ResponseStreamEvent
+        joiner = ChatJoiner() if operation == "chat" else ResponseJoiner()
+        for event in SSEDecoder().iter_bytes(iter([response.content])):
+            if event.data.startswith("[DONE]"):
+                break
+            joiner.add(construct_type(type_=kind, value=event.json()))
+        return joiner.answer()
+    return read_json(response.json(), operation)
+
+
+def read_json(data: Any, operation: Operation) -> Answer:
+    """An answer that the client has not parsed."""
+    from openai._models import construct_type
+    from openai.types import CreateEmbeddingResponse
+    from openai.types.chat import ChatCompletion
+    from openai.types.responses import Response
+
+    kinds: dict[str, Any] = {"chat": ChatCompletion, "responses": Response}
+    return read(construct_type(type_=kinds.get(operation, CreateEmbeddingResponse), value=data), operation)
+
+
+def _base(response: Any, name: str) -> Any:
+    """A class of the HTTP library that made the response: httpx, or httpx2 since openai 3."""
+    return getattr(sys.modules[type(response).__module__.partition(".")[0]], name)
+
+
+@functools.cache
+def _stream_types(library: str) -> tuple[type, type]:
+    module = sys.modules[library]
+
+    class Watched(module.SyncByteStream):  # type: ignore[name-defined,misc]
+        def __init__(self, inner: Any, watch: Watch) -> None:
+            self._inner, self._watch = inner, watch
+
+        def __iter__(self) -> Iterator[bytes]:
+            for part in self._inner:
+                self._watch.take(part)
+                yield part
+
+        def close(self) -> None:
+            try:
+                self._inner.close()
+            finally:
+                self._watch.closed()
+
+    class WatchedAsync(module.AsyncByteStream):  # type: ignore[name-defined,misc]
+        def __init__(self, inner: Any, watch: Watch) -> None:
+            self._inner, self._watch = inner, watch
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for part in self._inner:
+                self._watch.take(part)
+                yield part
+
+        async def aclose(self) -> None:
+            try:
+                await self._inner.aclose()
+            finally:
+                self._watch.closed()
+
+    return Watched, WatchedAsync

@@ -1,0 +1,260 @@
+"""One model call, from its request to the end of its answer."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from agentlightning import semconv
+from agentlightning.errors import AdapterError
+from agentlightning.recording import Recorder, failure_of, locate
+from agentlightning.records import Generation, Span
+from agentlightning_openai.body import Watch, answer_in, read_json
+from agentlightning_openai.failures import classify
+from agentlightning_openai.levers import PLACEHOLDER_KEY, Levers
+from agentlightning_openai.request import Operation, attributes_of, body_of, generation_of, operation_of
+from agentlightning_openai.response import Answer, Choice, keep, read, strip, unreadable
+from agentlightning_openai.stream import ChatJoiner, ResponseJoiner, watched, watched_async
+
+logger = logging.getLogger(__name__)
+
+
+def begin(recorder: Recorder, client: Any, options: Any) -> Call | None:
+    """The record of a request that is about to be sent, with the options to send in place of ``options``;
+    None where it is no model call.
+
+    An error of our own leaves the call unrecorded, with a log entry; but where the rollout has resources it
+    raises `AdapterError`, since the call could then reach an endpoint that it was not meant for.
+    """
+    try:
+        operation = operation_of(options)
+        return _begin(recorder, client, options, operation) if operation is not None else None
+    except AdapterError:
+        raise
+    except Exception as error:
+        if recorder.resources:
+            raise AdapterError(f"a model call could not be matched with the rollout's resources: {error}") from error
+        logger.exception("a model call could not be recorded; it goes on unrecorded")
+        return None
+
+
+def _begin(recorder: Recorder, client: Any, options: Any, operation: Operation) -> Call:
+    body = body_of(options)
+    parent = locate(recorder)
+    agent = parent.agent if parent is not None else None
+    levers = Levers(recorder, agent) if recorder.resources and operation != "embeddings" else None
+    span = recorder.start("llm", operation, parent=parent)
+    call = Call(recorder, span, parent, client, operation)
+    if not levers:
+        call.send(copy.copy(options), body or {})
+        return call
+    try:
+        steered, sent = levers.pull(recorder, client, options, body, operation, span.id)
+    except Exception as error:
+        call.describe(body or {})
+        recorder.end(span, failure_of(error, "redirect_failed", "infrastructure"))
+        raise AdapterError(f"{span.name} of agent {agent or '(none)'} was not sent: {error}") from error
+    call.levers, call.asked = levers, body or {}
+    call.send(steered, sent)
+    return call
+
+
+class Call:
+    """One model call being recorded. The client calls it, as its request's ``post_parser``, with whatever it
+    has parsed for the agent; nothing that goes wrong in here reaches the agent."""
+
+    def __init__(self, recorder: Recorder, span: Span, parent: Span | None, client: Any, operation: Operation) -> None:
+        self.recorder = recorder
+        self.span = span
+        self.parent = parent
+        self.operation = operation
+        self.options: Any = None
+        self.levers: Levers | None = None
+        self.asked: Mapping[str, Any] = {}
+        self.retries = 0
+        self.reading = False
+        """Whether the next chunk of a stream is being waited for (and not the agent, which has the last one)."""
+        self._client = client
+        self._then: Callable[[Any], Any] | None = None
+        self._joiner: ChatJoiner | ResponseJoiner | None = None
+        self._hides_usage = False
+        self._watch: Watch | None = None
+        self._started = time.perf_counter()
+        self._done = False
+
+    def send(self, options: Any, body: Mapping[str, Any]) -> None:
+        """Takes a copy of the request's options as those to send, and rides along."""
+        self._then = options.post_parser if callable(options.post_parser) else None
+        options.post_parser = self
+        self.options = options
+        wanted = self.asked.get("stream_options") or {}
+        given = body.get("stream_options") or {}
+        self._hides_usage = self.levers is not None and given.get("include_usage") and not wanted.get("include_usage")
+        self.describe(body)
+
+    def describe(self, body: Mapping[str, Any]) -> None:
+        """Writes what the request says into the span."""
+        span = self.span
+        try:
+            attributes = attributes_of(self.operation, body)
+            span.attributes.update(attributes)
+            span.name = f"{attributes[semconv.OPERATION_NAME]} {body.get('model', '')}".rstrip()
+            if self.levers is not None and self.levers.redirects:
+                span.attributes[semconv.REDIRECTED] = True
+            if self.operation in ("chat", "responses"):
+                span.generation = generation_of(self.operation, body)
+                if self.levers is not None and self.levers.policy is not None:
+                    span.generation.policy = self.levers.policy.name
+                    span.generation.policy_version = self.levers.policy.version
+        except Exception:
+            logger.exception("what a model call says could not be recorded")
+
+    def __call__(self, parsed: Any) -> Any:
+        """What the client has parsed, on its way to the agent."""
+        try:
+            self._see(parsed)
+        except Exception:
+            logger.exception("the answer of a model call could not be recorded")
+            self.finish(Answer())
+        return self._then(parsed) if self._then is not None else parsed
+
+    def _see(self, parsed: Any) -> None:
+        if hasattr(parsed, "_iterator") and hasattr(parsed, "response"):
+            self._follow(parsed)
+        elif isinstance(parsed, dict):
+            self.finish(read_json(parsed, self.operation))
+        elif hasattr(parsed, "model_extra"):
+            self.finish(read(parsed, self.operation))
+            if self.levers is not None and self.levers.policy is not None:
+                strip(parsed, self.asked)
+        else:
+            self.finish(Answer(failure=unreadable(parsed)))
+
+    def _follow(self, stream: Any) -> None:
+        """A stream, which the agent has not begun to read."""
+        if self._done or self.operation not in ("chat", "responses"):
+            return
+        self._joiner = ChatJoiner() if self.operation == "chat" else ResponseJoiner()
+        wrap: Any = watched_async if hasattr(stream._iterator, "__anext__") else watched
+        stream._iterator = wrap(self, stream._iterator)
+        if self._watch is None:
+            self._watch = Watch(stream.response, self._closed)
+        self._watch.keep = False
+
+    def shows(self, chunk: Any) -> bool:
+        """Takes a chunk of the stream; whether the agent is to have it."""
+        try:
+            if self._joiner is not None and self._joiner.add(chunk):
+                elapsed = time.perf_counter() - self._started
+                self.span.attributes.setdefault(semconv.TIME_TO_FIRST_TOKEN, elapsed)
+            if self.levers is not None and self.levers.policy is not None:
+                strip(getattr(chunk, "response", chunk), self.asked)
+            return not (self._hides_usage and chunk.usage is not None and not chunk.choices)
+        except Exception:
+            logger.exception("a chunk of a model's stream could not be recorded")
+            return True
+
+    def end_of_stream(self) -> None:
+        """The stream has ended, or was left."""
+        if self._joiner is not None:
+            self.finish(self._joiner.answer())
+
+    def _closed(self) -> None:
+        """The response's body was closed: by its end, or by an agent that has read enough."""
+        if self._joiner is not None:
+            if not self.reading:
+                self.end_of_stream()
+        elif not self._done and self._watch is not None:
+            try:
+                self.finish(self._watch.answer(self.operation))
+            except Exception as error:  # noqa: BLE001 - half a body, or none: nothing to read in it
+                logger.debug("the body of a raw response could not be read: %s", error)
+                self.finish(Answer())
+
+    def returned(self, result: Any) -> None:
+        """The client returns to the agent: with something parsed, which is recorded by now, or with a raw
+        response that the agent will read itself."""
+        if self._done or self._joiner is not None:
+            return
+        try:
+            response = getattr(result, "http_response", result)
+            if not hasattr(response, "is_closed"):
+                self.finish(Answer(failure=unreadable(result)))
+            elif not response.is_closed:
+                self._watch = Watch(response, self._closed)
+            elif hasattr(result, "parse"):
+                # Parsed here once, and kept by the raw response for the agent.
+                result.parse()
+                self.finish(Answer())
+            else:
+                self.finish(answer_in(response, self.operation))
+        except Exception as error:  # noqa: BLE001 - the agent will meet it where it reads the response
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """The call has raised: what was seen of its answer is kept, with a typed failure."""
+        if self._done:
+            return
+        answer = self._joiner.answer() if self._joiner is not None else Answer()
+        try:
+            answer.failure = classify(error, self._secrets())
+        except Exception:
+            logger.exception("the failure of a model call could not be classified")
+            answer.failure = failure_of(error)
+        self.finish(answer)
+
+    def finish(self, answer: Answer) -> None:
+        """Writes the answer into the span and ends it, once. Each choice beyond the first is a span of its
+        own beside it, with the same request; usage is counted on the first."""
+        if self._done:
+            return
+        self._done = True
+        try:
+            self._write(answer)
+        except Exception:
+            logger.exception("the answer of a model call could not be recorded")
+        self.recorder.end(self.span, answer.failure)
+
+    def _write(self, answer: Answer) -> None:
+        attributes, said = self.span.attributes, self.span.generation
+        reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason is not None]
+        for name, value in (
+            (semconv.RESPONSE_ID, answer.id),
+            (semconv.RESPONSE_MODEL, answer.model),
+            (semconv.RESPONSE_FINISH_REASONS, reasons or None),
+            (semconv.RESEND_COUNT, self.retries or None),
+            (semconv.ERROR_TYPE, answer.failure.exception or answer.failure.type if answer.failure else None),
+        ):
+            if value is not None:
+                attributes[name] = value
+        if answer.usage is not None:
+            attributes[semconv.USAGE_INPUT_TOKENS] = answer.usage.input_tokens
+            attributes[semconv.USAGE_OUTPUT_TOKENS] = answer.usage.output_tokens
+        if said is None:
+            return
+        if isinstance(answer.policy_version, int):
+            said.policy_version = answer.policy_version
+        for choice in answer.choices[1:]:
+            self._write_beside(said, answer, choice)
+        if answer.choices:
+            keep(said, answer, answer.choices[0])
+        said.usage = answer.usage
+
+    def _write_beside(self, said: Generation, answer: Answer, choice: Choice) -> None:
+        beside = self.recorder.start("llm", self.span.name, parent=self.parent, attributes=dict(self.span.attributes))
+        beside.parent_id, beside.started_at = self.span.parent_id, self.span.started_at
+        beside.generation = msgspec.structs.replace(said)
+        keep(beside.generation, answer, choice)
+        self.recorder.end(beside)
+
+    def _secrets(self) -> list[str]:
+        headers = self.options.headers if isinstance(self.options.headers, Mapping) else {}
+        values = [getattr(self._client, "api_key", None)]
+        values += [value for name, value in headers.items() if name.lower() in ("authorization", "api-key")]
+        keys = [value.removeprefix("Bearer ") for value in values if isinstance(value, str)]
+        return [key for key in keys if key and key != PLACEHOLDER_KEY]

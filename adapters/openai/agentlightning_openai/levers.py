@@ -1,0 +1,175 @@
+"""The three levers: a policy's calls are redirected, a model is chosen, a prompt is swapped."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from agentlightning.errors import AdapterError
+from agentlightning.recording import Recorder, matches
+from agentlightning.records import ModelChoice, Policy, Prompt
+from agentlightning_openai.prompts import swap
+from agentlightning_openai.request import Operation, path_of
+
+PLACEHOLDER_KEY = "agentlightning-placeholder"
+"""What stands for an API key where none is needed: a client cannot be constructed, nor a request made, without."""
+
+ROLLOUT_HEADER = "x-agentlightning-rollout"
+SPAN_HEADER = "x-agentlightning-span"
+
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_KEPT_HEADERS = ("accept", "accept-encoding", "connection", "content-type", "user-agent")
+# The client's own headers: raw responses, and the type that a raw response is parsed into.
+_KEPT_PREFIXES = ("x-stainless-", "____stainless_")
+
+
+class Levers:
+    """The resources of a rollout that are for one agent's calls.
+
+    A `Policy` decides alone where a call goes: where there is one, a `ModelChoice` is not looked at.
+    """
+
+    def __init__(self, recorder: Recorder, agent: str | None) -> None:
+        self.policy = recorder.resource(Policy, agent)
+        self.choice = recorder.resource(ModelChoice, agent) if self.policy is None else None
+        self.prompts = [
+            resource
+            for resource in recorder.resources
+            if isinstance(resource, Prompt) and matches(agent, resource.agents)
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self.policy or self.choice or self.prompts)
+
+    @property
+    def redirects(self) -> bool:
+        """Whether the call goes to another endpoint than the agent's client would send it to."""
+        return self.policy is not None or (self.choice is not None and self.choice.base_url is not None)
+
+    def pull(
+        self,
+        recorder: Recorder,
+        client: Any,
+        options: Any,
+        body: Mapping[str, Any] | None,
+        operation: Operation,
+        span_id: str,
+    ) -> tuple[Any, dict[str, Any]]:
+        """The options and the body to send; those given are not changed.
+
+        Raises `AdapterError` where that cannot be done: a call is never sent elsewhere than intended.
+        """
+        if body is None:
+            raise AdapterError("the request's body is no JSON object, so nothing in it can be steered")
+        if operation == "text_completion":
+            raise AdapterError(
+                "the legacy completions API cannot be redirected or given another prompt; "
+                "call chat.completions or responses, or leave this agent out of the trained ones"
+            )
+        changed = swap(body, operation, self.prompts) if self.prompts else dict(body)
+        options = copy.copy(options)
+        if self.policy is not None:
+            changed = _sampled_by(self.policy, changed, operation, recorder)
+            marks = {ROLLOUT_HEADER: recorder.rollout_id, SPAN_HEADER: span_id}
+            _redirect(client, options, self.policy, self.policy.base_url, operation, marks)
+        elif self.choice is not None:
+            changed["model"] = self.choice.model
+            if self.choice.base_url is not None:
+                _redirect(client, options, self.choice, self.choice.base_url, operation, {})
+            elif self.choice.api_key_env is not None:
+                options.headers = {**_given(options), "Authorization": f"Bearer {key_of(self.choice)}"}
+        if (self.policy or self.choice) and operation == "chat" and changed.get("stream"):
+            changed["stream_options"] = {**(changed.get("stream_options") or {}), "include_usage": True}
+        options.json_data, options.extra_json = changed, None
+        return options, changed
+
+
+def key_of(resource: Policy | ModelChoice) -> str:
+    """The key for a resource's endpoint, from the environment; a placeholder where it needs none.
+
+    Raises `AdapterError` when the variable it names is not set.
+    """
+    if resource.api_key_env is None:
+        return PLACEHOLDER_KEY
+    key = os.environ.get(resource.api_key_env)
+    if not key:
+        raise AdapterError(
+            f"{resource.name}: the environment variable {resource.api_key_env}, which should hold its API key, "
+            "is not set; set it, or leave api_key_env out"
+        )
+    return key
+
+
+def _sampled_by(policy: Policy, body: Mapping[str, Any], operation: Operation, recorder: Recorder) -> dict[str, Any]:
+    sampling = dict(policy.sampling)
+    if recorder.seed is not None and "seed" not in sampling:
+        sampling["seed"] = _next_seed(recorder)
+    limits = [sampling.pop(name) for name in _LIMITS if name in sampling]
+    changed = {**body, **sampling, "model": policy.model, "logprobs": True, "return_token_ids": True}
+    if limits:
+        for name in _LIMITS:
+            changed.pop(name, None)
+        changed["max_output_tokens" if operation == "responses" else "max_tokens"] = limits[0]
+    return changed
+
+
+def _next_seed(recorder: Recorder) -> int:
+    """Another for each redirected call of a rollout, the same again for the same seed."""
+    calls = recorder.scratch.setdefault("openai", itertools.count())
+    return zlib.crc32(f"{recorder.seed}/{next(calls)}".encode()) & 0x7FFFFFFF
+
+
+def _redirect(
+    client: Any,
+    options: Any,
+    resource: Policy | ModelChoice,
+    base_url: str,
+    operation: Operation,
+    marks: Mapping[str, str],
+) -> None:
+    """Sends the request to another endpoint, with that one's key and nothing of the agent's credentials.
+
+    Any header, query parameter or key that the agent's client would add may be a secret of the endpoint it
+    was made for, so none goes along.
+    """
+    from openai._types import Omit
+
+    http = getattr(client, "_client", None)
+    unsteerable = [
+        what
+        for what, there in (
+            ("an auth= of its http_client", getattr(http, "auth", None)),
+            ("params= of its http_client", getattr(http, "params", None)),
+            ("a provider that signs its requests", getattr(client, "_provider_runtime", None)),
+        )
+        if there
+    ]
+    if unsteerable:
+        raise AdapterError(
+            f"the agent's client carries {' and '.join(unsteerable)}, which would be sent to {base_url} as well; "
+            "construct the client without, where its calls are redirected"
+        )
+    headers: dict[str, Any] = {name: "" for name in getattr(http, "headers", ()) if not _kept(name)}
+    headers.update((name, Omit()) for name in [*client.default_headers, "api-key"] if not _kept(name))
+    headers.update((name, value) for name, value in _given(options).items() if _kept(name))
+    headers.update(marks)
+    for name in [name for name in headers if name.lower() == "authorization"]:
+        del headers[name]
+    headers["Authorization"] = f"Bearer {key_of(resource)}"
+    options.url = base_url.rstrip("/") + path_of(operation)
+    options.headers = headers
+    options.params = {name: Omit() for name in client.default_query}
+    if hasattr(options, "security"):
+        options.security = {}
+
+
+def _kept(name: str) -> bool:
+    return name.lower() in _KEPT_HEADERS or name.lower().startswith(_KEPT_PREFIXES)
+
+
+def _given(options: Any) -> dict[str, Any]:
+    return dict(options.headers) if isinstance(options.headers, Mapping) else {}

@@ -1,0 +1,175 @@
+"""Streams: chunks joined into an answer while the agent reads them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from agentlightning_openai import responses_api
+from agentlightning_openai.response import Answer, Choice, logprobs_of, read_response, usage_of
+
+if TYPE_CHECKING:
+    from agentlightning_openai.call import Call
+
+
+class ChatJoiner:
+    """Joins ``ChatCompletionChunk`` objects."""
+
+    def __init__(self) -> None:
+        self._whole = Answer()
+        self._parts: dict[int, _Parts] = {}
+
+    def add(self, chunk: Any) -> bool:
+        """Takes a chunk; whether it says something (content, a tool call, reasoning, a refusal)."""
+        whole, extra = self._whole, chunk.model_extra
+        whole.id, whole.model = chunk.id or whole.id, chunk.model or whole.model
+        usage = getattr(chunk, "usage", None)
+        if usage is not None:
+            whole.usage = usage_of(usage)
+        if extra:
+            whole.prompt_ids = extra.get("prompt_token_ids") or whole.prompt_ids
+            whole.policy_version = extra.get("policy_version", whole.policy_version)
+        said = False
+        for choice in chunk.choices or ():
+            parts = self._parts.get(choice.index)
+            if parts is None:
+                parts = self._parts[choice.index] = _Parts()
+            said = parts.add(choice) or said
+        return said
+
+    def answer(self) -> Answer:
+        """What was seen so far."""
+        self._whole.choices = [self._parts[index].choice() for index in sorted(self._parts)]
+        return self._whole
+
+
+class _Parts:
+    """What the chunks of one choice said."""
+
+    def __init__(self) -> None:
+        self._role = "assistant"
+        self._texts: dict[str, list[str]] = {"content": []}
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._finish_reason: str | None = None
+        self._token_ids: list[int] | None = None
+        self._logprobs: list[float] | None = None
+
+    def add(self, choice: Any) -> bool:
+        self._finish_reason = choice.finish_reason or self._finish_reason
+        token_ids = (choice.model_extra or {}).get("token_ids")
+        if token_ids is not None:
+            self._token_ids = self._token_ids or []
+            self._token_ids.extend(token_ids)
+        logprobs = logprobs_of(choice)
+        if logprobs is not None:
+            self._logprobs = self._logprobs or []
+            self._logprobs.extend(logprobs)
+        return self._add_delta(choice.delta) if choice.delta is not None else False
+
+    def _add_delta(self, delta: Any) -> bool:
+        self._role = getattr(delta, "role", None) or self._role
+        said = False
+        for name in ("content", "refusal"):
+            said = self._add_text(name, getattr(delta, name, None)) or said
+        for name, value in (delta.model_extra or {}).items():
+            if isinstance(value, str):
+                said = self._add_text(name, value) or said
+        for call in getattr(delta, "tool_calls", None) or ():
+            said = True
+            self._add_call(call)
+        return said
+
+    def _add_text(self, name: str, text: str | None) -> bool:
+        if not text:
+            return False
+        self._texts.setdefault(name, []).append(text)
+        return True
+
+    def _add_call(self, piece: Any) -> None:
+        call = self._calls.setdefault(
+            piece.index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        call["id"] = piece.id or call["id"]
+        if piece.function is not None:
+            call["function"]["name"] += piece.function.name or ""
+            call["function"]["arguments"] += piece.function.arguments or ""
+
+    def choice(self) -> Choice:
+        message: dict[str, Any] = {"role": self._role}
+        for name, texts in self._texts.items():
+            message[name] = "".join(texts) if texts else None
+        if self._calls:
+            message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
+        return Choice(message, self._finish_reason, self._token_ids, self._logprobs)
+
+
+class ResponseJoiner:
+    """Joins the events of a responses stream: the last one carries the whole answer, and a stream that was
+    left early has its finished items and the text of the one that was being written."""
+
+    def __init__(self) -> None:
+        self._whole: Answer | None = None
+        self._begun: Any = None
+        self._items: list[dict[str, Any]] = []
+        self._text: list[str] = []
+
+    def add(self, event: Any) -> bool:
+        """Takes an event; whether it says something."""
+        kind = event.type
+        if kind in ("response.completed", "response.incomplete", "response.failed"):
+            self._whole = read_response(event.response)
+        elif kind == "response.created":
+            self._begun = event.response
+        elif kind == "response.output_item.done":
+            self._items.append(event.item.to_dict())
+            self._text.clear()
+        elif kind == "response.output_text.delta":
+            self._text.append(event.delta)
+        return kind.endswith(".delta")
+
+    def answer(self) -> Answer:
+        """What was seen so far."""
+        if self._whole is not None:
+            return self._whole
+        items = [*self._items, {"type": "message", "role": "assistant", "content": "".join(self._text)}]
+        message = responses_api.assistant_message(items)
+        begun = self._begun
+        return Answer([Choice(message)], id=getattr(begun, "id", None), model=getattr(begun, "model", None))
+
+
+def watched(call: Call, chunks: Iterator[Any]) -> Iterator[Any]:
+    """The chunks of a stream for the agent, each shown to ``call`` before."""
+    call.reading = True
+    try:
+        for chunk in chunks:
+            if call.shows(chunk):
+                call.reading = False
+                yield chunk
+                call.reading = True
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        call.fail(error)
+        raise
+    finally:
+        call.end_of_stream()
+        chunks.close()  # type: ignore[attr-defined]
+
+
+async def watched_async(call: Call, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The same for an asynchronous stream."""
+    call.reading = True
+    try:
+        async for chunk in chunks:
+            if call.shows(chunk):
+                call.reading = False
+                yield chunk
+                call.reading = True
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        call.fail(error)
+        raise
+    finally:
+        call.end_of_stream()
+        await chunks.aclose()  # type: ignore[attr-defined]

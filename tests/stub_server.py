@@ -121,8 +121,7 @@ class StubServer:
         self._replies: deque[Reply] = deque()
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 
@@ -134,6 +133,13 @@ class StubServer:
         """What to answer next, in this order; a function stays for good."""
         with self._lock:
             self._replies.extend(replies)
+
+    def clear(self) -> None:
+        """Forgets requests and answers: as good as new, for the next test."""
+        with self._lock:
+            self.requests.clear()
+            self._replies.clear()
+            self._ids = itertools.count(1)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -155,6 +161,13 @@ class StubServer:
             if self._replies:
                 reply = self._replies[0] if callable(self._replies[0]) else self._replies.popleft()
         return (reply(request) if callable(reply) else reply), number
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is part of many a test."""
 
 
 def _handler(stub: StubServer) -> type[BaseHTTPRequestHandler]:

@@ -16,17 +16,24 @@ from agentlightning_openai.adapter import OpenAIAdapter
 KEY = "sk-the-agents-own-key"
 
 
-@pytest.fixture
-def stub() -> Iterator[StubServer]:
-    with StubServer() as server:
-        yield server
+@pytest.fixture(scope="session")
+def servers() -> Iterator[tuple[StubServer, StubServer]]:
+    with StubServer() as first, StubServer() as second:
+        yield first, second
 
 
 @pytest.fixture
-def policy_stub() -> Iterator[StubServer]:
-    """The policy's endpoint, beside the agent's own."""
-    with StubServer() as server:
-        yield server
+def stub(servers: tuple[StubServer, StubServer]) -> StubServer:
+    """The endpoint that the agent's clients are made for."""
+    servers[0].clear()
+    return servers[0]
+
+
+@pytest.fixture
+def policy_stub(servers: tuple[StubServer, StubServer]) -> StubServer:
+    """The policy's endpoint."""
+    servers[1].clear()
+    return servers[1]
 
 
 @pytest.fixture
@@ -37,10 +44,15 @@ def patched() -> Iterator[OpenAIAdapter]:
     adapter.uninstall()
 
 
-@pytest.fixture
-def client(stub: StubServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=stub.base_url, api_key=KEY, max_retries=0) as made:
+@pytest.fixture(scope="session")
+def shared_client(servers: tuple[StubServer, StubServer]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=servers[0].base_url, api_key=KEY, max_retries=0) as made:
         yield made
+
+
+@pytest.fixture
+def client(stub: StubServer, shared_client: openai.OpenAI) -> openai.OpenAI:
+    return shared_client
 
 
 @pytest.fixture

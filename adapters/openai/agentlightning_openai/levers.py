@@ -153,12 +153,13 @@ def _redirect(
             f"the agent's client carries {' and '.join(unsteerable)}, which would be sent to {base_url} as well; "
             "construct the client without, where its calls are redirected"
         )
-    headers: dict[str, Any] = {name: "" for name in getattr(http, "headers", ()) if not _kept(name)}
+    own = [name for name in getattr(http, "headers", ()) if not _kept(name) and name.lower() != "authorization"]
+    headers: dict[str, Any] = dict.fromkeys(own, "")
     headers.update((name, Omit()) for name in [*client.default_headers, "api-key"] if not _kept(name))
     headers.update((name, value) for name, value in _given(options).items() if _kept(name))
     headers.update(marks)
-    for name in [name for name in headers if name.lower() == "authorization"]:
-        del headers[name]
+    # Last, and beside an "authorization" left out: openai 2 tells header names apart by their case.
+    headers.pop("Authorization", None)
     headers["Authorization"] = f"Bearer {key_of(resource)}"
     options.url = base_url.rstrip("/") + path_of(operation)
     options.headers = headers

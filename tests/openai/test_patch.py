@@ -1,0 +1,101 @@
+"""Installing into the client, and taking it out again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from openai._base_client import AsyncAPIClient, SyncAPIClient
+
+from agentlightning_openai import patch
+from agentlightning_openai.adapter import OpenAIAdapter
+
+METHODS = [(owner, name) for owner in (SyncAPIClient, AsyncAPIClient) for name in ("request", "_sleep_for_retry")]
+
+
+def _methods() -> list[object]:
+    return [owner.__dict__[name] for owner, name in METHODS]
+
+
+def test_uninstalling_restores_the_client_exactly() -> None:
+    before = _methods()
+    adapter = OpenAIAdapter()
+    adapter.install()
+    assert all(now is not then for now, then in zip(_methods(), before, strict=True))
+    adapter.uninstall()
+    assert all(now is then for now, then in zip(_methods(), before, strict=True))
+
+
+def test_installing_twice_records_once(rollout, patched, client) -> None:
+    OpenAIAdapter().install()
+    with rollout():
+        client.chat.completions.create(model="m", messages=[])
+    assert len(rollout.spans) == 1
+
+
+def test_installing_from_many_threads_patches_once() -> None:
+    before = _methods()
+    threads = [threading.Thread(target=patch.install) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    patch.uninstall()
+    assert all(now is then for now, then in zip(_methods(), before, strict=True))
+
+
+def test_a_later_patch_of_somebody_else_stays(rollout, client, monkeypatch, caplog) -> None:
+    ours = SyncAPIClient.request
+    seen = []
+
+    def theirs(self, *args, **kwargs):
+        seen.append(args)
+        return ours(self, *args, **kwargs)
+
+    original = patch._patches[0].original
+    monkeypatch.setattr(SyncAPIClient, "request", theirs)
+    with caplog.at_level(logging.WARNING):
+        patch.uninstall()
+    assert "someone else" in caplog.text
+    with rollout():
+        client.chat.completions.create(model="m", messages=[])
+    assert (len(seen), rollout.spans) == (1, [])
+    SyncAPIClient.request = original
+    monkeypatch.undo()
+    SyncAPIClient.request = original
+
+
+def test_without_a_client_that_fits_there_is_one_warning(monkeypatch, caplog) -> None:
+    monkeypatch.setitem(sys.modules, "openai._base_client", None)
+    monkeypatch.setattr(patch, "_warned", False)
+    with caplog.at_level(logging.WARNING):
+        OpenAIAdapter().install()
+        OpenAIAdapter().install()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "neither recorded nor redirected" in caplog.text
+
+
+def test_the_plugin_imports_without_the_client() -> None:
+    code = "import sys, agentlightning_openai.adapter; sys.exit('openai' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_absent_key_gets_a_placeholder(monkeypatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    OpenAIAdapter().prepare()
+    assert os.environ["OPENAI_API_KEY"] == "agentlightning-placeholder"
+
+
+def test_a_key_that_is_there_is_left_alone(monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-mine")
+    OpenAIAdapter().prepare()
+    assert os.environ["OPENAI_API_KEY"] == "sk-mine"
+
+
+@pytest.mark.parametrize("agent", [print, object(), "x"])
+def test_it_accepts_no_agent(agent) -> None:
+    assert not OpenAIAdapter().accepts(agent)

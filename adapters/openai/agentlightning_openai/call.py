@@ -124,14 +124,14 @@ class Call:
         return self._then(parsed) if self._then is not None else parsed
 
     def _see(self, parsed: Any) -> None:
-        if hasattr(parsed, "_iterator") and hasattr(parsed, "response"):
-            self._follow(parsed)
-        elif isinstance(parsed, dict):
-            self.finish(read_json(parsed, self.operation))
-        elif hasattr(parsed, "model_extra"):
+        if hasattr(parsed, "model_extra"):
             self.finish(read(parsed, self.operation))
             if self.levers is not None and self.levers.policy is not None:
                 strip(parsed, self.asked)
+        elif hasattr(parsed, "_iterator"):
+            self._follow(parsed)
+        elif isinstance(parsed, dict):
+            self.finish(read_json(parsed, self.operation))
         else:
             self.finish(Answer(failure=unreadable(parsed)))
 

@@ -138,15 +138,23 @@ def strip(parsed: Any, asked: Mapping[str, Any]) -> None:
 
 def _read_choice(choice: Any) -> Choice:
     extra = choice.model_extra or {}
-    message = choice.message.to_dict()
-    return Choice(_tidy(message), choice.finish_reason, extra.get("token_ids"), logprobs_of(choice))
+    return Choice(_message(choice.message), choice.finish_reason, extra.get("token_ids"), logprobs_of(choice))
 
 
-def _tidy(message: dict[str, Any]) -> dict[str, Any]:
-    """Without the fields that say nothing; ``content`` is always there."""
-    kept = {name: value for name, value in message.items() if value is not None and value != []}
-    kept.setdefault("content", None)
-    return kept
+def _message(message: Any) -> dict[str, Any]:
+    """A message without the fields that say nothing; ``content`` is always there.
+
+    The client's own ``to_dict`` takes four times as long, which counts on every call.
+    """
+    said: dict[str, Any] = {"role": message.role, "content": None}
+    for fields in (message.__dict__, message.model_extra or {}):
+        for name, value in fields.items():
+            if value is None or value == []:
+                continue
+            if isinstance(value, list):
+                value = [part.to_dict() if hasattr(part, "to_dict") else part for part in value]
+            said[name] = value.to_dict() if hasattr(value, "to_dict") else value
+    return said
 
 
 def _array(values: Iterable[Any] | None, dtype: Any) -> np.ndarray | None:

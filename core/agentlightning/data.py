@@ -1,0 +1,207 @@
+"""Tasks from files, data sets, functions and iterables."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agentlightning.errors import ConfigError, DataError
+from agentlightning.loading import explain, load, nearest
+from agentlightning.records import Task
+
+FIELDS = ("id", "input", "expected")
+
+Row = tuple[str, Any]
+"""Where something stands, for the errors, and what stands there."""
+
+
+def load_tasks(source: Any, *, limit: int | None = None, fields: Mapping[str, str] | None = None) -> list[Task]:
+    """Tasks from a ``.jsonl``, ``.csv`` or ``.parquet`` file, ``hf:name[/config][:split]``, ``module:function``, or
+    any iterable of dicts and `Task` objects (a Hugging Face data set in memory is one).
+
+    Of a dict, ``input`` is what the agent gets, ``expected`` (or ``answer``) and every other key, as metadata,
+    what rewards get. ``fields`` names other columns for these: ``{"input": "question"}``. Without an ``id`` a
+    task is named by a hash of its content. At most ``limit`` tasks are read.
+
+    Raises `DataError` that names the file and line: a missing file, a line that is no JSON, no input, an id
+    given twice, no tasks at all.
+    """
+    if limit is not None and limit < 1:
+        raise DataError(f"limit {limit}: expected at least 1 task")
+    fields = dict(fields or {})
+    for name in fields:
+        if name not in FIELDS:
+            raise DataError(f"tasks.fields: {name!r} is no field of a task{nearest(name, FIELDS)}")
+    tasks: list[Task] = []
+    places: dict[str, str] = {}
+    copies: Counter[str] = Counter()
+    for where, row in _rows(source):
+        task = row if isinstance(row, Task) else _task(where, row, fields, copies)
+        if task.id in places:
+            raise DataError(f"{where}: id {task.id!r} was given at {places[task.id]} already")
+        places[task.id] = where
+        tasks.append(task)
+        if len(tasks) == limit:
+            break
+    if not tasks:
+        raise DataError(f"{source if isinstance(source, str | Path) else 'tasks'}: no tasks in it")
+    return tasks
+
+
+def _rows(source: Any) -> Iterator[Row]:
+    if isinstance(source, str | Path):
+        return _named(str(source))
+    if isinstance(source, Mapping):
+        raise DataError(f"tasks: expected a list of tasks, got a mapping of {', '.join(map(str, source))}: pick one")
+    if not isinstance(source, Iterable):
+        raise DataError(f"tasks: expected a path, module:function or an iterable, got {type(source).__name__}")
+    return _numbered("tasks", source)
+
+
+def _named(source: str) -> Iterator[Row]:
+    if source.startswith("hf:"):
+        return _numbered(source, _hugging_face(source))
+    readers = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
+    path = Path(source).expanduser()
+    reader = readers.get(path.suffix.lower())
+    if reader is not None:
+        return _read(path, reader(path))
+    if ":" in source:
+        return _numbered(source, _call(source))
+    raise DataError(f"{source}: expected a file ({', '.join(readers)}), hf:name or module:function")
+
+
+def _numbered(name: str, rows: Iterable[Any]) -> Iterator[Row]:
+    return ((f"{name}[{index}]", row) for index, row in enumerate(rows))
+
+
+def _read(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    try:
+        yield from rows
+    except FileNotFoundError:
+        raise DataError(f"no task file at {path.absolute()}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not text.strip():
+                continue
+            try:
+                yield f"{path}:{number}", msgspec.json.decode(text)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise DataError(f"{path}:{number}: not JSON: {error}") from error
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        line = 1
+        try:
+            for row in reader:
+                line = reader.line_num
+                if None in row or None in row.values():
+                    raise DataError(f"{path}:{line}: expected the {len(reader.fieldnames or ())} columns of the header")
+                yield f"{path}:{line}", row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path}:{line}: not CSV in UTF-8: {error}") from error
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    arrow, parquet = _extra("pyarrow", path), _extra("pyarrow.parquet", path)
+    try:
+        with path.open("rb") as file:
+            batches = parquet.ParquetFile(file).iter_batches(batch_size=1024)
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
+    except arrow.ArrowException as error:
+        raise DataError(f"{path}: not Parquet: {error}") from error
+
+
+def _hugging_face(source: str) -> Iterable[Any]:
+    """``hf:owner/name``, then a config after a further slash; ``hf:folder`` is one with data files in it."""
+    name, colon, split = source.removeprefix("hf:").rpartition(":")
+    if not colon:
+        name, split = split, "train"
+    datasets = _extra("datasets", source)
+    config = None
+    if not Path(name).is_dir() and name.count("/") == 2:
+        name, _, config = name.rpartition("/")
+    try:
+        rows: Iterable[Any] = datasets.load_dataset(name, config, split=split)
+    except Exception as error:
+        raise DataError(f"{source}: cannot be loaded: {explain(error)}") from error
+    return rows
+
+
+def _extra(module: str, source: object) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise DataError(f"{source} needs {module}: pip install 'agentlightning[data]'") from error
+
+
+def _call(target: str) -> Iterator[Any]:
+    try:
+        found = load(target)
+    except ConfigError as error:
+        raise DataError(f"tasks: {error}") from error
+    try:
+        rows = found() if callable(found) else found
+        if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+            raise DataError(f"{target}: expected it to give a list of tasks, got {type(rows).__name__}")
+        yield from rows
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{target}: {explain(error)}") from error
+
+
+def _task(where: str, row: Any, fields: Mapping[str, str], copies: Counter[str]) -> Task:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where}: expected keys and values, as in {{'input': …}}, got {type(row).__name__}")
+    rest = dict(row)
+    given = _take(where, rest, fields)
+    if given.get("input") is None:
+        keys = ", ".join(map(str, row)) or "none"
+        raise DataError(f"{where}: no input; its keys: {keys}. tasks.fields names another: {{input: question}}")
+    metadata = rest.pop("metadata", {})
+    rest = {**metadata, **rest} if isinstance(metadata, Mapping) else {**rest, "metadata": metadata}
+    id = given.get("id")
+    return Task(
+        id=str(id) if id not in (None, "") else _hash(given, rest, copies),
+        input=given["input"],
+        expected=given.get("expected"),
+        metadata=rest,
+    )
+
+
+def _take(where: str, rest: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    given = {}
+    for name in FIELDS:
+        column = fields.get(name, name)
+        if name in fields and column not in rest:
+            raise DataError(f"{where}: no {column!r}, which tasks.fields names as {name}{nearest(column, rest)}")
+        if column in rest:
+            given[name] = rest.pop(column)
+    if "expected" not in given and "answer" in rest:
+        given["expected"] = rest.pop("answer")
+    return given
+
+
+def _hash(given: Mapping[str, Any], rest: Mapping[str, Any], copies: Counter[str]) -> str:
+    """The same for the same content, wherever it stands; the second of two copies gets ``-2``."""
+    content = repr([sorted(part.items(), key=str) for part in (given, rest)])
+    id = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+    copies[id] += 1
+    return id if copies[id] == 1 else f"{id}-{copies[id]}"

@@ -165,6 +165,7 @@ class StubServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 512  # the standard 5 refuses connections when many rollouts begin at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is part of many a test."""

@@ -3,7 +3,7 @@ scripted models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from langgraph.prebuilt import ToolNode, tools_condition
 
 from agentlightning import semconv
 from agentlightning.recording import Recorder, recording
-from agentlightning.records import Span
+from agentlightning.records import AnyResource, Span
 from agentlightning_langgraph.adapter import LangGraphAdapter
 
 
@@ -30,9 +30,9 @@ class ScriptedModel(GenericFakeChatModel):
 class Recording:
     """The spans of one rollout, by index once it is closed."""
 
-    def __init__(self, rollout_id: str) -> None:
+    def __init__(self, rollout_id: str, resources: Sequence[AnyResource]) -> None:
         self.spans: list[Span] = []
-        self.recorder = Recorder(rollout_id, 1, self.spans.extend)
+        self.recorder = Recorder(rollout_id, 1, self.spans.extend, resources)
 
     def close(self) -> None:
         self.recorder.close()
@@ -73,8 +73,8 @@ def rollout(adapter: LangGraphAdapter) -> Callable[..., Any]:
     """``with rollout() as recorded:`` records the block."""
 
     @contextmanager
-    def begin(rollout_id: str = "r") -> Iterator[Recording]:
-        recorded = Recording(rollout_id)
+    def begin(rollout_id: str = "r", resources: Sequence[AnyResource] = ()) -> Iterator[Recording]:
+        recorded = Recording(rollout_id, resources)
         try:
             with recording(recorded.recorder):
                 yield recorded

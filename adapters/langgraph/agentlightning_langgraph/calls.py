@@ -97,11 +97,12 @@ def _usage(message: BaseMessage) -> Usage | None:
 
 def call_failure(error: BaseException) -> Failure | None:
     """The failure of an endpoint that was too busy, broken, locked or out of reach; None for every other error."""
-    package = error.__class__.__module__.partition(".")[0]
-    status = getattr(error, "status_code", None)
-    kind = STATUS_TYPES.get(status) if isinstance(status, int) else None
-    if kind is None and isinstance(error, TimeoutError):
+    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int):
+        kind = STATUS_TYPES.get(status)
+    elif isinstance(error, TimeoutError):
         kind = "timeout"
-    if kind is None and (isinstance(error, ConnectionError) or package in UNREACHABLE):
-        kind = "engine_unavailable"
+    else:
+        package = error.__class__.__module__.partition(".")[0]
+        kind = "engine_unavailable" if isinstance(error, ConnectionError) or package in UNREACHABLE else None
     return failure_of(error, kind, "infrastructure") if kind is not None else None

@@ -12,4 +12,4 @@ def register_adapters(register: Register) -> None:
 
 @hookimpl
 def register_stores(register: Register) -> None:
-    register("sqlite", "agentlightning.store:open_store")
+    register("sqlite", "agentlightning.store.sqlite:open_sqlite")

@@ -1,0 +1,142 @@
+"""Who does what: runs and their owners, rollouts and their leases.
+
+Each function does its work within the transaction of the connection it is given, and raises before it
+changes anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from agentlightning.errors import StoreBusyError, StoreError
+from agentlightning.records import Rollout, decode, encode
+from agentlightning.store.base import RunRecord, RunStatus
+from agentlightning.store.owner import Owner, has_ended
+
+OWNED_SECONDS = 60.0
+"""How long an owner on a machine that cannot be asked is believed to live, from `open_run` to the first heartbeat."""
+
+_FREE = "worker = NULL, owner = NULL, lease_until = NULL"
+
+
+def open_run(db: sqlite3.Connection, owner: Owner, run_id: str, new: bytes) -> RunRecord:
+    """Takes the run for ``owner``; what the dead had leased of it is queued again. Raises `StoreBusyError`."""
+    now = time.time()
+    row = db.execute("SELECT record, owner, owner_until FROM runs WHERE id = ?", [run_id]).fetchone()
+    record, before, until = row or (new, None, 0.0)
+    mine = encode(owner)
+    if before == mine:
+        return decode(record, RunRecord)
+    if before is not None:
+        _refuse_while_alive(run_id, decode(before, Owner), until - now)
+    run: RunRecord = decode(record, RunRecord)
+    run.status, run.ended_at, run.message = "running", None, None
+    db.execute(
+        "INSERT INTO runs (id, owner, owner_until, record) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+        "SET owner = excluded.owner, owner_until = excluded.owner_until, record = excluded.record",
+        [run_id, mine, now + OWNED_SECONDS, encode(run)],
+    )
+    leased = db.execute("SELECT DISTINCT owner FROM rollouts WHERE run_id = ? AND status = 'running'", [run_id])
+    for (holder,) in leased.fetchall():
+        if holder == before or has_ended(decode(holder, Owner)):
+            _queue_again(db, "run_id = ? AND owner = ?", run_id, holder)
+    return run
+
+
+def close_run(db: sqlite3.Connection, owner: Owner, run_id: str, status: RunStatus, message: str | None) -> None:
+    """Ends a run and what ``owner`` had leased of it. Raises `StoreBusyError` when it is another's by now."""
+    row = db.execute("SELECT record, owner FROM runs WHERE id = ?", [run_id]).fetchone()
+    if row is None:
+        raise StoreError(f"there is no run {run_id} in this store; `agl runs` lists what is there")
+    record, holder = row
+    mine = encode(owner)
+    if holder is not None and holder != mine:
+        other: Owner = decode(holder, Owner)
+        raise StoreBusyError(f"run {run_id} was taken over by process {other.pid} on {other.host}; its status is left")
+    run: RunRecord = decode(record, RunRecord)
+    run.status, run.message, run.ended_at = status, message, time.time()
+    db.execute("UPDATE runs SET owner = NULL, owner_until = NULL, record = ? WHERE id = ?", [encode(run), run_id])
+    _queue_again(db, "run_id = ? AND owner = ?", run_id, mine)
+
+
+def give_up(db: sqlite3.Connection, owner: Owner) -> None:
+    """Lets go of every run and lease of ``owner``."""
+    mine = encode(owner)
+    db.execute("UPDATE runs SET owner = NULL, owner_until = NULL WHERE owner = ?", [mine])
+    _queue_again(db, "owner = ?", mine)
+
+
+def enqueue(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> list[Rollout]:
+    """Adds the rollouts that are new, of rows (id, run_id, stage, status, attempt, record); returns all."""
+    db.executemany(
+        "INSERT INTO rollouts (id, run_id, stage, status, attempt, record) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO NOTHING",
+        rows,
+    )
+    query = "SELECT record, status, attempt FROM rollouts WHERE id = ?"
+    return [_rollout(*db.execute(query, row[:1]).fetchone()) for row in rows]
+
+
+def lease(
+    db: sqlite3.Connection, owner: Owner, worker: str, ids: Sequence[str] | None, limit: int, seconds: float
+) -> list[Rollout]:
+    """Hands out rollouts that are queued, or whose lease has ended, in the order they were added."""
+    now = time.time()
+    source, values = "rollouts", []
+    if ids is not None:
+        source, values = "json_each(?) CROSS JOIN rollouts ON rollouts.id = json_each.value", [json.dumps(list(ids))]
+    rows = db.execute(
+        f"SELECT seq, record, attempt + 1 FROM {source} "
+        "WHERE status = 'queued' OR (status = 'running' AND lease_until <= ?) ORDER BY seq LIMIT ?",
+        [*values, now, limit],
+    ).fetchall()
+    mine = encode(owner)
+    db.executemany(
+        "UPDATE rollouts SET status = 'running', attempt = ?, worker = ?, owner = ?, lease_until = ? WHERE seq = ?",
+        [(attempt, worker, mine, now + seconds, seq) for seq, _, attempt in rows],
+    )
+    return [_rollout(record, "running", attempt) for _, record, attempt in rows]
+
+
+def give_back(db: sqlite3.Connection, rollouts: Sequence[Rollout]) -> None:
+    """Queues leased attempts again that nobody will begin."""
+    for rollout in rollouts:
+        _queue_again(db, "id = ? AND attempt = ?", rollout.id, rollout.attempt)
+
+
+def heartbeat(db: sqlite3.Connection, owner: Owner, worker: str, seconds: float) -> None:
+    """Renews the leases of ``worker`` and the runs of ``owner``."""
+    until = time.time() + seconds
+    db.execute("UPDATE rollouts SET lease_until = ? WHERE status = 'running' AND worker = ?", [until, worker])
+    db.execute("UPDATE runs SET owner_until = ? WHERE owner = ?", [until, encode(owner)])
+
+
+def finish(db: sqlite3.Connection, id: str, attempt: int, status: str, record: bytes) -> bool:
+    """Ends a lease with its result, if that attempt is the leased one."""
+    ended = db.execute(
+        f"UPDATE rollouts SET status = ?, record = ?, {_FREE} WHERE id = ? AND attempt = ? AND status = 'running'",
+        [status, record, id, attempt],
+    )
+    return ended.rowcount == 1
+
+
+def _queue_again(db: sqlite3.Connection, where: str, *values: Any) -> None:
+    db.execute(f"UPDATE rollouts SET status = 'queued', {_FREE} WHERE status = 'running' AND {where}", values)
+
+
+def _refuse_while_alive(run_id: str, owner: Owner, seconds_left: float) -> None:
+    ended = has_ended(owner)
+    if ended or (ended is None and seconds_left <= 0):
+        return
+    remedy = "stop it, or wait until it ends" if ended is False else f"if it is dead, try again in {seconds_left:.0f} s"
+    raise StoreBusyError(f"run {run_id} is open in process {owner.pid} on {owner.host}: {remedy}")
+
+
+def _rollout(record: bytes, status: Any, attempt: int) -> Rollout:
+    rollout: Rollout = decode(record, Rollout)
+    rollout.status, rollout.attempt = status, attempt
+    return rollout

@@ -1,0 +1,123 @@
+"""The embedded store's tables, and how a file of an older version becomes one of this version.
+
+Records lie whole in ``record`` (`agentlightning.records.encode`); what is searched, ordered or fenced by has
+a column of its own, and where the two differ the column is right: a lease changes ``status`` and ``attempt``
+without touching the record.
+
+Spans are rows in the order they came, so that writing them is appending; the index that makes them unique
+is small and holds the spans of an attempt side by side.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from agentlightning.errors import StoreError
+
+APPLICATION_ID = 0x61676C31
+"""``agl1``, in the header of every file that is a store."""
+
+Migration = tuple[str, ...]
+
+MIGRATIONS: tuple[Migration, ...] = (
+    (
+        """CREATE TABLE runs (
+            seq INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            owner BLOB,
+            owner_until REAL,
+            record BLOB NOT NULL)""",
+        """CREATE TABLE tasks (
+            run_id TEXT NOT NULL,
+            id TEXT NOT NULL,
+            record BLOB NOT NULL,
+            PRIMARY KEY (run_id, id))""",
+        """CREATE TABLE rollouts (
+            seq INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            run_id TEXT NOT NULL,
+            stage TEXT NOT NULL,
+            status TEXT NOT NULL,
+            attempt INTEGER NOT NULL,
+            worker TEXT,
+            owner BLOB,
+            lease_until REAL,
+            record BLOB NOT NULL)""",
+        "CREATE INDEX rollouts_by_run ON rollouts (run_id, stage)",
+        "CREATE INDEX rollouts_by_status ON rollouts (status)",
+        """CREATE TABLE spans (
+            seq INTEGER PRIMARY KEY,
+            rollout_id TEXT NOT NULL,
+            attempt INTEGER NOT NULL,
+            id TEXT NOT NULL,
+            idx INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            record BLOB NOT NULL)""",
+        "CREATE UNIQUE INDEX spans_by_attempt ON spans (rollout_id, attempt, id)",
+        """CREATE TABLE metrics (
+            run_id TEXT NOT NULL,
+            step INTEGER NOT NULL,
+            name TEXT NOT NULL,
+            value REAL,
+            at REAL NOT NULL,
+            PRIMARY KEY (run_id, step, name)) WITHOUT ROWID""",
+        """CREATE TABLE resources (
+            seq INTEGER PRIMARY KEY,
+            run_id TEXT NOT NULL,
+            name TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            record BLOB NOT NULL,
+            UNIQUE (run_id, name, version))""",
+        """CREATE TABLE checkpoints (
+            run_id TEXT NOT NULL,
+            step INTEGER NOT NULL,
+            record BLOB NOT NULL,
+            PRIMARY KEY (run_id, step))""",
+    ),
+)
+"""What leads from each version to the next: the n-th entry makes version n of version n - 1. A released
+entry is never changed; a new version is a new entry."""
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The schema version of an open file; 0 for one that is new and empty."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def check(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Raises `StoreError` when the file is another program's database, or of a later version than this one."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and tables:
+        raise StoreError(f"{path} is an SQLite database of another program, not a store; give the store another path")
+    version = version_of(connection)
+    if version > len(migrations):
+        raise StoreError(
+            f"{path} has schema version {version}, and this agentlightning knows versions up to {len(migrations)}: "
+            "a later release wrote it; upgrade agentlightning, or give the store another path"
+        )
+
+
+def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Brings a file to the current version, in one transaction: all of it or nothing.
+
+    Raises `StoreError` as `check` does.
+    """
+    check(connection, path, migrations)
+    if version_of(connection) == len(migrations):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        check(connection, path, migrations)
+        for migration in migrations[version_of(connection) :]:
+            for statement in migration:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

@@ -1,0 +1,271 @@
+"""The embedded store: one SQLite file, written by one thread per process, read by another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import operator
+import sqlite3
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from agentlightning.errors import StoreError
+from agentlightning.records import FINAL_STATUSES, AnyResource, Rollout, Span, Task, decode, encode
+from agentlightning.store import leases
+from agentlightning.store.base import Checkpoint, Metric, RunRecord, RunStatus, Store
+from agentlightning.store.database import connect_reader, store_error
+from agentlightning.store.owner import this_process
+from agentlightning.store.writer import Insert, Work, Writer
+
+T = TypeVar("T")
+
+SPANS = Insert(
+    "spans",
+    ("rollout_id", "attempt", "id", "idx", "kind", "record"),
+    "ON CONFLICT (rollout_id, attempt, id) DO UPDATE SET idx = excluded.idx, kind = excluded.kind, "
+    "record = excluded.record",
+)
+METRICS = Insert(
+    "metrics",
+    ("run_id", "step", "name", "value", "at"),
+    "ON CONFLICT (run_id, step, name) DO UPDATE SET value = excluded.value, at = excluded.at",
+)
+ROW_BYTES = 200
+"""What a row takes beside its record, about."""
+
+
+def open_sqlite(url: str) -> SQLiteStore:
+    """The store of ``sqlite:///relative/path`` or ``sqlite:////absolute/path``; with ``?mode=ro`` at the end
+    it is only read. Raises `StoreError`."""
+    path, _, mode = url.removeprefix("sqlite:///").partition("?mode=")
+    if not url.startswith("sqlite:///") or not path or mode not in ("", "ro", "rwc"):
+        raise StoreError(f"store {url!r}: expected sqlite:///relative/path.db or sqlite:////absolute/path.db")
+    return SQLiteStore(path, read_only=mode == "ro")
+
+
+class SQLiteStore(Store):
+    """A store in one file.
+
+    `add_spans` and `add_metrics` return at once; only when 64 MiB wait to be written do they wait for the
+    disk. What was handed over is durable after `flush`, or after any of the coroutines that write: against
+    ``kill -9`` as well as against a loss of power. A reader sees what is durable.
+
+    A span is known by its id within its attempt. Several processes may use one file; a run belongs to one
+    of them, from `open_run` until `close_run`, `close`, or its death.
+    """
+
+    def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
+        """Opens the file, or makes it, with its folder. Raises `StoreError`."""
+        self._path = Path(path)
+        self._owner = this_process()
+        self._writer = None if read_only else Writer(self._path)
+        self._read_connection = connect_reader(self._path)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="agentlightning-store-reader")
+        self._closed = False
+
+    async def open_run(self, run: RunRecord) -> RunRecord:
+        record = encode(run)
+        return await self._write(lambda db: leases.open_run(db, self._owner, run.id, record))
+
+    async def close_run(self, run_id: str, status: RunStatus, message: str | None = None) -> None:
+        await self._write(lambda db: leases.close_run(db, self._owner, run_id, status, message))
+
+    async def runs(self) -> list[RunRecord]:
+        rows = await self._read("SELECT record FROM runs ORDER BY seq")
+        return [self._decode(record, RunRecord) for (record,) in rows]
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        rows = await self._read("SELECT record FROM runs WHERE id = ?", run_id)
+        return self._decode(rows[0][0], RunRecord) if rows else None
+
+    async def add_tasks(self, run_id: str, tasks: Sequence[Task]) -> None:
+        rows = [(run_id, task.id, encode(task)) for task in tasks]
+        await self._write_many(
+            "INSERT INTO tasks (run_id, id, record) VALUES (?, ?, ?) "
+            "ON CONFLICT (run_id, id) DO UPDATE SET record = excluded.record",
+            rows,
+        )
+
+    async def tasks(self, run_id: str, ids: Iterable[str] | None = None) -> dict[str, Task]:
+        wanted, among = _among(ids)
+        rows = await self._read(
+            f"SELECT id, record FROM tasks WHERE run_id = ? {wanted} ORDER BY rowid", run_id, *among
+        )
+        return {id: self._decode(record, Task) for id, record in rows}
+
+    async def enqueue(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        rows = [
+            (item.id, item.run_id, item.stage, item.status, operator.index(item.attempt), encode(item))
+            for item in rollouts
+        ]
+        return await self._write(lambda db: leases.enqueue(db, rows))
+
+    async def lease(
+        self, worker: str, *, ids: Sequence[str] | None = None, limit: int = 1, seconds: float = 60.0
+    ) -> list[Rollout]:
+        handed_out: list[Rollout] = []
+
+        def work(db: sqlite3.Connection) -> list[Rollout]:
+            handed_out.extend(leases.lease(db, self._owner, worker, ids, limit, seconds))
+            return handed_out
+
+        done = self._submit(work)
+        try:
+            return await asyncio.wrap_future(done)
+        except asyncio.CancelledError:
+            if not done.cancelled():
+                with suppress(StoreError):
+                    self._submit(lambda db: leases.give_back(db, handed_out))
+            raise
+
+    async def heartbeat(self, worker: str, *, seconds: float = 60.0) -> None:
+        await self._write(lambda db: leases.heartbeat(db, self._owner, worker, seconds))
+
+    async def finish(self, rollout: Rollout) -> bool:
+        if rollout.status not in FINAL_STATUSES and rollout.status != "queued":
+            raise StoreError(
+                f"rollout {rollout.id} cannot be finished as {rollout.status!r}: expected one of "
+                f"{', '.join(sorted(FINAL_STATUSES))}, or queued to have it tried again"
+            )
+        id, attempt, status, record = rollout.id, operator.index(rollout.attempt), rollout.status, encode(rollout)
+        return await self._write(lambda db: leases.finish(db, id, attempt, status, record))
+
+    async def rollouts(
+        self, run_id: str, *, stage: str | None = None, ids: Iterable[str] | None = None
+    ) -> list[Rollout]:
+        wanted, among = _among(ids)
+        staged, stages = ("AND stage = ?", [stage]) if stage is not None else ("", [])
+        rows = await self._read(
+            f"SELECT record, status, attempt FROM rollouts WHERE run_id = ? {staged} {wanted} ORDER BY seq",
+            run_id,
+            *stages,
+            *among,
+        )
+        return [self._decode_rollout(*row) for row in rows]
+
+    async def rollout(self, rollout_id: str) -> Rollout | None:
+        rows = await self._read("SELECT record, status, attempt FROM rollouts WHERE id = ?", rollout_id)
+        return self._decode_rollout(*rows[0]) if rows else None
+
+    def add_spans(self, spans: Sequence[Span]) -> None:
+        index = operator.index
+        rows = [
+            (span.rollout_id, index(span.attempt), span.id, index(span.index), span.kind, encode(span))
+            for span in spans
+        ]
+        self._writing().add(SPANS, rows, sum(len(row[-1]) + ROW_BYTES for row in rows))
+
+    async def spans(self, rollout_id: str, *, attempt: int | None = None) -> list[Span]:
+        rows = await self._read(
+            "SELECT record FROM spans WHERE rollout_id = ?1 AND attempt = coalesce(?2, "
+            "(SELECT attempt FROM rollouts WHERE id = ?1), (SELECT max(attempt) FROM spans WHERE rollout_id = ?1)) "
+            "ORDER BY idx, seq",
+            rollout_id,
+            attempt,
+        )
+        return [self._decode(record, Span) for (record,) in rows]
+
+    def add_metrics(self, metrics: Sequence[Metric]) -> None:
+        rows = [(item.run_id, operator.index(item.step), item.name, float(item.value), item.at) for item in metrics]
+        self._writing().add(METRICS, rows, len(rows) * ROW_BYTES)
+
+    async def metrics(self, run_id: str) -> list[Metric]:
+        rows = await self._read(
+            "SELECT step, name, value, at FROM metrics WHERE run_id = ? ORDER BY step, name", run_id
+        )
+        return [
+            Metric(run_id=run_id, step=step, name=name, value=math.nan if value is None else value, at=at)
+            for step, name, value, at in rows
+        ]
+
+    async def flush(self) -> None:
+        await self._write(lambda db: None)
+
+    async def put_resource(self, run_id: str, resource: AnyResource) -> None:
+        row = (run_id, resource.name, operator.index(resource.version), encode(resource))
+        await self._write_many(
+            "INSERT INTO resources (run_id, name, version, record) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (run_id, name, version) DO UPDATE SET record = excluded.record",
+            [row],
+        )
+
+    async def resources(self, run_id: str) -> list[AnyResource]:
+        rows = await self._read("SELECT record FROM resources WHERE run_id = ? ORDER BY seq", run_id)
+        return [self._decode(record, AnyResource) for (record,) in rows]
+
+    async def put_checkpoint(self, checkpoint: Checkpoint) -> None:
+        row = (checkpoint.run_id, operator.index(checkpoint.step), encode(checkpoint))
+        await self._write_many(
+            "INSERT INTO checkpoints (run_id, step, record) VALUES (?, ?, ?) "
+            "ON CONFLICT (run_id, step) DO UPDATE SET record = excluded.record",
+            [row],
+        )
+
+    async def last_checkpoint(self, run_id: str) -> Checkpoint | None:
+        rows = await self._read("SELECT record FROM checkpoints WHERE run_id = ? ORDER BY step DESC LIMIT 1", run_id)
+        return self._decode(rows[0][0], Checkpoint) if rows else None
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._writer is not None:
+                await self._write(lambda db: leases.give_up(db, self._owner))
+        finally:
+            self._reader.submit(self._read_connection.close)
+            self._reader.shutdown(wait=False)
+            if self._writer is not None:
+                await asyncio.wrap_future(self._writer.stop())
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise StoreError(f"the store {self._path} is open for reading only")
+        return self._writer
+
+    def _submit(self, work: Work[T]) -> Future[T]:
+        return self._writing().submit(work)
+
+    async def _write(self, work: Work[T]) -> T:
+        return await asyncio.wrap_future(self._submit(work))
+
+    async def _write_many(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(statement, rows)
+
+        await self._write(work)
+
+    async def _read(self, query: str, *values: Any) -> list[Any]:
+        if self._closed:
+            raise StoreError(f"the store {self._path} is closed; open it again to read")
+
+        def run() -> list[Any]:
+            return self._read_connection.execute(query, values).fetchall()
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reader, run)
+        except sqlite3.Error as error:
+            raise store_error(self._path, "read", error) from error
+
+    def _decode(self, record: bytes, kind: Any) -> Any:
+        try:
+            return decode(record, kind)
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"the store {self._path} holds a damaged record: {error}") from error
+
+    def _decode_rollout(self, record: bytes, status: Any, attempt: int) -> Rollout:
+        rollout: Rollout = self._decode(record, Rollout)
+        rollout.status, rollout.attempt = status, attempt
+        return rollout
+
+
+def _among(ids: Iterable[str] | None) -> tuple[str, list[str]]:
+    if ids is None:
+        return "", []
+    return "AND id IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]

@@ -11,7 +11,6 @@ is small and holds the spans of an attempt side by side.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
 
 from agentlightning.errors import StoreError
@@ -87,36 +86,37 @@ def version_of(connection: sqlite3.Connection) -> int:
     return version
 
 
-def check(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+def check(connection: sqlite3.Connection, path: Path) -> None:
     """Raises `StoreError` when the file is another program's database, or of a later version than this one."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    # In this order: another process may be making the store, and its tables come with the application id.
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if application != APPLICATION_ID and tables:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if tables and application != APPLICATION_ID:
         raise StoreError(f"{path} is an SQLite database of another program, not a store; give the store another path")
     version = version_of(connection)
-    if version > len(migrations):
+    if version > len(MIGRATIONS):
         raise StoreError(
-            f"{path} has schema version {version}, and this agentlightning knows versions up to {len(migrations)}: "
+            f"{path} has schema version {version}, and this agentlightning knows versions up to {len(MIGRATIONS)}: "
             "a later release wrote it; upgrade agentlightning, or give the store another path"
         )
 
 
-def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Brings a file to the current version, in one transaction: all of it or nothing.
 
     Raises `StoreError` as `check` does.
     """
-    check(connection, path, migrations)
-    if version_of(connection) == len(migrations):
+    check(connection, path)
+    if version_of(connection) == len(MIGRATIONS):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        check(connection, path, migrations)
-        for migration in migrations[version_of(connection) :]:
+        check(connection, path)
+        for migration in MIGRATIONS[version_of(connection) :]:
             for statement in migration:
                 connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from openai._models import FinalRequestOptions
 from stub_server import Answer, Choice, StubServer, text, tool_call
 
 from agentlightning import recording, semconv
@@ -89,13 +89,6 @@ def test_only_the_trained_agents_calls_are_redirected(rollout, stub, policy_stub
     assert (solver.agent, solver.generation.policy) == ("solver-1", "policy")
     assert (judge.agent, judge.generation.policy) == ("judge", None)
     assert stub.requests[0].header("x-agentlightning-rollout") is None
-
-
-def test_the_requests_options_are_not_changed_in_place(rollout, policy, client) -> None:
-    messages, tools = copy.deepcopy(MESSAGES), [{"type": "function", "function": {"name": "f"}}]
-    with rollout(policy, Prompt(name="prompt", template="Other.")):
-        ask(client, messages=messages, tools=tools)
-    assert messages == MESSAGES
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -229,6 +222,9 @@ def test_nothing_of_the_agents_credentials_reaches_the_policy(rollout, policy, p
     assert b"secret" not in encode(rollout.spans)
 
 
+@pytest.mark.skipif(
+    "security" not in FinalRequestOptions.model_fields, reason="this client asks for its key whatever it sends"
+)
 def test_a_key_that_is_made_for_each_call_is_not_asked_for(rollout, policy, policy_stub, stub) -> None:
     def key() -> str:
         raise RuntimeError("the vault is closed")
@@ -362,9 +358,11 @@ def test_a_policy_goes_before_a_model_choice(rollout, policy, policy_stub, clien
 
 
 def test_a_prompt_takes_the_place_of_the_system_message(rollout, stub, client) -> None:
-    with rollout(Prompt(name="prompt", template="Be {tone}. {literal} {}", variables={"tone": "kind {literal}"})):
+    with rollout(
+        Prompt(name="prompt", template="Be {tone}. {literal} {} {w?}", variables={"tone": "kind {literal}", "w?": "x"})
+    ):
         ask(client)
-    system = {"role": "system", "content": "Be kind {literal}. {literal} {}"}
+    system = {"role": "system", "content": "Be kind {literal}. {literal} {} x"}
     assert stub.requests[0].json == {"model": "gpt", "messages": [system, MESSAGES[1]]}
     assert rollout.span.generation.messages == [system, MESSAGES[1]]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import gzip
 import logging
 import threading
 from typing import Any
@@ -10,11 +13,12 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from openai._models import FinalRequestOptions
 from pydantic import BaseModel
 from stub_server import Answer, Call, Choice, Raw, StubServer, error, text, tool_call
 
 from agentlightning import recording, semconv
-from agentlightning.records import Span, decode, encode
+from agentlightning.records import ModelChoice, Policy, Span, decode, encode
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
 TOOLS = [{"type": "function", "function": {"name": "calculator", "parameters": {"type": "object", "properties": {}}}}]
@@ -132,6 +136,26 @@ def test_messages_are_recorded_as_they_were_sent_whatever_the_agent_does_to_them
     assert second.generation.messages[1]["content"] == "Hello."
 
 
+def test_messages_that_the_client_passes_on_uncopied_are_recorded_as_they_were_sent(rollout, client) -> None:
+    messages: list[Any] = [{"role": "user", "content": "Hi"}]
+    with rollout():
+        client.post("/chat/completions", cast_to=object, body={"model": "m", "messages": messages})
+    messages[0]["content"] = "changed"
+    assert rollout.span.generation.messages == [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize("resources", [[], [ModelChoice(name="choice", model="cheap")]], ids=["as it is", "steered"])
+def test_the_requests_options_are_not_changed_in_place(rollout, client, resources) -> None:
+    options = FinalRequestOptions.construct(
+        method="post", url="/chat/completions", json_data={"model": "m", "messages": MESSAGES}, extra_json={"top_k": 1}
+    )
+    before = dict(options.__dict__)
+    with rollout(*resources):
+        client.request(object, options)
+    assert options.__dict__ == before
+    assert len(rollout.spans) == 1
+
+
 def test_token_ids_and_logprobs_of_the_engine_are_exact(rollout, stub, client) -> None:
     stub.reply(
         Answer([Choice("ok", token_ids=[5, 6], logprobs=[-0.5, -1.5])], prompt_token_ids=[1, 2], policy_version=4)
@@ -186,8 +210,23 @@ def test_each_choice_has_a_span(rollout, stub, client) -> None:
         assert span.generation.messages == MESSAGES
         assert span.generation.response["content"] == content
         assert span.generation.response_ids.tolist() == [token]
+    assert first.started_at == second.started_at
     assert first.generation.usage is not None
     assert second.generation.usage is None
+
+
+def test_each_choice_of_an_announced_call_stands_beside_it(rollout, stub, client) -> None:
+    stub.reply(Answer([Choice("a"), Choice("b")]))
+    with rollout() as recorder:
+        node = recorder.start("agent", "node", agent="node")
+        announced = recorder.start("llm", "ChatOpenAI", parent=node)
+        recorder.announced.add(announced.id)
+        recording.add_locator(locator := lambda _: announced)
+        try:
+            client.chat.completions.create(model="m", messages=MESSAGES, n=2)
+        finally:
+            recording.remove_locator(locator)
+    assert [span.parent_id for span in rollout.spans] == [node.id, node.id]
 
 
 def test_reasoning_and_refusals_are_kept(rollout, stub, client) -> None:
@@ -268,8 +307,6 @@ async def test_an_asynchronous_body_that_the_agent_reads_itself_is_recorded(roll
 
 
 def test_a_compressed_body_that_the_agent_reads_itself_is_recorded(rollout, stub, client) -> None:
-    import gzip
-
     body = b'{"id": "x", "object": "chat.completion", "model": "m", "choices": [{"index": 0, "finish_reason": "stop", '
     body += b'"message": {"role": "assistant", "content": "packed"}}]}'
     stub.reply(Raw(200, gzip.compress(body), headers={"content-encoding": "gzip"}))
@@ -360,8 +397,6 @@ def test_an_endpoint_that_is_not_there_is_the_infrastructures(rollout) -> None:
 
 
 async def test_a_cancelled_call_ends_its_span(rollout, stub, async_client) -> None:
-    import asyncio
-
     hold = threading.Event()
     arrived = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -464,24 +499,14 @@ def _raw_requests(stub: StubServer, client: openai.OpenAI) -> list[tuple[str, st
     return [(request.method, request.path, request.headers, request.body) for request in stub.requests]
 
 
-def test_calls_that_are_not_steered_are_sent_byte_for_byte_as_without_us(stub, client) -> None:
-    from agentlightning.recording import Recorder
-    from agentlightning.recording import recording as recorded
-    from agentlightning.records import Policy
-    from agentlightning_openai.adapter import OpenAIAdapter
-
+def test_calls_that_are_not_steered_are_sent_byte_for_byte_as_without_us(stub, client, request) -> None:
     without = _raw_requests(stub, client)
-    spans: list[Span] = []
+    rollout = request.getfixturevalue("rollout")
     others = Policy(name="p", agents=("somebody-else",), model="x", base_url="http://127.0.0.1:9/v1")
-    adapter = OpenAIAdapter()
-    adapter.install()
-    try:
-        with recorded(Recorder("r", 1, spans.extend, [others], seed=1)):
-            within = _raw_requests(stub, client)
-    finally:
-        adapter.uninstall()
+    with rollout(others, seed=1):
+        within = _raw_requests(stub, client)
     assert within == without
-    assert len(spans) == len(without)
+    assert len(rollout.spans) == len(without)
 
 
 def test_answers_that_are_not_steered_are_what_they_are_without_us(stub, client, rollout) -> None:
@@ -499,8 +524,6 @@ def test_answers_that_are_not_steered_are_what_they_are_without_us(stub, client,
 
 
 def test_a_thread_with_the_context_records(rollout, client) -> None:
-    import contextvars
-
     with rollout():
         context = contextvars.copy_context()
         thread = threading.Thread(

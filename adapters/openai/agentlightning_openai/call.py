@@ -92,9 +92,9 @@ class Call:
         self._then = options.post_parser if callable(options.post_parser) else None
         options.post_parser = self
         self.options = options
-        wanted = self.asked.get("stream_options") or {}
+        wanted = (self.asked if self.levers is not None else body).get("stream_options") or {}
         given = body.get("stream_options") or {}
-        self._hides_usage = self.levers is not None and given.get("include_usage") and not wanted.get("include_usage")
+        self._hides_usage = bool(given.get("include_usage")) and not wanted.get("include_usage")
         self.describe(body)
 
     def describe(self, body: Mapping[str, Any]) -> None:

@@ -125,7 +125,7 @@ class ResponseJoiner:
             self._text.clear()
         elif kind == "response.output_text.delta":
             self._text.append(event.delta)
-        return kind.endswith(".delta")
+        return str(kind).endswith(".delta")
 
     def answer(self) -> Answer:
         """What was seen so far."""

@@ -138,7 +138,7 @@ async def test_each_rollout_is_a_thread_of_its_own_for_the_checkpointer(adapter,
 
 async def test_what_an_agent_raises_passes_through(adapter, rollout, calculator, calls):
     with rollout(), pytest.raises(ValueError, match="only positive"):
-        await adapter.run(calculator([calls("add", a=-1, b=1)]), "?")
+        await adapter.run(calculator([calls("add", a=-1, b=1)], handle_tool_errors=False), "?")
 
 
 SYSTEM_PROMPT = "Answer with a number, please."

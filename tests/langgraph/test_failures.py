@@ -33,7 +33,7 @@ def graph_of(node: Any, **compile_options: Any) -> Any:
 
 def test_a_tool_that_raises_fails_and_so_does_everything_around_it(rollout, calculator, calls, ask):
     with rollout() as recorded, pytest.raises(ValueError, match="only positive"):
-        calculator([calls("add", a=-1, b=3)]).invoke(ask)
+        calculator([calls("add", a=-1, b=3)], handle_tool_errors=False).invoke(ask)
     assert failures(recorded) == {
         "agent LangGraph": "agent_error",
         "agent think": None,

@@ -31,7 +31,7 @@ from langchain_core.tracers.context import register_configure_hook
 
 from agentlightning import semconv
 from agentlightning.recording import add_locator, failure_of, remove_locator
-from agentlightning.records import Failure, SpanKind
+from agentlightning.records import Failure, Span, SpanKind
 from agentlightning_langgraph.calls import Request, call_attributes, call_failure, to_generation
 from agentlightning_langgraph.plain import plain
 from agentlightning_langgraph.runs import Run, announced_around, begin, enter, find, locator
@@ -227,7 +227,7 @@ class RecordingHandler(BaseCallbackHandler):
 
 def _name(serialized: dict[str, Any] | None) -> str:
     serialized = serialized or {}
-    return serialized.get("name") or (serialized.get("id") or ["unnamed"])[-1]
+    return str(serialized.get("name") or (serialized.get("id") or ["unnamed"])[-1])
 
 
 def _stands_for_itself(run: Run, tags: Sequence[str], run_type: str | None) -> bool:
@@ -237,19 +237,20 @@ def _stands_for_itself(run: Run, tags: Sequence[str], run_type: str | None) -> b
     return not is_step and run_type not in STEP_TYPES and not run.name.startswith(CLASS_NAMES)
 
 
-def _start(run: Run, kind: SpanKind, attributes: dict[str, Any]) -> None:
-    run.span = run.recorder.start(kind, run.name, parent=run.base, agent=run.agent, attributes=attributes)
+def _start(run: Run, kind: SpanKind, attributes: dict[str, Any]) -> Span:
+    span = run.recorder.start(kind, run.name, parent=run.base, agent=run.agent, attributes=attributes)
+    run.span = span
+    return span
 
 
-def _start_agent(run: Run, structure: str) -> None:
-    _start(run, "agent", {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure})
+def _start_agent(run: Run, structure: str) -> Span:
+    return _start(run, "agent", {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure})
 
 
 def _recognise_graph(run: Run) -> None:
     """A run is known to be a graph when its first node begins: nothing in its own start says so."""
     if run.span is None and not run.is_node:
-        _start_agent(run, "chain")
-        run.span.started_at = run.started_at
+        _start_agent(run, "chain").started_at = run.started_at
     if run.span is not None and run.span.attributes.get(semconv.STRUCTURE) == "chain":
         run.span.attributes[semconv.STRUCTURE] = "agent" if _is_agent(run) else "graph"
 
@@ -328,14 +329,13 @@ def _announce(
     sibling = enter(run, options.get("batch_size") or 1)
     run.base = sibling.base if sibling is not None else around or run.base
     run.name, attributes = call_attributes(request)
-    _start(run, "llm", attributes)
-    run.recorder.announced.add(run.span.id)
+    run.recorder.announced.add(_start(run, "llm", attributes).id)
 
 
 def _end_call(run: Run, response: LLMResult | None, error: BaseException | None = None) -> None:
     """Writes a model call that nobody took over."""
     request, run.request, run.ended = run.request, None, True
-    if run.span is None or run.span.id not in run.recorder.announced:
+    if request is None or run.span is None or run.span.id not in run.recorder.announced:
         return
     run.recorder.announced.discard(run.span.id)
     run.span.generation = to_generation(request, response, run.span.attributes)
@@ -346,7 +346,7 @@ def _end_call(run: Run, response: LLMResult | None, error: BaseException | None 
 
 
 _handler = RecordingHandler()
-_variable: ContextVar[RecordingHandler] = ContextVar("agentlightning_langgraph_handler", default=_handler)
+_variable: ContextVar[Any] = ContextVar("agentlightning_langgraph_handler", default=_handler)
 _registered = False
 
 

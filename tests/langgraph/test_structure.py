@@ -159,6 +159,19 @@ def test_the_plumbing_of_a_chain_makes_no_spans(rollout):
     assert recorded.outline() == ["llm chat [None]"]
 
 
+def test_a_prompt_by_itself_makes_no_span(rollout):
+    with rollout() as recorded:
+        ChatPromptTemplate.from_messages([("user", "{question}")]).invoke({"question": "Is it?"})
+    assert recorded.outline() == []
+
+
+def test_a_graph_that_is_a_step_of_a_chain_is_a_graph(rollout, calculator):
+    to_state = RunnableLambda(lambda text: {"messages": [("user", text)]})
+    with rollout() as recorded:
+        (to_state | calculator([AIMessage("5")])).invoke("2 + 3?")
+    assert recorded.outline() == ["graph LangGraph [LangGraph]", "  node think [think]", "    llm chat [think]"]
+
+
 def test_a_chain_with_a_name_is_an_agent_of_that_name(rollout):
     with rollout() as recorded:
         RunnableParallel(a=chain(), b=chain()).with_config(run_name="twice").invoke({"question": "Is it?"})

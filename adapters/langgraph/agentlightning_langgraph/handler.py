@@ -91,7 +91,6 @@ class RecordingHandler(BaseCallbackHandler):
             run.name = run.path.rsplit("/", 1)[-1]
             _start_agent(run, "node")
         elif _stands_for_itself(run, tags or (), run_type):
-            run.agent = run.agent or run.name
             _start_agent(run, "chain")
 
     @guarded
@@ -244,6 +243,7 @@ def _start(run: Run, kind: SpanKind, attributes: dict[str, Any]) -> Span:
 
 
 def _start_agent(run: Run, structure: str) -> Span:
+    run.agent = run.agent or run.name
     return _start(run, "agent", {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure})
 
 

@@ -1,0 +1,1 @@
+"""The usual rewards: exact match, numeric match, regular expression, JSON schema."""

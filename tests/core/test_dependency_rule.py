@@ -1,0 +1,70 @@
+"""Who may import whom: core no plugin; a plugin core and its own framework, never another plugin, except that
+adapters may use the model layer and algorithms the trainable policy."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHARED = {"adapters": "agentlightning_openai", "algorithms": "agentlightning_policy"}
+
+
+def distributions() -> list[Path]:
+    """The folder of every distribution in the repository, core first."""
+    found = [
+        path.parent for kind in ("adapters", "algorithms", "rewards") for path in ROOT.glob(f"{kind}/*/pyproject.toml")
+    ]
+    return [ROOT / "core", *sorted(found)]
+
+
+def imported(folder: Path) -> Iterator[tuple[str, str]]:
+    """Every ``agentlightning…`` package that the files of a folder import, wherever in the file, and where."""
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in names:
+                if name.split(".")[0].startswith("agentlightning"):
+                    yield name.split(".")[0], f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("folder", distributions(), ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_a_distribution_imports_only_what_it_may(folder: Path) -> None:
+    packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+    allowed = {"agentlightning", *packages, SHARED.get(folder.parent.name, "agentlightning")}
+    assert [(name, where) for name, where in imported(folder) if name not in allowed] == []
+
+
+@pytest.mark.parametrize("folder", distributions(), ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_a_distribution_requires_what_it_imports(folder: Path) -> None:
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = {project["name"], *(need.split(">")[0].split("[")[0] for need in project["dependencies"])}
+    needed = {name.replace("_", "-") for name, _ in imported(folder)}
+    assert needed <= required
+
+
+def test_the_files_of_core_import_each_other_in_no_circle() -> None:
+    core = ROOT / "core" / "agentlightning"
+    graph = {path: set(_at_import(path, core)) for path in core.rglob("*.py") if path != core / "__init__.py"}
+    done: set[Path] = set()
+    while graph.keys() - done:
+        ready = {path for path in graph.keys() - done if graph[path] <= done}
+        assert ready, sorted(str(path.relative_to(core)) for path in graph.keys() - done)
+        done |= ready
+
+
+def _at_import(path: Path, core: Path) -> Iterator[Path]:
+    """The files of core that a file imports when it is imported itself (not in a function, not for types only)."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("agentlightning"):
+            folder = core.joinpath(*node.module.split(".")[1:])
+            for target in [folder, *(folder / alias.name for alias in node.names)]:
+                for file in (target.with_suffix(".py"), target / "__init__.py"):
+                    if file.exists() and file not in (path, core / "__init__.py"):
+                        yield file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
@@ -129,7 +130,7 @@ async def test_lease_hands_out_queued_rollouts_in_order_up_to_the_limit(store: S
 async def test_lease_by_id_hands_out_only_those_that_are_free(store: SQLiteStore) -> None:
     await store.enqueue([a_rollout("1"), a_rollout("2")])
     await store.lease("one", ids=["1"])
-    assert [rollout.id for rollout in await store.lease("two", ids=["1", "2", "3"], limit=9)] == ["2"]
+    assert [rollout.id for rollout in await store.lease("two", ids=["2", "1", "2", "3"], limit=9)] == ["2"]
 
 
 async def test_a_lease_that_ended_is_handed_out_again_and_the_old_attempt_is_fenced_off(store: SQLiteStore) -> None:
@@ -329,6 +330,25 @@ async def test_what_came_while_the_writer_was_busy_is_one_transaction(store: SQL
     await asyncio.gather(*writes, store.flush())
     store._writer._connection.set_trace_callback(None)
     assert statements.count("COMMIT") <= 3, "the held one, the rest, and perhaps the flush"
+
+
+async def test_a_write_that_fails_leaves_those_of_its_transaction_alone(store: SQLiteStore) -> None:
+    def broken(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM rollouts")
+        raise ValueError("broken")
+
+    hold = Hold(store)
+    hold.entered.wait(30)
+    writes = [
+        asyncio.create_task(store.enqueue([a_rollout("1")])),
+        asyncio.create_task(store._write(broken)),
+        asyncio.create_task(store.enqueue([a_rollout("2")])),
+    ]
+    await asyncio.sleep(0)
+    hold.release()
+    answers = await asyncio.gather(*writes, return_exceptions=True)
+    assert isinstance(answers[1], ValueError)
+    assert [rollout.id for rollout in await store.rollouts("run")] == ["1", "2"]
 
 
 async def test_whoever_hands_over_more_than_may_wait_waits_for_the_disk(

@@ -88,7 +88,8 @@ def lease(
     now = time.time()
     source, values = "rollouts", []
     if ids is not None:
-        source, values = "json_each(?) CROSS JOIN rollouts ON rollouts.id = json_each.value", [json.dumps(list(ids))]
+        source = "json_each(?) CROSS JOIN rollouts ON rollouts.id = json_each.value"
+        values = [json.dumps(list(dict.fromkeys(ids)))]
     rows = db.execute(
         f"SELECT seq, record, attempt + 1 FROM {source} "
         "WHERE status = 'queued' OR (status = 'running' AND lease_until <= ?) ORDER BY seq LIMIT ?",

@@ -86,10 +86,11 @@ class Writer:
         `StoreError` when the last batch failed, or after `stop`.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._fits(size) or self._failure or self._stopping)
+            while not (fits := self._fits(size)) and self._failure is None and not self._stopping:
+                self._changed.wait()
             self._refuse_if_stopping()
             failure = self._failure
-            if fits := self._fits(size):
+            if fits:
                 self._queue.append(_Rows(insert, rows, size))
                 self._waiting += size
             self._wake()

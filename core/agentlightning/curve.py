@@ -1,0 +1,131 @@
+"""The learning curve of a run as a PNG; needs matplotlib, the extra ``plot``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agentlightning.algorithm import Evaluation
+from agentlightning.records import Record, Rollout
+from agentlightning.report import evaluations_of
+from agentlightning.store.base import RunRecord, Store
+
+logger = logging.getLogger(__name__)
+
+STAGE = "train/"
+WITHOUT_MATPLOTLIB = "no curve was drawn: that needs matplotlib (pip install matplotlib)"
+
+LINE = "#2a6fb0"
+VARIANTS = ("#d1495b", "#3a7d44", "#8661c1", "#c77d0a")
+GREY = "#5f6b76"
+
+
+class StepReward(Record, kw_only=True):
+    """The rewards of a step's rollouts: the mean over its groups, and their standard deviation.
+
+    ``spread`` is 0 for a single group. Rollouts that infrastructure broke or nobody could score are left out.
+    """
+
+    step: int
+    mean: float
+    spread: float
+    low: float
+    high: float
+
+
+async def draw_curve(store: Store, run: RunRecord, path: Path) -> str | None:
+    """Writes the curve of a run to ``path`` and returns it; None where there is nothing to draw, no matplotlib
+    to draw it with, or no place to write it."""
+    if find_spec("matplotlib") is None:
+        return None
+    rollouts = await store.rollouts(run.id)
+    steps = rewards_by_step(rollouts)
+    evaluations = [evaluation for evaluation in evaluations_of(rollouts, {}) if evaluation.mean is not None]
+    if not steps and not evaluations:
+        return None
+    try:
+        await asyncio.to_thread(_draw, run, steps, evaluations, path)
+    except OSError as error:
+        logger.warning("the curve cannot be written to %s: %s", path, error)
+        return None
+    return str(path)
+
+
+def rewards_by_step(rollouts: Sequence[Rollout]) -> list[StepReward]:
+    """The mean reward of each collection ``train/<n>``, by n."""
+    groups: dict[int, dict[str, list[float]]] = {}
+    for rollout in rollouts:
+        number = rollout.stage.removeprefix(STAGE)
+        if rollout.stage.startswith(STAGE) and number.isdecimal() and rollout.comparable and rollout.reward is not None:
+            groups.setdefault(int(number), {}).setdefault(rollout.group_id, []).append(rollout.reward)
+    steps = []
+    for step, members in sorted(groups.items()):
+        rewards = [reward for group in members.values() for reward in group]
+        means = [float(np.mean(group)) for group in members.values()]
+        mean, spread = float(np.mean(means)), float(np.std(means))
+        low, high = max(mean - spread, min(rewards)), min(mean + spread, max(rewards))
+        steps.append(StepReward(step=step, mean=mean, spread=spread, low=low, high=high))
+    return steps
+
+
+def _draw(run: RunRecord, steps: Sequence[StepReward], evaluations: Sequence[Evaluation], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    axes: Any = figure.add_subplot()
+    _draw_steps(axes, steps)
+    _draw_evaluations(axes, evaluations, last=steps[-1].step if steps else 1)
+    axes.set_title(f"{run.name}  ·  {run.algorithm}, seed {run.seed}", loc="left", fontsize=12, fontweight="bold")
+    axes.set_xlabel("step", color=GREY)
+    axes.set_ylabel("reward", color=GREY)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.tick_params(colors=GREY, length=0)
+    axes.grid(axis="y", color="#e3e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color("#c5ccd3")
+    axes.margins(x=0.04, y=0.08)
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), labelcolor="#2b3137")
+    figure.text(1, 0, run.id, fontsize=6.5, color="#a0a8b0", ha="right", va="bottom")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, facecolor="white")
+
+
+def _draw_steps(axes: Any, steps: Sequence[StepReward]) -> None:
+    if not steps:
+        return
+    numbers = [step.step for step in steps]
+    if any(step.spread for step in steps):
+        low, high = [step.low for step in steps], [step.high for step in steps]
+        label = "± one standard deviation\nover its tasks"
+        axes.fill_between(numbers, low, high, color=LINE, alpha=0.14, linewidth=0, label=label)
+    marker = "o" if len(steps) <= 60 else None
+    means = [step.mean for step in steps]
+    axes.plot(numbers, means, color=LINE, linewidth=2, marker=marker, markersize=4, label="training, mean of the step")
+
+
+def _draw_evaluations(axes: Any, evaluations: Sequence[Evaluation], last: int) -> None:
+    variants = list(dict.fromkeys(evaluation.variant for evaluation in evaluations))
+    places = {"before": 0, "after": last}
+    for place, variant in enumerate(variants):
+        points = [
+            (places[evaluation.stage], evaluation.mean)
+            for evaluation in evaluations
+            if evaluation.variant == variant and evaluation.stage in places
+        ]
+        if not points:
+            continue
+        color = VARIANTS[place % len(VARIANTS)]
+        label = f"held-out{f', {variant}' if variant else ''}"
+        across, up = zip(*points, strict=True)
+        axes.plot(across, up, color=color, linestyle=(0, (4, 3)), linewidth=1.2, marker="D", markersize=7, label=label)
+        for x, y in points:
+            axes.annotate(
+                f"{y:.2f}", (x, y), xytext=(0, 9), textcoords="offset points", ha="center", color=color, fontsize=9
+            )

@@ -1,0 +1,179 @@
+"""Before and after: the same held-out tasks, compared task by task. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agentlightning.algorithm import Evaluation
+from agentlightning.records import Record, Rollout, Task
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+EXACT_MOST = 16
+"""Up to so many tasks that changed, every one of their 2^n sign patterns is counted."""
+PERMUTATIONS = 100_000
+BOOTSTRAPS = 10_000
+STAGE = "evaluate/"
+
+
+class Comparison(Record, kw_only=True):
+    """Stage ``before`` against ``after`` of one variant, over the ``n`` tasks that both could score.
+
+    ``low`` and ``high`` bound the mean difference with 95 % confidence; ``p`` is two-sided, of ``test``.
+    ``left_out`` counts the tasks that one of the two could not score.
+    """
+
+    variant: str
+    n: int
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    left_out: int = 0
+
+
+def compare_evaluations(evaluations: Sequence[Evaluation]) -> list[Comparison]:
+    """One comparison per variant that was evaluated before and after, in the order of the first."""
+    stages = {(evaluation.stage, evaluation.variant): evaluation for evaluation in evaluations}
+    comparisons = []
+    for stage, variant in stages:
+        if stage == "before" and ("after", variant) in stages:
+            comparison = compare(stages[stage, variant], stages["after", variant])
+            if comparison is not None:
+                comparisons.append(comparison)
+    return comparisons
+
+
+def compare(before: Evaluation, after: Evaluation) -> Comparison | None:
+    """Pairs two evaluations by task; None when no task was scored by both.
+
+    Rewards that are all 0 or 1 are compared by McNemar's exact test (McNemar 1947; the two-sided binomial
+    test of the tasks that changed), others by the sign-flip permutation test of the mean difference (Fisher
+    1935). The interval is the percentile bootstrap over tasks (Efron & Tibshirani 1993, section 13.3).
+    """
+    earlier, later = _by_task(before), _by_task(after)
+    paired = [id for id, value in earlier.items() if value is not None and later.get(id) is not None]
+    if not paired:
+        return None
+    first = np.array([earlier[id] for id in paired], np.float64)
+    second = np.array([later[id] for id in paired], np.float64)
+    difference = second - first
+    binary = bool(np.isin(np.concatenate([first, second]), (0.0, 1.0)).all())
+    low, high = bootstrap_interval(difference)
+    return Comparison(
+        variant=before.variant,
+        n=len(paired),
+        before=float(first.mean()),
+        after=float(second.mean()),
+        difference=float(difference.mean()),
+        low=low,
+        high=high,
+        p=mcnemar_exact(int((difference > 0).sum()), int((difference < 0).sum())) if binary else sign_flip(difference),
+        test="McNemar, exact" if binary else "sign-flip permutation",
+        left_out=len(earlier.keys() | later.keys()) - len(paired),
+    )
+
+
+def _by_task(evaluation: Evaluation) -> dict[str, float | None]:
+    return {task.id: value for task, value in zip(evaluation.tasks, evaluation.rewards, strict=True)}
+
+
+def mcnemar_exact(gained: int, lost: int) -> float:
+    """Two-sided p of ``gained`` against ``lost`` changes, each as likely as the other under the null."""
+    changed = gained + lost
+    tail = sum(math.comb(changed, count) for count in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / 2**changed)
+
+
+def sign_flip(difference: np.ndarray) -> float:
+    """Two-sided p of the mean of paired differences (N,) under random signs.
+
+    Exact up to `EXACT_MOST` differences that are not zero; beyond, `PERMUTATIONS` random patterns of a fixed
+    seed, the observed one counted among them, so p is never 0.
+    """
+    changed = difference[difference != 0]
+    if not len(changed):
+        return 1.0
+    least = abs(changed.sum()) * (1 - 1e-12)
+    if len(changed) <= EXACT_MOST:
+        patterns = np.arange(2 ** len(changed))[:, None] >> np.arange(len(changed)) & 1
+        return float((np.abs((1.0 - 2.0 * patterns) @ changed) >= least).mean())
+    rng = np.random.default_rng(0)
+    extreme = 0
+    for start in range(0, PERMUTATIONS, 10_000):
+        signs = 1.0 - 2.0 * rng.integers(0, 2, (min(10_000, PERMUTATIONS - start), len(changed)), np.int8)
+        extreme += int((np.abs(signs @ changed) >= least).sum())
+    return (extreme + 1) / (PERMUTATIONS + 1)
+
+
+def bootstrap_interval(difference: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of paired differences (N,), of a fixed seed."""
+    rng = np.random.default_rng(0)
+    means = [difference[rng.integers(0, len(difference), len(difference))].mean() for _ in range(BOOTSTRAPS)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def evaluations_of(rollouts: Iterable[Rollout], tasks: Mapping[str, Task]) -> list[Evaluation]:
+    """The evaluations that a run's rollouts belong to, in the order they were asked for."""
+    stages: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        if rollout.stage.startswith(STAGE):
+            stages.setdefault(rollout.stage.removeprefix(STAGE), []).append(rollout)
+    evaluations = []
+    for name, members in stages.items():
+        stage, _, variant = name.partition("/")
+        samples: dict[str, list[float]] = {}
+        for rollout in members:
+            scored = samples.setdefault(rollout.task_id, [])
+            if rollout.comparable and rollout.reward is not None:
+                scored.append(rollout.reward)
+        evaluations.append(
+            Evaluation(
+                stage=stage,
+                variant=variant,
+                tasks=[tasks.get(id) or Task(id=id, input=None) for id in samples],
+                rollouts=members,
+                rewards=[sum(values) / len(values) if values else None for values in samples.values()],
+            )
+        )
+    return evaluations
+
+
+def render(comparisons: Sequence[Comparison]) -> Table:
+    """The comparisons as a table of the terminal."""
+    from rich.table import Table
+
+    named = any(comparison.variant for comparison in comparisons)
+    table = Table(title="Held-out tasks, before and after", title_justify="left", title_style="bold")
+    if named:
+        table.add_column("variant")
+    for heading in ("tasks", "before", "after", "difference", "95 % interval", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("test")
+    for it in comparisons:
+        style = "" if it.p >= 0.05 else "green" if it.difference > 0 else "red"
+        row = [
+            f"{it.n}" + (f" (+{it.left_out} unscored)" if it.left_out else ""),
+            f"{it.before:.3f}",
+            f"{it.after:.3f}",
+            f"[{style}]{it.difference:+.3f}[/]" if style else f"{it.difference:+.3f}",
+            f"{it.low:+.3f} … {it.high:+.3f}",
+            format_p(it.p),
+            it.test,
+        ]
+        table.add_row(*([it.variant or "–"] if named else []), *row)
+    return table
+
+
+def format_p(p: float) -> str:
+    """``0.034``, ``1.2e-05``."""
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"

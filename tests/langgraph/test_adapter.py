@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -64,6 +65,33 @@ async def test_a_list_is_the_messages(adapter, calculator):
 
 async def test_a_mapping_is_the_graphs_input(adapter):
     assert await adapter.run(question_graph(), {"question": "so?"}) == {"question": "so?", "answer": "SO?"}
+
+
+class WithLock(MessagesState):
+    lock: threading.Lock
+
+
+async def test_a_state_that_has_no_schema_takes_a_string_all_the_same(adapter):
+    graph = StateGraph(WithLock)
+    graph.add_node("answer", lambda state: {"messages": [("assistant", "ok")]})
+    graph.add_edge(START, "answer")
+    output = await adapter.run(graph.compile(), "so?")
+    assert [message["content"] for message in output["messages"]] == ["so?", "ok"]
+
+
+class Pydantic(BaseModel):
+    question: str
+    answer: str = ""
+
+
+async def test_a_pydantic_state_is_a_mapping_too(adapter):
+    graph = StateGraph(Pydantic)
+    graph.add_node("answer", lambda state: {"answer": state.question.upper()})
+    graph.add_edge(START, "answer")
+    agent = graph.compile()
+    assert await adapter.run(agent, {"question": "so?"}) == {"question": "so?", "answer": "SO?"}
+    with pytest.raises(AdapterError, match="keys question, answer"):
+        await adapter.run(agent, "so?")
 
 
 async def test_an_input_that_does_not_fit_is_an_error_that_says_what_would(adapter):

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel, FakeListChatModel, FakeListLLM
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
 
 from agentlightning import semconv
@@ -145,6 +148,62 @@ def test_a_call_outside_langchain_in_a_node_hangs_under_the_node(rollout, ask):
         node_of(work).invoke(ask)
     assert recorded.outline()[1:] == ["  node work [work]", "    llm chat [work]", "    llm chat stub [work]"]
     assert recorded.only("llm", "chat stub").generation.messages[0]["content"] == "raw"
+
+
+class Searching(BaseRetriever):
+    """A retriever that makes a call of its own."""
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+        record_call(query)
+        return []
+
+
+def test_a_call_in_a_retriever_hangs_under_it_and_one_after_it_does_not(rollout, ask):
+    def work(state: MessagesState) -> dict[str, Any]:
+        Searching().invoke("inside")
+        record_call("after")
+        return {}
+
+    with rollout() as recorded:
+        node_of(work).invoke(ask)
+    assert recorded.outline()[1:] == [
+        "  node work [work]",
+        "    retrieval Searching [work]",
+        "      llm chat stub [work]",
+        "    llm chat stub [work]",
+    ]
+
+
+def test_a_call_in_a_retriever_of_another_rollout_is_not_hung_under_it(rollout):
+    inner: list[Any] = []
+
+    class Nested(BaseRetriever):
+        def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+            with rollout("inner") as recorded:
+                record_call(query)
+            inner.append(recorded)
+            return []
+
+    with rollout("outer") as outer:
+        Nested().invoke("books")
+    assert outer.outline() == ["retrieval Nested [None]"]
+    assert inner[0].outline() == ["llm chat stub [None]"]
+
+
+def test_a_call_in_a_chain_that_a_retriever_runs_hangs_under_that_chain(rollout):
+    class Rewriting(BaseRetriever):
+        def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+            rewrite = RunnableLambda(record_call).with_config(run_name="rewrite")
+            rewrite.invoke(query, {"callbacks": run_manager.get_child()})
+            return []
+
+    with rollout() as recorded:
+        Rewriting().invoke("books")
+    assert recorded.outline() == [
+        "retrieval Rewriting [None]",
+        "  chain rewrite [rewrite]",
+        "    llm chat stub [rewrite]",
+    ]
 
 
 async def test_parallel_calls_in_one_node_are_told_apart(rollout, ask):

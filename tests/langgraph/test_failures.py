@@ -207,6 +207,6 @@ def test_a_rollout_that_has_ended_records_nothing_more(rollout, scripted, ask):
     with rollout() as recorded:
         agent.invoke(ask)
         recorded.recorder.close()
-        count = len(recorded.spans)
+        spans, runs = len(recorded.spans), len(recorded.recorder.scratch["langgraph"])
         agent.invoke(ask)
-    assert len(recorded.spans) == count
+    assert (len(recorded.spans), len(recorded.recorder.scratch["langgraph"])) == (spans, runs)

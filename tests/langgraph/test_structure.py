@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 from typing import Annotated, Any, TypedDict
 
@@ -20,7 +21,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
 
 from agentlightning import semconv
-from agentlightning.recording import annotate, span
+from agentlightning.recording import add_locator, annotate, remove_locator, span
 
 
 class Numbers(TypedDict):
@@ -193,6 +194,17 @@ def test_a_chain_in_a_node_belongs_to_the_node(rollout):
     ]
 
 
+def test_a_chain_cut_off_from_its_callbacks_still_belongs_to_its_node(rollout):
+    graph = StateGraph(MessagesState)
+    judge = chain().with_config(run_name="judge")
+    cut_off = {"callbacks": []}
+    graph.add_node("review", lambda state: {"messages": [judge.invoke({"question": "Is it?"}, cut_off)]})
+    graph.add_edge(START, "review")
+    with rollout() as recorded:
+        graph.compile().invoke({"messages": [("user", "Is it?")]})
+    assert recorded.outline()[2:] == ["    chain judge [review]", "      llm chat [review]"]
+
+
 class Shelf(BaseRetriever):
     """Finds one book."""
 
@@ -243,3 +255,51 @@ def test_what_is_said_by_hand_lies_between_the_frameworks_spans(rollout):
         "        llm chat [plan]",
         "      annotation after [plan]",
     ]
+
+
+def test_what_outlives_a_span_made_by_hand_hangs_under_the_node(rollout):
+    async def plan(state: MessagesState) -> dict[str, Any]:
+        with span("sketch"):
+            later = asyncio.create_task(FakeListChatModel(responses=["yes"]).ainvoke("Is it?"))
+        return {"messages": [await later]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("plan", plan)
+    graph.add_edge(START, "plan")
+    with rollout() as recorded:
+        asyncio.run(graph.compile().ainvoke({"messages": []}))
+    assert recorded.outline()[2:] == ["    agent sketch [plan]", "    llm chat [plan]"]
+
+
+def test_a_stream_goes_on_where_it_began(rollout, calculator, calls, ask):
+    with rollout() as recorded, span("outer"):
+        with span("inner"):
+            stream = calculator([calls("add", a=2, b=3), AIMessage("5")]).stream(ask)
+            next(stream)
+        list(stream)
+    assert recorded.outline() == [
+        "agent outer [None]",
+        "  agent inner [None]",
+        "    graph LangGraph [LangGraph]",
+        "      node think [think]",
+        "        llm chat [think]",
+        "      node tools [tools]",
+        "        tool add [tools]",
+        "      node think [think]",
+        "        llm chat [think]",
+    ]
+
+
+def test_a_graph_run_by_another_framework_hangs_where_that_says(rollout, calculator, ask):
+    with rollout() as recorded:
+        team = recorded.recorder.start("agent", "team", agent="team")
+
+        def locator(recorder: Any) -> Any:
+            return team
+
+        add_locator(locator)
+        try:
+            calculator([AIMessage("5")]).invoke(ask)
+        finally:
+            remove_locator(locator)
+    assert recorded.outline()[:2] == ["agent team [team]", "  graph LangGraph [LangGraph]"]

@@ -13,12 +13,13 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
+from langchain_core.tracers import context as langchain_hooks
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Send
 
 from agentlightning import recording as recording_module
-from agentlightning.recording import current
+from agentlightning.recording import annotate, current
 
 OUTLINE = [
     "graph LangGraph [LangGraph]",
@@ -116,6 +117,25 @@ def test_a_batch_of_prompts_is_a_call_each(rollout):
     assert said == ["a", "b"]
 
 
+def test_a_rollout_inside_of_another_keeps_its_spans_to_itself(rollout, ask):
+    inner: list[Any] = []
+
+    def nested(state: MessagesState) -> dict[str, Any]:
+        with rollout("inner") as recorded:
+            annotate("note")
+            echo_graph().invoke(ask)
+        inner.append(recorded)
+        return {}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("nested", nested)
+    graph.add_edge(START, "nested")
+    with rollout("outer") as outer:
+        graph.compile().invoke(ask)
+    assert outer.outline() == ["graph LangGraph [LangGraph]", "  node nested [nested]"]
+    assert inner[0].outline() == ["annotation note [None]", *ECHO]
+
+
 def test_a_thread_that_has_lost_the_context_is_placed_by_its_config(rollout, ask):
     model = FakeListChatModel(responses=["!"])
 
@@ -151,6 +171,13 @@ def test_installing_twice_records_once(rollout, adapter, graph, ask):
     with rollout() as recorded:
         graph.invoke(ask)
     assert recorded.outline() == OUTLINE
+
+
+def test_installing_again_registers_no_second_handler(adapter):
+    count = len(langchain_hooks._configure_hooks)
+    adapter.uninstall()
+    adapter.install()
+    assert len(langchain_hooks._configure_hooks) == count
 
 
 def test_uninstalling_twice_is_allowed_and_takes_the_locator_out(adapter):

@@ -110,8 +110,6 @@ def _input_keys(graph: Any) -> list[str] | None:
         schema = graph.get_input_jsonschema()
     except Exception:  # noqa: BLE001 - a state of types that have no JSON schema is a graph all the same
         return [name for name in graph.channels if not name.startswith(("__", "branch:"))]
-    if "$ref" in schema:
-        schema = schema.get("$defs", {}).get(schema["$ref"].rsplit("/", 1)[-1], schema)
     return list(schema["properties"]) if "properties" in schema else None
 
 

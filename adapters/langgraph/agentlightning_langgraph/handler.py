@@ -84,10 +84,9 @@ class RecordingHandler(BaseCallbackHandler):
         run = begin(run_id, parent_run_id, name or _name(serialized), metadata)
         if run is None or HIDDEN_TAG in (tags or ()):
             return
-        if run.is_node:
-            if run.parent is not None:
-                _recognise_graph(run.parent)
-                run.base = run.base if run.base is not run.parent.base else run.parent.place
+        if run.parent is not None and run.is_node:
+            _recognise_graph(run.parent)
+            run.base = run.base if run.base is not run.parent.base else run.parent.place
             run.name = run.path.rsplit("/", 1)[-1]
             _start_agent(run, "node")
         elif _stands_for_itself(run, tags or (), run_type):
@@ -231,7 +230,7 @@ def _name(serialized: dict[str, Any] | None) -> str:
 
 def _stands_for_itself(run: Run, tags: Sequence[str], run_type: str | None) -> bool:
     """Whether a run has a name that somebody gave it, and is no step of something larger."""
-    in_node_body = BODY_TAG in tags and run.parent is not None and run.parent.is_node
+    in_node_body = run.parent is not None and run.parent.is_node and BODY_TAG in tags
     is_step = any(tag.startswith(STEP_TAGS) for tag in tags) and not in_node_body
     return not is_step and run_type not in STEP_TYPES and not run.name.startswith(CLASS_NAMES)
 
@@ -242,15 +241,15 @@ def _start(run: Run, kind: SpanKind, attributes: dict[str, Any]) -> Span:
     return span
 
 
-def _start_agent(run: Run, structure: str) -> Span:
+def _start_agent(run: Run, structure: str) -> None:
     run.agent = run.agent or run.name
-    return _start(run, "agent", {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure})
+    _start(run, "agent", {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure})
 
 
 def _recognise_graph(run: Run) -> None:
     """A run is known to be a graph when its first node begins: nothing in its own start says so."""
     if run.span is None and not run.is_node:
-        _start_agent(run, "chain").started_at = run.started_at
+        _start_agent(run, "chain")
     if run.span is not None and run.span.attributes.get(semconv.STRUCTURE) == "chain":
         run.span.attributes[semconv.STRUCTURE] = "agent" if _is_agent(run) else "graph"
 

@@ -32,17 +32,15 @@ except ImportError:
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Run:
-    """One LangChain run. ``base`` is the span it hangs under, ``entered`` the context's span as it began;
-    ``path`` names the nodes from the outermost graph down to it, as in ``team/writer``. ``tools_called`` are the
-    calls (by id, else by the tool's name) made in a node, ``request`` is what a model was asked, ``siblings``
-    the number of prompts it was asked at once."""
+    """One LangChain run. ``base`` is the span it hangs under; ``path`` names the nodes from the outermost graph
+    down to it, as in ``team/writer``. ``tools_called`` are the calls (by id, else by the tool's name) made in a
+    node, ``request`` is what a model was asked, ``siblings`` the number of prompts it was asked at once."""
 
     recorder: Recorder
     parent: Run | None
     name: str
     metadata: dict[str, Any]
     base: Span | None
-    entered: Span | None
     namespace: str | None
     agent: str | None
     path: str
@@ -61,7 +59,7 @@ class Run:
     @property
     def is_node(self) -> bool:
         """Whether this is the run of a node (or of a functional task): it has a checkpoint namespace of its own."""
-        return self.namespace is not None and (self.parent is None or self.namespace != self.parent.namespace)
+        return self.parent is not None and self.namespace != self.parent.namespace
 
     @property
     def node(self) -> Run | None:
@@ -103,7 +101,6 @@ def begin(run_id: UUID, parent_run_id: UUID | None, name: str, metadata: dict[st
         name=name,
         metadata=metadata,
         base=_innermost(parent) if parent is not None else locate(recorder),
-        entered=current_span(),
         namespace=metadata.get("langgraph_checkpoint_ns") or (parent.namespace if parent is not None else None),
         agent=None,
         path=parent.path if parent is not None else "",
@@ -162,6 +159,6 @@ def _running(recorder: Recorder) -> Run | None:
 def _innermost(run: Run) -> Span | None:
     """The run's place, or the span that was opened by hand since it began."""
     span = current_span()
-    if span is None or span is run.entered or span.ended_at is not None or span.started_at < run.started_at:
+    if span is None or span.ended_at is not None or span.started_at <= run.started_at:
         return run.place
     return span

@@ -1,0 +1,1 @@
+"""Model selection: race several endpoints on the same tasks, and publish the one that is worth its price."""

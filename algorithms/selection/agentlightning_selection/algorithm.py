@@ -1,0 +1,118 @@
+"""Selection: which of several model endpoints is worth its price, for this agent and these tasks."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+
+from agentlightning.algorithm import Algorithm, Run
+from agentlightning.errors import AlgorithmError, ConfigError
+from agentlightning.recording import matches
+from agentlightning.records import Group, ModelChoice, Span
+from agentlightning_selection.config import Candidate, SelectionConfig
+from agentlightning_selection.race import Race
+
+logger = logging.getLogger(__name__)
+
+
+class Selection(Algorithm):
+    """Races the candidates on the same tasks, round by round, drops those that cannot win, and publishes the winner
+    as a `ModelChoice`. How it decides: `agentlightning_selection.race`.
+
+    The collections are named by round and candidate, so a race that was cut off replays what it has and goes on.
+    """
+
+    Config = SelectionConfig
+
+    def __init__(self, config: SelectionConfig) -> None:
+        super().__init__(config)
+        if len(config.candidates) < 2:
+            raise ConfigError(f"algorithm.candidates: expected at least 2 models, got {len(config.candidates)}")
+        twice = [key for key, count in Counter(map(_key, config.candidates)).items() if count > 1]
+        if twice:
+            raise ConfigError(f"algorithm.candidates: {twice[0][0]} is there twice")
+
+    async def run(self, run: Run) -> None:
+        choices = self._choices(run)
+        labels = _labels(choices)
+        size = min(self.config.batch, len(run.tasks))
+        rounds = math.ceil(len(run.tasks) / size)
+        race = Race(len(choices), rounds, self.config)
+        batch = run.batches(size)
+
+        await run.publish(choices[0])
+        await run.evaluate("before")
+        for round in range(1, rounds + 1):
+            tasks = batch(round)[: len(run.tasks) - (round - 1) * size]
+            for index in race.remaining:
+                step = (round - 1) * len(choices) + index + 1
+                async for group in run.collect(tasks, step=step, resources=[choices[index]]):
+                    await _record(race, index, group, choices[index], run)
+            for index, reason in race.eliminate().items():
+                logger.info("round %d: %s is out: %s", round, labels[index], reason)
+                run.result(f"{labels[index]} out after round {round}", reason)
+            run.log(_metrics(race, labels), step=round)
+            run.progress(step=round, steps=rounds)
+            if race.decided or (self.config.budget is not None and race.spent >= self.config.budget):
+                break
+
+        winner = race.winner()
+        if winner is None:
+            raise AlgorithmError(f"no rollout of any candidate could be scored: `agl show {run.id}` says why")
+        await run.publish(choices[winner])
+        await run.evaluate("after")
+        run.result("model", labels[winner])
+
+    def _choices(self, run: Run) -> list[ModelChoice]:
+        """One version of one resource per candidate, so a rollout's record says which of them it ran with."""
+        agents = tuple(self.config.agents if self.config.agents is not None else run.train)
+        return [
+            ModelChoice(
+                name="model",
+                version=index,
+                agents=agents,
+                model=candidate.model,
+                base_url=candidate.base_url,
+                api_key_env=candidate.api_key_env,
+                input_price=candidate.input_price,
+                output_price=candidate.output_price,
+            )
+            for index, candidate in enumerate(self.config.candidates)
+        ]
+
+
+async def _record(race: Race, index: int, group: Group, choice: ModelChoice, run: Run) -> None:
+    for rollout in [*group.rollouts, *group.left_out]:
+        cost = dollars(choice, await run.spans(rollout))
+        race.record(index, group.task.id, rollout.reward if rollout.comparable else None, cost)
+
+
+def dollars(choice: ModelChoice, spans: list[Span]) -> float:
+    """What the calls of the agents that the choice is for cost, by the usage that their endpoint counted."""
+    return sum(
+        choice.cost(span.generation.usage)
+        for span in spans
+        if span.generation is not None and span.generation.usage is not None and matches(span.agent, choice.agents)
+    )
+
+
+def _metrics(race: Race, labels: list[str]) -> dict[str, float]:
+    metrics = {"remaining": float(len(race.remaining)), "spent": race.spent}
+    for index, label in enumerate(labels):
+        metrics[f"reward/{label}"] = race.reward(index)
+        metrics[f"cost/{label}"] = race.cost(index)
+        metrics[f"win_rate/{label}"] = race.win_rate(index)
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def _labels(choices: list[ModelChoice]) -> list[str]:
+    count = Counter(choice.model for choice in choices)
+    return [
+        choice.model if count[choice.model] == 1 else f"{choice.model} at {choice.base_url or 'its own endpoint'}"
+        for choice in choices
+    ]
+
+
+def _key(candidate: Candidate) -> tuple[str, str | None]:
+    return candidate.model, candidate.base_url

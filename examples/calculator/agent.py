@@ -7,7 +7,7 @@ from typing import Annotated, TypedDict
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from langgraph.graph import START, StateGraph
+from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.prebuilt import ToolNode, tools_condition
 
@@ -26,6 +26,7 @@ INSTRUCTIONS: list[AnyMessage] = [
     SystemMessage("Use the calculator, then say the answer."),
     *example("Tom has 3 red pens and 4 blue pens. How many pens does he have?", "3 + 4", "7"),
     *example("A box holds 6 eggs. How many eggs are in 5 boxes?", "6 * 5", "30"),
+    *example("Sue had 9 balls and gave 2 to Max. How many balls does Sue still have?", "9 - 2", "7"),
 ]
 
 OPERATORS = {
@@ -63,11 +64,16 @@ class State(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-model = ChatOpenAI(model="gpt-4o-mini", max_tokens=64).bind_tools([calculator])
+model = ChatOpenAI(model="gpt-4o-mini", max_tokens=48).bind_tools([calculator])
 
 
 async def answer(state: State) -> State:
     return {"messages": [await model.ainvoke(INSTRUCTIONS + state["messages"])]}
+
+
+def after_model(state: State) -> str:
+    """One calculation a question; what comes after it is the answer."""
+    return END if isinstance(state["messages"][-2:][0], ToolMessage) else tools_condition(state)
 
 
 graph = (
@@ -75,7 +81,7 @@ graph = (
     .add_node("model", answer)
     .add_node("tools", ToolNode([calculator]))
     .add_edge(START, "model")
-    .add_conditional_edges("model", tools_condition)
+    .add_conditional_edges("model", after_model, ["tools", END])
     .add_edge("tools", "model")
     .compile(name="calculator")
 )

@@ -31,15 +31,15 @@ TWO_STEP = [
 def problem(random: random.Random, two_steps: float) -> dict[str, str]:
     text, expression = random.choice(TWO_STEP if random.random() < two_steps else ONE_STEP)
     name, other = random.sample(NAMES, 2)
-    a, b, j, k = random.randint(11, 89), random.randint(11, 89), random.randint(2, 10), random.randint(2, 9)
+    a, b, j, k = random.randint(3, 20), random.randint(3, 20), random.randint(2, 9), random.randint(2, 9)
     values = {
         "name": name, "other": other, "things": random.choice(THINGS), "boxes": random.choice(BOXES),
-        "a": a, "b": b, "j": j, "k": k, "big": b + random.randint(11, 89), "product": k * random.randint(11, 39),
+        "a": a, "b": b, "j": j, "k": k, "big": b + random.randint(3, 20), "product": k * random.randint(2, 12),
     }  # fmt: skip
     return {"input": text.format(**values), "expected": f"{eval(expression.format(**values)):g}"}
 
 
-def problems(count: int, seed: int, two_steps: float = 0.3) -> list[dict[str, str]]:
+def problems(count: int, seed: int, two_steps: float = 0.15) -> list[dict[str, str]]:
     """Distinct problems; the same for the same seed."""
     rng = random.Random(seed)
     made: dict[str, dict[str, str]] = {}

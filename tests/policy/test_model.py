@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from agentlightning.errors import PolicyError
-from agentlightning_policy.model import LoraConfig, ModelConfig, PolicyModel, convert
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from agentlightning.errors import PolicyError
+from agentlightning_policy.model import LoraConfig, ModelConfig, PolicyModel, convert
 
 IDS = torch.tensor([[5, 9, 33, 70, 41]])
 LORA = LoraConfig(rank=4, alpha=8)

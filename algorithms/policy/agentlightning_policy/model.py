@@ -198,7 +198,7 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
     """A model read from GGUF refuses to be saved, as quantized; its weights are not any more."""
     config = copy.deepcopy(model.config)
     del config.quantization_config
-    fresh: PreTrainedModel = type(model)(config).to(model.dtype)
+    fresh: PreTrainedModel = type(model)(config).to(dtype=model.dtype)
     fresh.load_state_dict(model.state_dict())
     fresh.generation_config = model.generation_config
     return fresh

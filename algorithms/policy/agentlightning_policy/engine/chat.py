@@ -61,7 +61,7 @@ class Chat:
 
     def encode(self, text: str) -> list[int]:
         """Text → ids; special tokens are read, none are added."""
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Ids → text without special tokens."""

@@ -126,8 +126,8 @@ def parse_request(body: bytes, model: str) -> ChatRequest:
 
 def _check(request: ChatRequest, model: str) -> None:
     if request.model != model:
-        message = f"the model {request.model!r} does not exist: this engine serves {model!r}"
-        raise ApiError(404, message, code="model_not_found", param="model")
+        unknown = f"the model {request.model!r} does not exist: this engine serves {model!r}"
+        raise ApiError(404, unknown, code="model_not_found", param="model")
     if not request.messages:
         raise ApiError(400, "messages: expected at least one message", param="messages")
     for place, message in enumerate(request.messages):

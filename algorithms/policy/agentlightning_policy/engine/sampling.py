@@ -54,35 +54,39 @@ def draw(logits: torch.Tensor, rows: Sequence[Sampling]) -> list[Drawn]:
     before top-p (temperature 0 counts as 1).
     """
     scores = logits.float()
-    temperatures = torch.tensor([row.temperature or 1.0 for row in rows], device=scores.device)
     if any(row.temperature not in (0.0, 1.0) for row in rows):
+        temperatures = torch.tensor([row.temperature or 1.0 for row in rows], device=scores.device)
         scores = scores / temperatures[:, None]
-    normaliser = torch.logsumexp(scores, dim=-1, keepdim=True)
-    ids = _choose(scores, normaliser, rows)
-    logprobs = (scores.gather(1, ids[:, None]) - normaliser)[:, 0]
-    tops = _tops(scores, normaliser, rows)
+    best, greedy = scores.max(dim=-1)
+    probabilities = torch.softmax(scores, dim=-1)
+    # the normaliser from the likeliest token: one pass over the vocabulary less, and no underflow
+    normaliser = best - probabilities.gather(1, greedy[:, None])[:, 0].log()
+    tops = [
+        _top(scores[place] - normaliser[place], row.top_logprobs) if row.top_logprobs else []
+        for place, row in enumerate(rows)
+    ]
+    ids = _choose(probabilities, greedy, rows)
+    logprobs = scores.gather(1, ids[:, None])[:, 0] - normaliser
     return [
         Drawn(token, logprob, top) for token, logprob, top in zip(ids.tolist(), logprobs.tolist(), tops, strict=True)
     ]
 
 
-def _choose(scores: torch.Tensor, normaliser: torch.Tensor, rows: Sequence[Sampling]) -> torch.Tensor:
+def _choose(probabilities: torch.Tensor, greedy: torch.Tensor, rows: Sequence[Sampling]) -> torch.Tensor:
     drawn = [place for place, row in enumerate(rows) if row.temperature > 0]
     if not drawn:
-        return scores.argmax(dim=-1)
-    everyone = len(drawn) == len(rows)
-    probabilities = (scores - normaliser if everyone else scores[drawn] - normaliser[drawn]).exp_()
+        return greedy
+    if len(drawn) < len(rows):
+        probabilities = probabilities[drawn]
     cut = [place for place, row in enumerate(drawn) if rows[row].top_p < 1]
     if cut:
-        limits = torch.tensor([rows[drawn[place]].top_p for place in cut], device=scores.device)
+        limits = torch.tensor([rows[drawn[place]].top_p for place in cut], device=probabilities.device)
         probabilities[cut] = _nucleus(probabilities[cut], limits)
-    uniform = torch.tensor([rows[place].draws.random() for place in drawn], dtype=torch.float64, device=scores.device)
-    sampled = _invert(probabilities, uniform)
-    if everyone:
-        return sampled
-    ids = scores.argmax(dim=-1)
-    ids[drawn] = sampled
-    return ids
+    draws = [rows[place].draws.random() for place in drawn]
+    sampled = _invert(probabilities, torch.tensor(draws, dtype=torch.float64, device=probabilities.device))
+    return (
+        sampled if len(drawn) == len(rows) else greedy.index_copy(0, torch.tensor(drawn, device=greedy.device), sampled)
+    )
 
 
 def _nucleus(probabilities: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
@@ -96,22 +100,18 @@ def _invert(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """Inverse transform sampling. The cumulative sum runs over sums of chunks first, then inside the chosen
     chunk: the vocabulary is read once."""
     size = probabilities.shape[1]
-    chunks = functional.pad(probabilities, (0, -size % CHUNK)).unflatten(1, (-1, CHUNK))
-    sums = chunks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    chunks = functional.pad(probabilities, (0, -size % CHUNK)) if size % CHUNK else probabilities
+    chunks = chunks.unflatten(1, (-1, CHUNK))
+    sums = chunks.sum(dim=-1).double().cumsum(dim=-1)
     target = uniform[:, None] * sums[:, -1:]
-    chunk = torch.searchsorted(sums, target, right=True).clamp_(max=sums.shape[1] - 1)
+    chunk = torch.searchsorted(sums, target, right=True)
     before = torch.where(chunk > 0, sums.gather(1, (chunk - 1).clamp_(min=0)), 0.0)
     inside = chunks.gather(1, chunk[:, :, None].expand(-1, -1, CHUNK))[:, 0].double().cumsum(dim=-1)
-    place = torch.searchsorted(inside, target - before, right=True).clamp_(max=CHUNK - 1)
-    return (chunk * CHUNK + place)[:, 0].clamp_(max=size - 1)
+    # the sums differ in their last bits: stay below the chunk's own, or a token of no probability is drawn
+    rest = torch.minimum(target - before, inside[:, -1:] * (1 - 1e-12))
+    return (chunk * CHUNK + torch.searchsorted(inside, rest, right=True))[:, 0]
 
 
-def _tops(scores: torch.Tensor, normaliser: torch.Tensor, rows: Sequence[Sampling]) -> list[list[tuple[int, float]]]:
-    tops: list[list[tuple[int, float]]] = []
-    for place, row in enumerate(rows):
-        if not row.top_logprobs:
-            tops.append([])
-            continue
-        best = torch.topk(scores[place] - normaliser[place], row.top_logprobs)
-        tops.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
-    return tops
+def _top(logprobs: torch.Tensor, count: int) -> list[tuple[int, float]]:
+    best = torch.topk(logprobs, count)
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))

@@ -39,7 +39,7 @@ class Generation:
 
     prompt: np.ndarray
     sampling: Sampling
-    notify: Callable[[], None]
+    notify: Callable[[], object]
     streams: bool = False
     tokens: list[Drawn] = field(default_factory=list)
     version: int = -1
@@ -219,6 +219,7 @@ class Scheduler:
         self.stats.computed_tokens += self._tree.tokens - before
 
     def _step(self, admitted: list[_Row]) -> None:
+        self._tails.reserve(len(self._rows) + len(admitted), 0)
         late = []
         for row in admitted:
             if all(node.segment is not None for node in row.node.path()):

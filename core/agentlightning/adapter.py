@@ -19,6 +19,8 @@ class AgentDescription(Record, kw_only=True):
     tools: list[str] = []
     input: str = ""
     """How the agent takes its input, in a few words."""
+    input_keys: list[str] = []
+    """The keys of the mapping that it takes as its input; empty where a string will do."""
 
 
 class Adapter(ABC):

@@ -26,6 +26,11 @@ VARIANTS = ("#d1495b", "#3a7d44", "#8661c1", "#c77d0a")
 GREY = "#5f6b76"
 
 
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
 class StepReward(Record, kw_only=True):
     """The rewards of a step's rollouts: the mean over its groups, and their standard deviation.
 
@@ -42,7 +47,7 @@ class StepReward(Record, kw_only=True):
 async def draw_curve(store: Store, run: RunRecord, path: Path) -> str | None:
     """Writes the curve of a run to ``path`` and returns it; None where there is nothing to draw, no matplotlib
     to draw it with, or no place to write it."""
-    if find_spec("matplotlib") is None:
+    if not can_draw():
         return None
     rollouts = await store.rollouts(run.id)
     steps = rewards_by_step(rollouts)

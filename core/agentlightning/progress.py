@@ -30,8 +30,8 @@ class Progress:
     run: RunRecord | None = None
     """The run that was started, for whoever has to say how to go on with it."""
 
-    def start(self, run: RunRecord, steps: int | None = None) -> None:
-        """A run begins, or goes on."""
+    def start(self, run: RunRecord, steps: int | None = None, *, concurrency: int | None = None) -> None:
+        """A run begins, or goes on; ``concurrency`` of its rollouts run at once."""
         self.run = run
 
     def stage(self, name: str, total: int) -> None:
@@ -141,19 +141,26 @@ class PlainProgress(Progress):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.tally: Tally | None = None
+        self._collected: Tally | None = None
         self.pace = Pace()
         self.step_done = 0
         self.steps: int | None = None
 
-    def start(self, run: RunRecord, steps: int | None = None) -> None:
-        super().start(run, steps)
+    def start(self, run: RunRecord, steps: int | None = None, *, concurrency: int | None = None) -> None:
+        super().start(run, steps, concurrency=concurrency)
         self.steps = steps
         self.message(f"run {run.id}: {run.algorithm}, seed {run.seed}")
 
     def stage(self, name: str, total: int) -> None:
-        self.tally = Tally(name, total)
-        if not is_evaluation(name):
+        if is_evaluation(name):
+            self.tally = Tally(name, total)
+        elif self._collected is None:
+            self.tally = self._collected = Tally(name, total)
             self.pace.begin()
+        else:  # a step may collect more than once
+            self._collected.name = name
+            self._collected.total += total
+            self.tally = self._collected
 
     def rollout(self, rollout: Rollout, tokens: int) -> None:
         if self.tally is not None:
@@ -163,6 +170,7 @@ class PlainProgress(Progress):
         self.pace.end()
         self.step_done, self.steps = step, steps
         self.message("  ".join([f"step {step}/{steps}", *self._summary(metrics)]))
+        self._collected = None
 
     def evaluation(self, evaluation: Evaluation) -> None:
         name = f"{evaluation.stage}/{evaluation.variant}" if evaluation.variant else evaluation.stage
@@ -179,7 +187,7 @@ class PlainProgress(Progress):
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _summary(self, metrics: Mapping[str, float]) -> list[str]:
-        tally = self.tally if self.tally is not None and not is_evaluation(self.tally.name) else None
+        tally = self._collected
         parts = []
         if tally is not None:
             parts.append(f"reward {tally.reward}")
@@ -207,10 +215,12 @@ class LiveProgress(PlainProgress):
         super().__init__(console)
         self.failures: Counter[str] = Counter()
         self.retried = 0
+        self._concurrency: int | None = None
         self._live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
 
-    def start(self, run: RunRecord, steps: int | None = None) -> None:
-        super().start(run, steps)
+    def start(self, run: RunRecord, steps: int | None = None, *, concurrency: int | None = None) -> None:
+        super().start(run, steps, concurrency=concurrency)
+        self._concurrency = concurrency
         self._live.start()
 
     def rollout(self, rollout: Rollout, tokens: int) -> None:
@@ -246,9 +256,16 @@ class LiveProgress(PlainProgress):
             )
         tally = self.tally
         if tally is not None:
-            done = f"{tally.done}/{tally.total} rollouts"
-            grid.add_row(tally.name, ProgressBar(total=tally.total, completed=tally.done), done)
+            grid.add_row(tally.name, ProgressBar(total=tally.total, completed=tally.done), self._rollouts(tally))
         return [grid]
+
+    def _rollouts(self, tally: Tally) -> str:
+        done = f"{tally.done}/{tally.total} rollouts"
+        rest = tally.total - tally.done
+        if self._concurrency is None or not rest:
+            return done
+        running = min(self._concurrency, rest)
+        return f"{done}  [dim]{running} running, {rest - running} queued[/]"
 
     def _lines(self) -> list[RenderableType]:
         from rich.text import Text

@@ -90,7 +90,7 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     """Two-sided p of ``gained`` against ``lost`` changes, each as likely as the other under the null."""
     changed = gained + lost
     tail = sum(math.comb(changed, count) for count in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**changed)
+    return min(1.0, float(2 * tail / 2**changed))
 
 
 def sign_flip(difference: np.ndarray) -> float:
@@ -150,10 +150,12 @@ def evaluations_of(rollouts: Iterable[Rollout], tasks: Mapping[str, Task]) -> li
 
 def render(comparisons: Sequence[Comparison]) -> Table:
     """The comparisons as a table of the terminal."""
+    from rich import box
     from rich.table import Table
 
     named = any(comparison.variant for comparison in comparisons)
-    table = Table(title="Held-out tasks, before and after", title_justify="left", title_style="bold")
+    title = "Held-out tasks, before and after"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     if named:
         table.add_column("variant")
     for heading in ("tasks", "before", "after", "difference", "95 % interval", "p"):

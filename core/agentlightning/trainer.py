@@ -155,7 +155,7 @@ class Trainer:
         )
         status: Literal["succeeded", "failed", "cancelled"] = "failed"
         message: str | None = None
-        progress.start(record)
+        progress.start(record, concurrency=self._runner_config.concurrency)
         try:
             await store.add_tasks(record.id, [*self._tasks, *self._held_out])
             async with runner.leasing():

@@ -66,6 +66,7 @@ class LangGraphAdapter(Adapter):
             prompts=found.prompts,
             tools=found.tools,
             input=_describe_input(agent),
+            input_keys=_needed_keys(agent),
         )
 
 
@@ -111,6 +112,11 @@ def _input_keys(graph: Any) -> list[str] | None:
     except Exception:  # noqa: BLE001 - a state of types that have no JSON schema is a graph all the same
         return [name for name in graph.channels if not name.startswith(("__", "branch:"))]
     return list(schema["properties"]) if "properties" in schema else None
+
+
+def _needed_keys(agent: Any) -> list[str]:
+    keys = (_input_keys(agent) if _is_graph(agent) else None) or []
+    return [] if "messages" in keys else keys
 
 
 def _describe_input(agent: Any) -> str:

@@ -1,0 +1,1 @@
+"""The commands of ``agl``, one module each."""

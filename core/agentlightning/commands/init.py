@@ -1,0 +1,42 @@
+"""``agl init``: a first config for an agent of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from agentlightning.commands.options import console
+
+
+@click.command()
+@click.argument("agent", metavar="MODULE:ATTRIBUTE")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    help="Folder in the current one to write to.",
+)
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+def init(agent: str, output: Path, force: bool) -> None:
+    """Look at an agent, and write a config, a reward and example tasks that train it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from agentlightning.init import inspect, summary, write
+    from agentlightning.plugins import plugins
+
+    found = inspect(agent, plugins())
+    table = Table.grid(padding=(0, 2))
+    for name, value in summary(found):
+        table.add_row(Text(name, style="bold"), Text(value))
+    terminal = console()
+    terminal.print(table)
+    installed = {name for plugin in plugins().installed() for names in plugin.registers.values() for name in names}
+    paths = write(found, output, force=force)
+    terminal.print(Text(f"\nwritten: {', '.join(map(str, paths))}"), soft_wrap=True)
+    for name, why in (("openai", "which sees the agent's model calls"), ("grpo", "the algorithm of this config")):
+        if name not in installed:
+            terminal.print(Text(f"still needed: agentlightning-{name}, {why}"), soft_wrap=True)
+    config, reward, tasks = paths
+    terminal.print(Text(f"next: put your tasks in {tasks}, say in {reward} what is good, then\n  agl train {config}"))

@@ -1,0 +1,47 @@
+"""What the commands share: the store that is looked at, and the terminal that is written to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agentlightning.store.base import Store
+
+T = TypeVar("T")
+
+PIPE_WIDTH = 120
+DEFAULT_STORE = "sqlite:///runs/agentlightning.db"
+
+store_option = click.option("--store", "url", default=DEFAULT_STORE, show_default=True, help="URL of the store.")
+
+
+def look(url: str, question: Callable[[Store], Awaitable[T]]) -> T:
+    """The answer to a question about a store, which is opened for reading only where it is a file."""
+    from agentlightning.store import open_store
+
+    async def ask() -> T:
+        only_read = url.startswith("sqlite:///") and "?" not in url
+        store = open_store(f"{url}?mode=ro" if only_read else url)
+        try:
+            return await question(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(ask())
+
+
+def console() -> Console:
+    """Standard output. In a pipe: no colours, and `PIPE_WIDTH` columns, or ``COLUMNS`` where that is set."""
+    from rich.console import Console
+
+    output = Console(highlight=False)
+    if not output.is_terminal and "COLUMNS" not in os.environ:
+        output = Console(highlight=False, width=PIPE_WIDTH)
+    return output

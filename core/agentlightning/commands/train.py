@@ -1,0 +1,89 @@
+"""``agl train``: learn."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agentlightning.commands.options import DEFAULT_STORE, console, look
+
+if TYPE_CHECKING:
+    from agentlightning.store.base import RunRecord, Store
+    from agentlightning.trainer import FitResult
+
+LAST = "last"
+
+
+@click.command()
+@click.argument("config", required=False)
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a value of the config.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value=LAST,
+    metavar="[RUN]",
+    help="Go on with a run; without RUN, with the last one that has not succeeded.",
+)
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def train(config: str | None, overrides: tuple[str, ...], resume: str | None, quiet: bool) -> None:
+    """Train the agent that the file CONFIG names."""
+    from agentlightning.config import load_config
+    from agentlightning.progress import make_progress
+    from agentlightning.trainer import Trainer
+
+    if config is None and resume is not None and Path(resume).is_file():
+        config, resume = resume, LAST  # `--resume config.yaml`: the option has taken the argument for its value
+    if config is None:
+        raise click.UsageError("Missing argument 'CONFIG': the config file, as `agl init` writes it")
+    settings = load_config(config, overrides)
+    progress = make_progress(quiet=quiet)
+    try:
+        trainer = Trainer.from_config(settings, progress=progress)
+        result = trainer.fit(resume=True if resume == LAST else resume)
+    except KeyboardInterrupt:
+        if progress.run is not None:
+            click.echo(_stopped(progress.run, settings.store, config, overrides), err=True)
+        raise
+    _report(result, settings.store)
+
+
+def _report(result: FitResult, url: str) -> None:
+    from rich.text import Text
+
+    from agentlightning.curve import WITHOUT_MATPLOTLIB, can_draw
+    from agentlightning.report import render
+
+    output = console()
+    if result.comparisons:
+        output.print(render(result.comparisons))
+    facts = dict(result.results)
+    if result.curve is not None:
+        facts["curve"] = result.curve
+    facts["run"] = f"{result.run_id}  (agl show {result.run_id}{store_hint(url)})"
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        output.print(Text(f"{name:{width}}  {value}"), soft_wrap=True)
+    if result.curve is None and not can_draw():
+        output.print(WITHOUT_MATPLOTLIB, soft_wrap=True)
+
+
+def store_hint(url: str) -> str:
+    """The option that the other commands need to find this store; empty for the default one."""
+    return "" if url == DEFAULT_STORE else f" --store {url}"
+
+
+def _stopped(run: RunRecord, url: str, config: str, overrides: tuple[str, ...]) -> str:
+    async def saved(store: Store) -> tuple[int, int | None]:
+        rollouts = await store.rollouts(run.id)
+        checkpoint = await store.last_checkpoint(run.id)
+        return sum(rollout.finished for rollout in rollouts), checkpoint.step if checkpoint is not None else None
+
+    finished, step = look(url, saved)
+    point = f"the checkpoint of step {step}" if step is not None else "no checkpoint yet"
+    again = " ".join(
+        ["agl train", config, *(f"--set {shlex.quote(override)}" for override in overrides), f"--resume {run.id}"]
+    )
+    return f"run {run.id} was stopped; saved: {finished} finished rollouts, {point}\ngo on with: {again}"

@@ -1,0 +1,132 @@
+"""What a run recorded, as rows for anything else: JSON lines or Parquet.
+
+A row has every field of its record, defaults included; token ids and logprobs are lists.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import msgspec
+import numpy as np
+
+from agentlightning.errors import DataError
+from agentlightning.records import Rollout, Span, Task
+from agentlightning.store.base import Store
+from agentlightning.transitions import build_trajectories
+
+What = Literal["rollouts", "spans", "transitions"]
+Format = Literal["jsonl", "parquet"]
+Row = dict[str, Any]
+
+_json = msgspec.json.Encoder(enc_hook=repr)
+
+
+async def rows(store: Store, run_id: str, what: What) -> AsyncIterator[Row]:
+    """The rows of a run, one rollout's spans in memory at a time.
+
+    ``rollouts``: each with its task, its total reward and its spans. ``spans``: each with its rollout's stage
+    and task. ``transitions``: each with its rollout's reward and the number of its sequence in the trajectory.
+    """
+    tasks = await store.tasks(run_id)
+    make = {"rollouts": _rollout_rows, "spans": _span_rows, "transitions": _transition_rows}[what]
+    for rollout in await store.rollouts(run_id):
+        spans = await store.spans(rollout.id)
+        for row in make(rollout, tasks.get(rollout.task_id), spans):
+            yield row
+
+
+async def export(store: Store, run_id: str, *, what: What, format: Format, path: Path | None) -> int:
+    """Writes a run's rows to ``path`` (None: standard output, JSON lines only); returns how many.
+
+    The file is there, whole, when this returns; a failure leaves what was there before. Raises `DataError`
+    when it cannot be written.
+    """
+    write = {"jsonl": _write_json_lines, "parquet": _write_parquet}[format]
+    count = 0
+
+    async def counted() -> AsyncIterator[Row]:
+        nonlocal count
+        async for row in rows(store, run_id, what):
+            count += 1
+            yield row
+
+    with _opened(path) as file:
+        await write(counted(), file, what)
+    return count
+
+
+def plain(value: Any) -> Any:
+    """A record as a dict of all of its fields, arrays as lists; and what is no plain value is left to the writer."""
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def _rollout_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> Iterator[Row]:
+    row = plain(rollout)
+    yield {**row, "reward": rollout.reward, "task": plain(task), "spans": plain(spans)}
+
+
+def _span_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> Iterator[Row]:
+    for span in spans:
+        yield {"run_id": rollout.run_id, "stage": rollout.stage, "task_id": rollout.task_id, **plain(span)}
+
+
+def _transition_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> Iterator[Row]:
+    about = {"run_id": rollout.run_id, "stage": rollout.stage, "task_id": rollout.task_id, "group_id": rollout.group_id}
+    for trajectory in build_trajectories(rollout, spans):
+        places = {
+            transition.span_id: number
+            for number, sequence in enumerate(trajectory.sequences)
+            for transition in sequence.transitions
+        }
+        for transition in trajectory.transitions:
+            yield {
+                **about,
+                **plain(transition),
+                "sequence": places[transition.span_id],
+                "rollout_reward": rollout.reward,
+            }
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[BinaryIO]:
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            yield file
+        unfinished.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+async def _write_json_lines(found: AsyncIterator[Row], file: BinaryIO, what: What) -> None:
+    async for row in found:
+        file.write(_json.encode(row) + b"\n")
+
+
+async def _write_parquet(found: AsyncIterator[Row], file: BinaryIO, what: What) -> None:
+    from agentlightning.parquet import RowWriter
+
+    with RowWriter(file, what) as writer:
+        async for row in found:
+            writer.write(row)

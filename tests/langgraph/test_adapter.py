@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, TypedDict
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.language_models import FakeListChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, RemoveMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
@@ -128,10 +130,24 @@ class Plan:
     steps: tuple[str, ...]
 
 
+class Mood(Enum):
+    GOOD = "good"
+
+
 async def test_the_output_is_plain_data(adapter):
     odd = object()
-    output = {"point": Point(x=1), "plan": Plan(("a", "b")), 3: {4}, "message": AIMessage("hi"), "odd": odd}
+    output = {
+        "mood": Mood.GOOD,
+        "last": RemoveMessage(id="1"),
+        "point": Point(x=1),
+        "plan": Plan(("a", "b")),
+        3: {4},
+        "message": AIMessage("hi"),
+        "odd": odd,
+    }
     assert await adapter.run(RunnableLambda(lambda _: output), "") == {
+        "mood": "good",
+        "last": {"role": "remove", "content": ""},
         "point": {"x": 1},
         "plan": {"steps": ["a", "b"]},
         "3": [4],
@@ -193,6 +209,58 @@ def test_describing_finds_models_prompts_and_tools(adapter, add):
     assert set(found.prompts) == {SYSTEM_PROMPT, "You help."}
     assert found.tools == ["add"]
     assert found.input == "a string (one user message), or a mapping with the keys messages"
+
+
+def inline_tuple(state: MessagesState) -> Any:
+    return judge.invoke([("system", "Count to ten."), *state["messages"]])
+
+
+def inline_text(state: MessagesState) -> Any:
+    return judge.invoke("You are a judge of numbers. Judge.")
+
+
+def with_argument(instructions: str, state: MessagesState) -> Any:
+    return judge.invoke(instructions)
+
+
+class Judge:
+    def __init__(self) -> None:
+        self.system = "Judge it well."
+
+    def node(self, state: MessagesState) -> Any:
+        return judge.invoke(self.system)
+
+
+@pytest.mark.parametrize(
+    ("node", "prompt"),
+    [
+        (inline_tuple, "Count to ten."),
+        (inline_text, "You are a judge of numbers. Judge."),
+        (functools.partial(with_argument, instructions="Judge it now."), "Judge it now."),
+        (Judge().node, "Judge it well."),
+    ],
+)
+def test_describing_looks_into_whatever_a_node_is(adapter, node, prompt):
+    graph = StateGraph(MessagesState)
+    graph.add_node("judge", node)
+    graph.add_edge(START, "judge")
+    found = adapter.describe(graph.compile())
+    assert (found.prompts, found.model) == ([prompt], "FakeListChatModel")
+
+
+def test_describing_finds_the_tools_bound_to_a_model(adapter):
+    schema = {"type": "function", "function": {"name": "search", "parameters": {}}}
+    assert adapter.describe(judge.bind(tools=[schema])).tools == ["search"]
+
+
+def test_describing_passes_over_what_cannot_be_looked_into(adapter):
+    class Closed:
+        def __getattribute__(self, name: str) -> Any:
+            raise RuntimeError("do not look")
+
+    closed = Closed()
+    found = adapter.describe(RunnableLambda(lambda text: (closed, judge.invoke(text))))
+    assert found.model == "FakeListChatModel"
 
 
 def test_describing_a_chain_finds_its_prompt(adapter):

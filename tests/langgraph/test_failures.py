@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+import httpx
 import pytest
 from langchain.agents import create_agent
 from langchain_core.language_models import FakeListChatModel
@@ -166,14 +167,21 @@ class StatusError(Exception):
         self.status_code = status_code
 
 
+REQUEST = httpx.Request("POST", "http://127.0.0.1")
+INFRA = "infrastructure"
+
+
 @pytest.mark.parametrize(
     ("error", "type", "fault"),
     [
-        (StatusError(429), "rate_limited", "infrastructure"),
-        (StatusError(503), "engine_unavailable", "infrastructure"),
-        (StatusError(401), "authentication_failed", "infrastructure"),
-        (TimeoutError("too slow"), "timeout", "infrastructure"),
-        (ConnectionRefusedError("nobody there"), "engine_unavailable", "infrastructure"),
+        (StatusError(429), "rate_limited", INFRA),
+        (StatusError(503), "engine_unavailable", INFRA),
+        (StatusError(401), "authentication_failed", INFRA),
+        (TimeoutError("too slow"), "timeout", INFRA),
+        (ConnectionRefusedError("nobody there"), "engine_unavailable", INFRA),
+        (httpx.HTTPStatusError("503", request=REQUEST, response=httpx.Response(503)), "engine_unavailable", INFRA),
+        (httpx.HTTPStatusError("400", request=REQUEST, response=httpx.Response(400)), "agent_error", "agent"),
+        (httpx.ConnectError("nobody there"), "engine_unavailable", INFRA),
         (StatusError(400), "agent_error", "agent"),
         (ValueError("bad"), "agent_error", "agent"),
     ],

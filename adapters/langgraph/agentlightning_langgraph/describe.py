@@ -46,16 +46,14 @@ def inspect_agent(agent: Any) -> Found:
     waiting: deque[tuple[str, Any]] = deque([("", agent)])
     while waiting and len(seen) < MAX_OBJECTS:
         name, value = waiting.popleft()
-        if isinstance(value, str):
-            if " " in value and (PROMPT_NAME.search(name) or PROMPT_START.match(value)):
-                _add(found.prompts, value)
-        elif id(value) not in seen:
-            seen.add(id(value))
-            try:
-                _note(found, value)
-                waiting.extend(_parts(value))
-            except Exception:
-                logger.debug("could not look into %r", name, exc_info=True)
+        if id(value) in seen and type(value) is not str:
+            continue
+        seen.add(id(value))
+        try:
+            _note(found, name, value)
+            waiting.extend(_parts(value))
+        except Exception:
+            logger.debug("could not look into %r", name, exc_info=True)
     return found
 
 
@@ -64,8 +62,11 @@ def _add(names: list[str], name: str) -> None:
         names.append(name)
 
 
-def _note(found: Found, value: Any) -> None:
-    if isinstance(value, BaseTool):
+def _note(found: Found, name: str, value: Any) -> None:
+    if isinstance(value, str):
+        if " " in value and (PROMPT_NAME.search(name) or PROMPT_START.match(value)):
+            _add(found.prompts, value)
+    elif isinstance(value, BaseTool):
         _add(found.tools, value.name)
     elif isinstance(value, SystemMessage):
         _add(found.prompts, str(value.content))
@@ -80,7 +81,7 @@ def _note(found: Found, value: Any) -> None:
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     """What a value holds that is worth looking at, by name."""
-    if isinstance(value, BaseLanguageModel | BaseTool | types.ModuleType | type):
+    if isinstance(value, str | BaseLanguageModel | BaseTool | types.ModuleType | type):
         return
     if isinstance(value, dict):
         yield from ((str(key), item) for key, item in value.items())

@@ -337,11 +337,17 @@ def _end_call(run: Run, response: LLMResult | None, error: BaseException | None 
     if request is None or run.span is None or run.span.id not in run.recorder.announced:
         return
     run.recorder.announced.discard(run.span.id)
-    run.span.generation = to_generation(request, response, run.span.attributes)
     failure = None
     if error is not None:
         failure = call_failure(error) or _failure(run, error, "agent_error")
+        response = response if _says_something(response) else None
+    run.span.generation = to_generation(request, response, run.span.attributes)
     run.recorder.end(run.span, failure)
+
+
+def _says_something(response: LLMResult | None) -> bool:
+    """LangChain makes an empty message of an endpoint's error: that is no answer. A stream's beginning is one."""
+    return any(answer.text for answers in (response.generations if response else ()) for answer in answers)
 
 
 _handler = RecordingHandler()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agentlightning import Algorithm, Trainer
 from agentlightning.algorithm import Run
-from agentlightning.progress import Quiet
+from agentlightning.progress import make_progress
 
 ROLLOUTS = 1000
 
@@ -42,7 +42,7 @@ if __name__ == "__main__":
             held_out=tasks(1),
             store=f"sqlite:///{Path(folder) / 'bench.db'}",
             directory=folder,
-            progress=Quiet(),
+            progress=make_progress(quiet=True),
         )
         wall, cpu = time.perf_counter(), time.process_time()
         result = trainer.fit()

@@ -309,8 +309,12 @@ async def test_what_is_not_answered_at_the_end_gets_503(
     stop = asyncio.create_task(engine.stop())
     closing = engine._scheduler
     assert closing is not None
-    while not closing._closing:
-        await asyncio.sleep(0)
+
+    def wait_until_closing() -> None:
+        with closing._ready:
+            closing._ready.wait_for(lambda: closing._closing)
+
+    await asyncio.to_thread(wait_until_closing)
     gate.open()
     await stop
     assert (await call).status_code == 503

@@ -1,15 +1,16 @@
-# TO THE TRAINING HELPER, from the lead: I overwrote your uncommitted batches.py by mistake at 04:50 (I thought you were stuck). Please write yours back from what you have, commit at once, and go on. Sorry.
-"""Micro-batches in which a shared prefix is computed once.
+"""Sequences → micro-batches in which every shared prefix is computed once.
 
-The sequences of a micro-batch are packed into one row as a trie: a token that several sequences have in the
-same place after the same tokens stands there once. A group's rollouts share their prompt, groups share the
-system prompt, a continued rollout shares its history::
+The rows of a micro-batch are laid out as a tree of token segments: the system prompt that all tasks share,
+the prompt that a group shares, the turns that continued rollouts share, each row's own end::
 
-    sequences   A B c d      packed   A B c d e f
-                A B e f      parents  · A B c B e
+    [ system ][ task 1 ][ row 1 ][ row 2 ][ task 2 ][ row 3 ] …
 
-A token attends to its ancestors and itself, at the position it has in its sequence, so the hidden states
-are those of the plain rows. Axes: N packed tokens, B sequences, T trained tokens of the longest of them.
+A token's position is its depth in the tree, and it attends to itself and its ancestors, so each row sees
+just what it would see alone. A token is predicted at its predecessor, the end of the parent segment where
+rows branch: one position may predict the next tokens of many rows.
+
+Axes: N packed tokens, B rows, T trained tokens of the longest row, P predictors (positions whose next token
+is trained, once per temperature), E trained tokens of all rows.
 """
 
 from __future__ import annotations
@@ -19,116 +20,153 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from agentlightning.errors import AlgorithmError
 from agentlightning.records import Sequence
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """One packed row.
+class Batch:
+    """One micro-batch.
 
-    ``token_ids`` and ``positions`` (N,); ``attends`` (N, N) bool, true where the row's token sees the
-    column's. ``rows`` are the places of the sequences in what `pack` was given. For sequence i,
-    ``predictors[i]`` are the packed places whose output predicts its trained tokens ``targets[i]``.
+    ``sequences`` are its rows, ``rows`` their places in the list that was batched. ``token_ids`` and
+    ``positions`` are (N,). ``starts`` and ``ends`` delimit the segments; ``parents`` names each one's parent,
+    -1 at a root, and a parent comes before its children. ``predictors`` and ``temperatures`` are (P,). The
+    e-th trained token ``targets[e]`` is the ``entry_columns[e]``-th one of row ``entry_rows[e]``, and is
+    predicted by predictor ``entry_predictors[e]``, which is sorted. ``lengths`` (B,) count trained tokens.
     """
 
+    sequences: list[Sequence]
+    rows: list[int]
     token_ids: np.ndarray
     positions: np.ndarray
-    attends: np.ndarray
-    rows: list[int]
-    predictors: list[np.ndarray]
-    targets: list[np.ndarray]
-    temperatures: list[float]
+    starts: list[int]
+    ends: list[int]
+    parents: list[int]
+    predictors: np.ndarray
+    temperatures: np.ndarray
+    entry_rows: np.ndarray
+    entry_columns: np.ndarray
+    entry_predictors: np.ndarray
+    targets: np.ndarray
+    lengths: np.ndarray
 
-    def mask(self, device: torch.device) -> torch.Tensor:
-        """(B, T), 1 for trained tokens, 0 for padding."""
-        lengths = torch.tensor([len(targets) for targets in self.targets], device=device)
-        return (torch.arange(int(lengths.max()), device=device) < lengths[:, None]).float()
+    @property
+    def mask(self) -> Tensor:
+        """(B, T) float: 1 for a row's trained tokens, 0 for the padding after them."""
+        return torch.from_numpy(np.arange(int(self.lengths.max()))[None] < self.lengths[:, None]).float()
 
-    def padded(self, values: Seq[np.ndarray], device: torch.device) -> torch.Tensor:
-        """One array of trained-token values per sequence → (B, T), 0 where padded."""
-        table = np.zeros((len(values), max(len(targets) for targets in self.targets)), np.float32)
-        for row, of_row in enumerate(values):
-            table[row, : len(of_row)] = of_row
-        return torch.from_numpy(table).to(device)
+    @property
+    def sampler_logprobs(self) -> Tensor:
+        """(B, T) float: what the engine recorded as it sampled, 0 in the padding."""
+        return self.pad([sequence.logprobs[sequence.mask] for sequence in self.sequences])
+
+    def pad(self, rows: Seq[np.ndarray]) -> Tensor:
+        """Values of each row's trained tokens → (B, T) float, 0 in the padding."""
+        padded = np.zeros((len(self.lengths), int(self.lengths.max())), np.float32)
+        for place, values in enumerate(rows):
+            padded[place, : len(values)] = values
+        return torch.from_numpy(padded)
+
+    def attention_mask(self, device: torch.device) -> Tensor:
+        """(1, 1, N, N) bool, true where a token (row) attends to another (column): itself and its ancestors."""
+        mask = np.zeros((len(self.token_ids), len(self.token_ids)), np.bool_)
+        for start, end, parent in zip(self.starts, self.ends, self.parents, strict=True):
+            if parent >= 0:
+                mask[start:end] = mask[self.ends[parent] - 1]
+            mask[start:end, start:end] = np.tri(end - start, dtype=np.bool_)
+        return torch.from_numpy(mask).to(device)[None, None]
 
 
-def trained(sequence: Sequence, values: np.ndarray) -> np.ndarray:
-    """Of ``values`` (T,), those of the tokens that the policy wrote. The first token of a sequence has
-    nothing before it that could predict it, and is never one of them."""
-    return values[1:][sequence.mask[1:]]
+def make_batches(sequences: Seq[Sequence], max_tokens: int) -> list[Batch]:
+    """Micro-batches of at most ``max_tokens`` distinct tokens each, in an order that depends on nothing but
+    the sequences. A longer row is a batch of its own; a row without a trained token is left out.
 
-
-def pack(sequences: Seq[Sequence], max_tokens: int) -> list[MicroBatch]:
-    """Sequences → micro-batches of at most ``max_tokens`` packed tokens; a longer sequence gets its own.
-
-    Sequences with nothing to train on are left out. Neighbours in token order come together, so that what
-    shares most is packed together; the order depends on the tokens alone.
+    Rows are taken in the order of their tokens, which puts those that share a prompt beside one another.
+    Raises `AlgorithmError` for a row whose first token is trained: nothing precedes it to predict it.
     """
-    usable = [place for place, sequence in enumerate(sequences) if sequence.mask[1:].any()]
-    ordered = sorted(usable, key=lambda place: (sequences[place].token_ids.tolist(), place))
-    batches: list[MicroBatch] = []
-    trie = _Trie()
-    for place in ordered:
-        if trie.rows and trie.size_with(sequences[place]) > max_tokens:
-            batches.append(trie.build(sequences))
-            trie = _Trie()
-        trie.add(place, sequences[place])
-    if trie.rows:
-        batches.append(trie.build(sequences))
+    for sequence in sequences:
+        if sequence.mask[:1].any():
+            raise AlgorithmError(f"rollout {sequence.rollout_id}: the first token of a sequence cannot be trained")
+    order = sorted(
+        (place for place, sequence in enumerate(sequences) if sequence.mask.any()),
+        key=lambda place: (sequences[place].token_ids.astype(">i4").tobytes(), sequences[place].rollout_id, place),
+    )
+    batches: list[Batch] = []
+    rows: list[int] = []
+    shared: list[int] = []
+    size = 0
+    for place in order:
+        token_ids = sequences[place].token_ids
+        prefix = _common(sequences[rows[-1]].token_ids, token_ids) if rows else 0
+        if rows and size + len(token_ids) - prefix > max_tokens:
+            batches.append(_pack(sequences, rows, shared))
+            rows, shared, size, prefix = [], [], 0, 0
+        rows.append(place)
+        shared.append(prefix)
+        size += len(token_ids) - prefix
+    if rows:
+        batches.append(_pack(sequences, rows, shared))
     return batches
 
 
-class _Trie:
-    """Sequences in sorted order, each sharing with the one before as much as the two have in common."""
-
-    def __init__(self) -> None:
-        self.rows: list[int] = []
-        self._paths: list[np.ndarray] = []
-        self._shared: list[int] = []
-        self._size = 0
-        self._last = np.empty(0, np.int32)
-
-    def size_with(self, sequence: Sequence) -> int:
-        return self._size + len(sequence.token_ids) - _common(self._last, sequence.token_ids)
-
-    def add(self, place: int, sequence: Sequence) -> None:
-        shared = _common(self._last, sequence.token_ids)
-        fresh = np.arange(self._size, self._size + len(sequence.token_ids) - shared)
-        before = self._paths[-1][:shared] if self._paths else np.empty(0, np.int64)
-        self._paths.append(np.concatenate([before, fresh]))
-        self._shared.append(shared)
-        self._size += len(fresh)
-        self._last = sequence.token_ids
-        self.rows.append(place)
-
-    def build(self, sequences: Seq[Sequence]) -> MicroBatch:
-        token_ids = np.zeros(self._size, np.int64)
-        positions = np.zeros(self._size, np.int64)
-        attends = np.zeros((self._size, self._size), np.bool_)
-        predictors, targets = [], []
-        for place, path, shared in zip(self.rows, self._paths, self._shared, strict=True):
-            sequence = sequences[place]
-            fresh = path[shared:]
-            token_ids[fresh] = sequence.token_ids[shared:]
-            positions[fresh] = np.arange(shared, len(path))
-            attends[np.ix_(fresh, path[:shared])] = True
-            attends[np.ix_(fresh, fresh)] = np.tri(len(fresh), dtype=np.bool_)
-            predictors.append(path[:-1][sequence.mask[1:]])
-            targets.append(trained(sequence, sequence.token_ids).astype(np.int64))
-        return MicroBatch(
-            token_ids=token_ids,
-            positions=positions,
-            attends=attends,
-            rows=self.rows,
-            predictors=predictors,
-            targets=targets,
-            temperatures=[sequences[place].temperature for place in self.rows],
-        )
+def _common(first: np.ndarray, second: np.ndarray) -> int:
+    length = min(len(first), len(second))
+    differs = np.flatnonzero(first[:length] != second[:length])
+    return int(differs[0]) if len(differs) else length
 
 
-def _common(left: np.ndarray, right: np.ndarray) -> int:
-    """How many tokens two sequences begin with alike."""
-    length = min(len(left), len(right))
-    differ = np.flatnonzero(left[:length] != right[:length])
-    return int(differ[0]) if len(differ) else length
+def _pack(sequences: Seq[Sequence], rows: list[int], shared: list[int]) -> Batch:
+    """``shared[i]`` is how many tokens row i has in common with the row before: in sorted order that is
+    the most it has in common with any, so what follows is new."""
+    token_ids: list[np.ndarray] = []
+    positions: list[np.ndarray] = []
+    places = np.empty(0, np.int64)
+    row_places: list[np.ndarray] = []
+    size = 0
+    for row, prefix in zip(rows, shared, strict=True):
+        own = sequences[row].token_ids[prefix:]
+        places = np.concatenate([places[:prefix], np.arange(size, size + len(own))])
+        row_places.append(places)
+        token_ids.append(own)
+        positions.append(np.arange(prefix, prefix + len(own)))
+        size += len(own)
+    starts, ends, parents = _segments(row_places, shared, size)
+    chosen = [sequences[row] for row in rows]
+    trained = [np.flatnonzero(sequence.mask) for sequence in chosen]
+    lengths = np.array([len(at) for at in trained])
+    predicted_at = np.concatenate([places[at - 1] for places, at in zip(row_places, trained, strict=True)])
+    temperature = np.repeat([sequence.temperature for sequence in chosen], lengths)
+    predictors, entry_predictors = np.unique(np.stack([predicted_at, temperature], axis=1), axis=0, return_inverse=True)
+    entry_predictors = entry_predictors.reshape(-1)
+    order = np.argsort(entry_predictors, kind="stable")
+    targets = np.concatenate([row.token_ids[at] for row, at in zip(chosen, trained, strict=True)])
+    return Batch(
+        sequences=chosen,
+        rows=rows,
+        token_ids=np.concatenate(token_ids).astype(np.int64),
+        positions=np.concatenate(positions),
+        starts=starts,
+        ends=ends,
+        parents=parents,
+        predictors=predictors[:, 0].astype(np.int64),
+        temperatures=predictors[:, 1].astype(np.float32),
+        entry_rows=np.repeat(np.arange(len(rows)), lengths)[order],
+        entry_columns=np.concatenate([np.arange(length) for length in lengths])[order],
+        entry_predictors=entry_predictors[order],
+        targets=targets[order].astype(np.int64),
+        lengths=lengths,
+    )
+
+
+def _segments(row_places: list[np.ndarray], shared: list[int], size: int) -> tuple[list[int], list[int], list[int]]:
+    """Cuts the packed tokens where a row begins and where one branches off."""
+    before: dict[int, int] = {}
+    for places, prefix in zip(row_places, shared, strict=True):
+        if prefix < len(places):
+            before[int(places[prefix])] = int(places[prefix - 1]) if prefix else -1
+    cuts = sorted({*before, *(last + 1 for last in before.values() if last >= 0), size})
+    starts, ends = cuts[:-1], cuts[1:]
+    ending_at = {end - 1: segment for segment, end in enumerate(ends)}
+    return starts, ends, [ending_at.get(before.get(start, start - 1), -1) for start in starts]

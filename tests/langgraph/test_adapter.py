@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any, TypedDict
 
 import pytest
@@ -26,6 +26,7 @@ from pydantic import BaseModel
 
 from agentlightning.errors import AdapterError
 from agentlightning.recording import current
+from agentlightning_langgraph.plain import plain
 
 
 class Question(TypedDict):
@@ -134,10 +135,15 @@ class Mood(Enum):
     GOOD = "good"
 
 
+class Size(StrEnum):
+    SMALL = "small"
+
+
 async def test_the_output_is_plain_data(adapter):
     odd = object()
     output = {
         "mood": Mood.GOOD,
+        "size": Size.SMALL,
         "last": RemoveMessage(id="1"),
         "point": Point(x=1),
         "plan": Plan(("a", "b")),
@@ -145,8 +151,10 @@ async def test_the_output_is_plain_data(adapter):
         "message": AIMessage("hi"),
         "odd": odd,
     }
+    assert type(plain(Size.SMALL)) is str
     assert await adapter.run(RunnableLambda(lambda _: output), "") == {
         "mood": "good",
+        "size": "small",
         "last": {"role": "remove", "content": ""},
         "point": {"x": 1},
         "plan": {"steps": ["a", "b"]},
@@ -154,6 +162,7 @@ async def test_the_output_is_plain_data(adapter):
         "message": {"role": "assistant", "content": "hi"},
         "odd": odd,
     }
+    assert type(plain(Size.SMALL)) is str
 
 
 async def test_an_interrupted_graph_gives_its_question(adapter):

@@ -30,7 +30,7 @@ def build_transitions(rollout: Rollout, spans: Seq[Span]) -> list[Transition]:
     A reward that was recorded during the run belongs to the call it was recorded under, else to the last
     call that had ended by then. Scored rewards of the whole rollout are left to credit assignment.
     """
-    transitions = []
+    transitions: list[Transition] = []
     for span in sorted(spans, key=lambda span: span.index):
         said = span.generation
         if said is None or said.policy is None or said.provenance != "exact":

@@ -424,6 +424,15 @@ async def test_close_writes_what_waits_and_may_be_called_twice(tmp_path: Path) -
     await again.close()
 
 
+async def test_a_closed_store_is_one_file(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "store.db")
+    store.add_spans([a_span("1")])
+    await store.flush()
+    assert len(await store.spans("1")) == 1
+    await store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["store.db"]
+
+
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "store.db")
     await store.close()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,18 @@ async def test_everybody_who_waits_for_the_failed_batch_is_told(store: SQLiteSto
     await _fill(store)
     answers = await asyncio.gather(store.flush(), store.enqueue([a_rollout("2")]), return_exceptions=True)
     assert [type(answer) for answer in answers] == [StoreError, StoreError]
+
+
+async def test_so_is_everybody_who_waits_behind_it(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlightning.store.writer.BATCH_ROWS", 1)
+    released = threading.Event()
+    store._submit(lambda db: released.wait(30))
+    _limit(store, 1)
+    store.add_spans([a_span("1", index) for index in range(200)])
+    waiting = asyncio.gather(store.flush(), store.flush(), return_exceptions=True)
+    await asyncio.sleep(0)
+    released.set()
+    assert [type(answer) for answer in await waiting] == [StoreError, StoreError]
 
 
 async def test_what_was_written_before_is_intact_and_can_be_read(store: SQLiteStore) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sqlite3
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_records import a_run, a_span
 
 from agentlightning.errors import StoreError
 from agentlightning.store import open_store, schema
-from agentlightning.store.database import connect_writer
+from agentlightning.store.database import PAGE_BYTES, _write_ahead, connect_writer
 from agentlightning.store.sqlite import SQLiteStore
 
 
@@ -91,7 +92,7 @@ async def test_a_damaged_file_is_an_error_that_says_so(tmp_path: Path) -> None:
     store.add_spans([a_span("1", index) for index in range(100)])
     await store.close()
     pages = bytearray(path.read_bytes())
-    pages[32768 * 2 :] = os.urandom(len(pages) - 32768 * 2)
+    pages[PAGE_BYTES * 2 :] = b"\xa5" * (len(pages) - PAGE_BYTES * 2)
     path.write_bytes(pages)
     store = SQLiteStore(path)
     with pytest.raises(StoreError, match="the file is damaged"):
@@ -118,18 +119,43 @@ def test_what_is_acknowledged_is_on_the_disk(tmp_path: Path) -> None:
     connection.close()
 
 
-def _open(path: Path) -> None:
+class BusyOnce(sqlite3.Connection):
+    """Refuses the change of mode once, as SQLite does when two processes want it at the same moment."""
+
+    refused = False
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if "journal_mode" in sql and not self.refused:
+            self.refused = True
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorname = "SQLITE_BUSY"
+            raise error
+        return super().execute(sql, *values)
+
+
+def test_a_change_to_write_ahead_logging_that_met_another_is_tried_again(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "store.db", factory=BusyOnce)
+    _write_ahead(connection, tmp_path / "store.db")
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def _open_together(path: Path, ready: Barrier) -> None:
+    ready.wait(60)
     connect_writer(path).close()
 
 
-def test_processes_that_make_the_same_store_at_once_all_get_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("round", range(3))
+def test_processes_that_make_the_same_store_at_once_all_get_it(tmp_path: Path, round: int) -> None:
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_open, args=(tmp_path / "new" / "store.db",)) for _ in range(6)]
+    ready = context.Barrier(8)
+    path = tmp_path / "new" / "store.db"
+    processes = [context.Process(target=_open_together, args=(path, ready)) for _ in range(ready.parties)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0] * 6
+    assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
 # Versions

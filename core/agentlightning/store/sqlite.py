@@ -219,8 +219,8 @@ class SQLiteStore(Store):
             if self._writer is not None:
                 await self._write(lambda db: leases.give_up(db, self._owner))
         finally:
-            self._reader.submit(self._read_connection.close)
-            self._reader.shutdown(wait=False)
+            await asyncio.wrap_future(self._reader.submit(self._read_connection.close))
+            self._reader.shutdown()
             if self._writer is not None:
                 await asyncio.wrap_future(self._writer.stop())
 

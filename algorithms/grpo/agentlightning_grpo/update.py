@@ -1,0 +1,167 @@
+"""One step's update of the policy: examples → micro-batches → loss → optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from agentlightning_grpo.examples import Example, ScoredGroup
+from agentlightning_grpo.losses import LossConfig, Totals, policy_loss
+from agentlightning_policy.batches import make_batches
+from agentlightning_policy.logprobs import token_logprobs
+from agentlightning_policy.model import PolicyModel
+from agentlightning_policy.optimize import Optimizer, finite
+
+
+@dataclass
+class _Sums:
+    """What is added up over the micro-batches of a step, for its log."""
+
+    loss: float = 0.0
+    kl: float = 0.0
+    clipped: float = 0.0
+    entropy: float = 0.0
+    mismatch: float = 0.0
+    mismatch_max: float = 0.0
+    tokens: int = 0
+    norms: tuple[float, ...] = ()
+
+
+class Learner:
+    """Updates the policy on a step's groups, in the same way whenever the groups are the same.
+
+    With one optimizer step per collection the old log-probabilities are the current ones, so nothing is
+    computed twice and ρ is 1 (as TRL does). With more, they are computed first.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyModel,
+        optimizer: Optimizer,
+        loss: LossConfig,
+        *,
+        epochs: int = 1,
+        mini_batches: int = 1,
+        max_tokens: int = 2048,
+        seed: int = 0,
+    ) -> None:
+        self.policy = policy
+        self.optimizer = optimizer
+        self.loss = loss
+        self._epochs = epochs
+        self._mini_batches = mini_batches
+        self._max_tokens = max_tokens
+        self._seed = seed
+
+    def update(self, groups: Sequence[ScoredGroup], step: int) -> dict[str, float]:
+        """Goes over the groups and changes the weights; returns the step's metrics.
+
+        Groups without an advantage have no part in the policy loss and are not computed, but their tokens and
+        sequences count in the means. Raises `AlgorithmError` when the loss or its gradient is not finite.
+        """
+        used = [group for group in groups if self._is_used(group)]
+        if not used:
+            return {"lr": self.optimizer.lr, "optimizer_steps": 0}
+        every = [example for group in used for example in group.examples]
+        old = None
+        if self._epochs * self._mini_batches > 1:
+            old = self._logprobs(self.policy.module, every)
+        reference = None
+        if self.loss.beta != 0:
+            with self.policy.frozen_reference() as module:
+                reference = self._logprobs(module, every)
+        sums = _Sums()
+        with self._training(step):
+            for epoch in range(self._epochs):
+                order = np.random.default_rng([self._seed, step, epoch]).permutation(len(groups))
+                for part in np.array_split(order, min(self._mini_batches, len(groups))):
+                    self._optimizer_step([groups[int(place)] for place in part], old, reference, sums, step)
+        return self._metrics(sums)
+
+    def _is_used(self, group: ScoredGroup) -> bool:
+        return bool(group.examples) and (group.informative or self.loss.beta != 0)
+
+    def _optimizer_step(
+        self,
+        groups: Sequence[ScoredGroup],
+        old: dict[int, np.ndarray] | None,
+        reference: dict[int, np.ndarray] | None,
+        sums: _Sums,
+        step: int,
+    ) -> None:
+        examples = [example for group in groups if self._is_used(group) for example in group.examples]
+        if not examples:
+            return
+        counted = [example for group in groups for example in group.examples]
+        totals = Totals(sequences=len(counted), tokens=sum(example.tokens for example in counted))
+        device = self.policy.device
+        for batch in make_batches([example.sequence for example in examples], self._max_tokens):
+            rows = [examples[row] for row in batch.rows]
+            current = token_logprobs(self.policy.module, batch)
+            before = current.logprobs.detach()
+            if old is not None:
+                before = batch.pad([old[id(row.sequence)] for row in rows]).to(device)
+            mask, sampled = batch.mask.to(device), batch.sampler_logprobs.to(device)
+            output = policy_loss(
+                current.logprobs,
+                before,
+                torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device),
+                mask,
+                self.loss,
+                totals,
+                reference_logprobs=(
+                    batch.pad([reference[id(row.sequence)] for row in rows]).to(device) if reference else None
+                ),
+                sampler_logprobs=sampled,
+            )
+            finite(output.loss, f"step {step}").backward()
+            mismatch = (before - sampled).abs() * mask
+            sums.loss += float(output.loss)
+            sums.kl += float(output.kl)
+            sums.clipped += float(output.clipped)
+            sums.entropy += float(current.entropy)
+            sums.mismatch += float(mismatch.sum())
+            sums.mismatch_max = max(sums.mismatch_max, float(mismatch.max()))
+            sums.tokens += int(batch.lengths.sum())
+        sums.norms += (self.optimizer.step(),)
+
+    @torch.no_grad()
+    def _logprobs(self, module: nn.Module, examples: Sequence[Example]) -> dict[int, np.ndarray]:
+        """Log-probabilities of each sequence's trained tokens, by the sequence's identity."""
+        found: dict[int, np.ndarray] = {}
+        for batch in make_batches([example.sequence for example in examples], self._max_tokens):
+            logprobs = token_logprobs(module, batch).logprobs.cpu().numpy()
+            for place, row in enumerate(batch.rows):
+                found[id(examples[row].sequence)] = logprobs[place, : batch.lengths[place]]
+        return found
+
+    @contextmanager
+    def _training(self, step: int) -> Iterator[None]:
+        """Training mode (adapters may have dropout), with random draws that depend on seed and step alone."""
+        device = self.policy.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self._seed * 1_000_003 + step)
+            self.policy.module.train()
+            try:
+                yield
+            finally:
+                self.policy.module.eval()
+
+    def _metrics(self, sums: _Sums) -> dict[str, float]:
+        steps, tokens = max(len(sums.norms), 1), max(sums.tokens, 1)
+        return {
+            "loss": sums.loss / steps,
+            "kl": sums.kl / tokens,
+            "clip_fraction": sums.clipped / tokens,
+            "entropy": sums.entropy / tokens,
+            "grad_norm": float(np.mean(sums.norms)) if sums.norms else 0.0,
+            "lr": self.optimizer.lr,
+            "optimizer_steps": len(sums.norms),
+            "sampler_mismatch_mean": sums.mismatch / tokens,
+            "sampler_mismatch_max": sums.mismatch_max,
+        }

@@ -1,0 +1,192 @@
+"""GRPO as a whole: on a tiny model and drawn rollouts, with the real engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from grpo.conftest import DrawnRun, group
+from transformers import AutoModelForCausalLM
+
+from agentlightning.config import decode_section
+from agentlightning.errors import AlgorithmError, ConfigError
+from agentlightning.records import Failure, Group, Task
+from agentlightning_grpo.algorithm import GRPO
+from agentlightning_grpo.config import GRPOConfig
+
+Weights = dict[str, torch.Tensor]
+
+
+def algorithm(model: Path, **fields: Any) -> GRPO:
+    values = {
+        "model": {"path": str(model), "device": "cpu"},
+        "steps": 3,
+        "batch_tasks": 2,
+        "group_size": 4,
+        "lr": 1e-3,
+        "checkpoint_every": 2,
+        **fields,
+    }
+    return GRPO(decode_section(values, GRPOConfig, at="algorithm"))
+
+
+async def trained(run: DrawnRun, model: Path, **fields: Any) -> Weights:
+    await algorithm(model, **fields).run(run)
+    return AutoModelForCausalLM.from_pretrained(run.results["model"]).state_dict()
+
+
+def assert_same(first: Weights, second: Weights) -> None:
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        assert torch.equal(weight, second[name]), name
+
+
+async def test_a_run_goes_through_its_phases_in_order(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    await trained(drawn_run, tiny_model, evaluate={"samples": 2, "every": 2})
+    assert drawn_run.events == [
+        "evaluate before sampled at 1.0 x2",
+        "evaluate before greedy at 0.0 x1",
+        "collect 1",
+        "step 1 of 3",
+        "collect 2",
+        "step 2 of 3",
+        "evaluate step-2 sampled at 1.0 x2",
+        "evaluate step-2 greedy at 0.0 x1",
+        "collect 3",
+        "step 3 of 3",
+        "evaluate after sampled at 1.0 x2",
+        "evaluate after greedy at 0.0 x1",
+    ]
+    assert [resource.version for resource in drawn_run.published] == [0, 1, 2, 3]
+    assert [checkpoint.step for checkpoint in drawn_run.checkpoints] == [2, 3]
+
+
+async def test_the_rewarded_answers_become_likelier(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    fixed = group("only", [1.0, 0.0, 0.0, 1.0])
+    drawn_run.drawn = lambda task, step: fixed
+    drawn_run.tasks = drawn_run.tasks[:1]
+
+    def likelihood(model: Any, rollout: int) -> float:
+        row = fixed.trajectories[rollout][0].sequences[0]
+        ids = torch.from_numpy(row.token_ids).long()
+        logprobs = model(ids[None]).logits[0, :-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+        return float(logprobs[torch.from_numpy(row.mask[1:])].sum())
+
+    before = AutoModelForCausalLM.from_pretrained(tiny_model)
+    await trained(drawn_run, tiny_model, batch_tasks=1)
+    after = AutoModelForCausalLM.from_pretrained(drawn_run.results["model"])
+    changes = [likelihood(after, rollout) - likelihood(before, rollout) for rollout in range(4)]
+    assert min(changes[0], changes[3]) > 0 > max(changes[1], changes[2])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"epochs": 2, "mini_batches": 2, "warmup": 3},
+        {"loss": {"beta": 0.1}},
+        {"model_lora": {"rank": 4, "dropout": 0.2}},
+    ],
+    ids=["plain", "inner epochs", "KL", "LoRA with dropout"],
+)
+async def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(
+    tiny_model: Path, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    lora = fields.pop("model_lora", None)
+    fields = {**fields, "model": {"path": str(tiny_model), "device": "cpu", "lora": lora}}
+    whole = DrawnRun(tmp_path / "whole")
+    expected = await trained(whole, tiny_model, **fields)
+    (checkpoint, _) = whole.checkpoints
+    resumed = DrawnRun(tmp_path / "resumed", restored=checkpoint)
+    assert_same(await trained(resumed, tiny_model, **fields), expected)
+    assert [event for event in resumed.events if event.startswith("collect")] == ["collect 3"]
+    assert [resource.version for resource in resumed.published][-1] == whole.published[-1].version
+    again = DrawnRun(tmp_path / "again")
+    assert_same(await trained(again, tiny_model, **fields), expected)
+
+
+async def test_every_number_of_a_step_is_logged_and_finite(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    await trained(drawn_run, tiny_model, loss={"beta": 0.05, "sampler_correction": "token_truncate"}, steps=2)
+    first, second = drawn_run.logged[1], drawn_run.logged[2]
+    assert first.keys() == second.keys()
+    assert {"reward", "reward_spread", "loss", "kl", "entropy", "grad_norm", "clip_fraction", "lr"} <= first.keys()
+    assert all(torch.isfinite(torch.tensor(value)) for value in first.values())
+    assert first["kl"] == pytest.approx(0, abs=1e-6)
+    assert second["kl"] > 1e-5
+    assert first["sampler_mismatch_mean"] > 0.1
+
+
+async def test_a_step_that_teaches_nothing_leaves_the_weights_alone(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    drawn_run.drawn = lambda task, step: group(task.id, [1.0, 1.0])
+    weights = await trained(drawn_run, tiny_model)
+    assert_same(weights, AutoModelForCausalLM.from_pretrained(tiny_model).state_dict())
+    assert drawn_run.logged[1]["groups_skipped"] == 2
+
+
+async def test_skipping_groups_without_spread_changes_nothing_but_the_time(tiny_model: Path, tmp_path: Path) -> None:
+    """The loss is that of TRL, which computes them: their tokens count in the mean."""
+    from agentlightning_grpo.examples import ScoredGroup, score
+    from agentlightning_grpo.presets import PRESETS
+    from agentlightning_grpo.update import Learner
+    from agentlightning_policy.model import ModelConfig, PolicyModel
+    from agentlightning_policy.optimize import Optimizer, OptimizerConfig
+
+    metrics = []
+    for computed in (False, True):
+        policy = PolicyModel.load(ModelConfig(path=str(tiny_model), device="cpu"))
+        scored = score([group("a", [1.0, 0.0]), group("b", [1.0, 1.0])], PRESETS["trl-1.16/dapo"].advantage)
+        if computed:
+            scored = [ScoredGroup(examples=one.examples, informative=True) for one in scored]
+        learner = Learner(policy, Optimizer(policy, OptimizerConfig(lr=1e-3)), PRESETS["trl-1.16/dapo"].loss)
+        metrics.append(learner.update(scored, 1))
+    assert metrics[0]["loss"] == pytest.approx(metrics[1]["loss"], abs=1e-6)
+    assert metrics[0]["grad_norm"] == pytest.approx(metrics[1]["grad_norm"], rel=1e-4)
+
+
+async def test_bfloat16_with_lora_trains(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    model = {"path": str(tiny_model), "device": "cpu", "dtype": "bfloat16", "lora": {"rank": 4}}
+    weights = await trained(drawn_run, tiny_model, model=model)
+    before = AutoModelForCausalLM.from_pretrained(tiny_model).state_dict()
+    assert any(not torch.equal(weights[name].float(), before[name].bfloat16().float()) for name in weights)
+    assert drawn_run.logged[3]["loss"] != 0
+
+
+async def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    drawn_run.drawn = lambda task, step: group(task.id, [1.0, float("inf")])
+    with pytest.raises(AlgorithmError, match="step 1: the loss is nan"):
+        await trained(drawn_run, tiny_model)
+
+
+async def test_a_step_without_rollouts_says_what_broke_them(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    def broken(task: Task, step: int) -> Group:
+        whole = group(task.id, [1.0, 0.0])
+        for rollout in whole.rollouts:
+            rollout.failure = Failure(type="timeout", message="", fault="infrastructure")
+        return Group(id=whole.id, task=task, rollouts=[], trajectories=[], left_out=whole.rollouts)
+
+    drawn_run.drawn = broken
+    with pytest.raises(AlgorithmError, match=r"none of 4 rollouts can be trained on: timeout \(4\)"):
+        await trained(drawn_run, tiny_model)
+
+
+async def test_an_agent_that_never_asked_the_policy_is_said_to(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    drawn_run.drawn = lambda task, step: group(task.id, [1.0, 0.0], rows=[0, 0])
+    with pytest.raises(AlgorithmError, match="no call of the agents was answered by the policy"):
+        await trained(drawn_run, tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"group_size": 1}, "algorithm.group_size: expected at least 2"),
+        ({"temperature": 0.0}, "algorithm.temperature"),
+        ({"preset": "trl/dapo"}, "algorithm.preset: there is no trl/dapo"),
+        ({"lr": "fast"}, "algorithm.lr: expected float, got str"),
+        ({"learning_rate": 1e-6}, "algorithm.learning_rate: unknown key"),
+    ],
+)
+def test_a_wrong_config_is_refused_before_anything_runs(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        algorithm(Path("model"), **fields)

@@ -318,7 +318,33 @@ def _pack(value: Any) -> Any:
         return msgspec.msgpack.Ext(_EXT_CODES[value.dtype], value.tobytes())
     if isinstance(value, np.generic):
         return value.item()
-    return repr(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return repr(value).encode(errors="replace").decode()
+    except Exception:  # noqa: BLE001 - a stranger's __repr__ may raise anything
+        return f"<{type(value).__name__}>"
+
+
+def _representable(value: Any, depth: int = 0) -> Any:
+    """A copy that MessagePack can hold: integers beyond 64 bits, lone surrogates and what nests too deep
+    become text."""
+    if depth > _DEEPEST:
+        return _text(value)
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return _text(value)
+    if isinstance(value, msgspec.Struct):
+        fields = {name: _representable(getattr(value, name), depth + 1) for name in value.__struct_fields__}
+        return msgspec.structs.replace(value, **fields)
+    if isinstance(value, dict):
+        return {_representable(key, depth + 1): _representable(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return tuple(_representable(item, depth + 1) for item in value)
+    return value
 
 
 def _unpack_ext(code: int, data: memoryview) -> np.ndarray:
@@ -329,6 +355,7 @@ def _unpack(kind: type, value: Any) -> Any:
     return value
 
 
+_DEEPEST = 100
 _encoder = msgspec.msgpack.Encoder(enc_hook=_pack)
 _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
 
@@ -338,9 +365,13 @@ T = TypeVar("T")
 def encode(value: Any) -> bytes:
     """A record, or anything made of plain values and records, as MessagePack with packed arrays.
 
-    A value of a foreign type (an agent's output may hold anything) is kept as its ``repr``.
+    A value of a foreign type (an agent's output may hold anything) is kept as its ``repr``, and so is an
+    integer beyond 64 bits.
     """
-    return _encoder.encode(value)
+    try:
+        return _encoder.encode(value)
+    except (OverflowError, UnicodeEncodeError, RecursionError):
+        return _encoder.encode(_representable(value))
 
 
 def decode(data: bytes, kind: type[T] | Any) -> T:

@@ -82,7 +82,7 @@ def rewards_by_step(rollouts: Sequence[Rollout]) -> list[StepReward]:
 def _draw(run: RunRecord, steps: Sequence[StepReward], evaluations: Sequence[Evaluation], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9, 4.5), dpi=150, layout="constrained")
     axes: Any = figure.add_subplot()
     _draw_steps(axes, steps)
     _draw_evaluations(axes, evaluations, last=steps[-1].step if steps else 1)
@@ -106,13 +106,13 @@ def _draw_steps(axes: Any, steps: Sequence[StepReward]) -> None:
     if not steps:
         return
     numbers = [step.step for step in steps]
-    if any(step.spread for step in steps):
-        low, high = [step.low for step in steps], [step.high for step in steps]
-        label = "± one standard deviation\nover its tasks"
-        axes.fill_between(numbers, low, high, color=LINE, alpha=0.14, linewidth=0, label=label)
     marker = "o" if len(steps) <= 60 else None
     means = [step.mean for step in steps]
-    axes.plot(numbers, means, color=LINE, linewidth=2, marker=marker, markersize=4, label="training, mean of the step")
+    axes.plot(numbers, means, color=LINE, linewidth=2, marker=marker, markersize=4, label="training, mean of a step")
+    if any(step.spread for step in steps):
+        low, high = [step.low for step in steps], [step.high for step in steps]
+        label = "± 1 standard deviation\nover the tasks of a step"
+        axes.fill_between(numbers, low, high, color=LINE, alpha=0.14, linewidth=0, label=label)
 
 
 def _draw_evaluations(axes: Any, evaluations: Sequence[Evaluation], last: int) -> None:
@@ -129,7 +129,8 @@ def _draw_evaluations(axes: Any, evaluations: Sequence[Evaluation], last: int) -
         color = VARIANTS[place % len(VARIANTS)]
         label = f"held-out{f', {variant}' if variant else ''}"
         across, up = zip(*points, strict=True)
-        axes.plot(across, up, color=color, linestyle=(0, (4, 3)), linewidth=1.2, marker="D", markersize=7, label=label)
+        axes.plot(across, up, color=color, linestyle=(0, (2, 3)), linewidth=1, alpha=0.7)
+        axes.plot(across, up, color=color, linestyle="", marker="D", markersize=7, label=label)
         for x, y in points:
             axes.annotate(
                 f"{y:.2f}", (x, y), xytext=(0, 9), textcoords="offset points", ha="center", color=color, fontsize=9

@@ -78,7 +78,8 @@ def _missing(target: str, agent: Any, adapters: list[Adapter]) -> str:
 def summary(agent: Agent) -> list[tuple[str, str]]:
     """What was found out about the agent, by name."""
     about = agent.about
-    facts = [("agent", f"{agent.target}, a {about.framework} {about.kind}"), ("adapter", agent.adapter)]
+    kind = about.kind if about.framework in about.kind else f"{about.framework} {about.kind}"
+    facts = [("agent", f"{agent.target}: {kind}"), ("adapter", agent.adapter)]
     facts.append(("model", about.model or "not found by looking; it is seen when the agent calls it"))
     facts += [("prompt", _short(prompt)) for prompt in about.prompts] or [("prompt", "none found by looking")]
     facts.append(("tools", ", ".join(about.tools) or "none found by looking"))

@@ -155,7 +155,9 @@ def render(comparisons: Sequence[Comparison]) -> Table:
 
     named = any(comparison.variant for comparison in comparisons)
     title = "Held-out tasks, before and after"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     if named:
         table.add_column("variant")
     for heading in ("tasks", "before", "after", "difference", "95 % interval", "p"):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 )
 @store_option
 def export(run: str, format: Format, what: What, output: str | None, url: str) -> None:
-    """Write the rollouts of a RUN with their spans, its spans, or its transitions to a file."""
+    """Write what a RUN recorded to a file."""
     from agentlightning.commands.find import find_run
     from agentlightning.export import export as write
 

@@ -19,7 +19,10 @@ from agentlightning.commands.options import console
 )
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 def init(agent: str, output: Path, force: bool) -> None:
-    """Look at an agent, and write a config, a reward and example tasks that train it."""
+    """Look at an agent, and write a config to train it.
+
+    Beside agentlightning.yaml: a reward (reward.py) and example tasks (tasks.jsonl).
+    """
     from rich.table import Table
     from rich.text import Text
 

@@ -11,7 +11,7 @@ from agentlightning.commands.options import console
 
 @click.command()
 def plugins() -> None:
-    """List what is installed, from which distribution, and why a broken plugin failed."""
+    """List what is installed, and what is broken."""
     from rich.table import Table
     from rich.text import Text
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from agentlightning.commands.options import DEFAULT_STORE, console, look
+from agentlightning.errors import AgentLightningError
 
 if TYPE_CHECKING:
     from agentlightning.store.base import RunRecord, Store
     from agentlightning.trainer import FitResult
 
 LAST = "last"
+EXIT_INTERRUPTED = 130
 
 
 @click.command()
@@ -43,9 +45,11 @@ def train(config: str | None, overrides: tuple[str, ...], resume: str | None, qu
     try:
         trainer = Trainer.from_config(settings, progress=progress)
         result = trainer.fit(resume=True if resume == LAST else resume)
-    except KeyboardInterrupt:
+    except BaseException as error:
         if progress.run is not None:
-            click.echo(_stopped(progress.run, settings.store, config, overrides), err=True)
+            click.echo(_saved(progress.run, settings.store, config, overrides), err=True)
+        if isinstance(error, KeyboardInterrupt):
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
         raise
     _report(result, settings.store)
 
@@ -62,7 +66,7 @@ def _report(result: FitResult, url: str) -> None:
     facts = dict(result.results)
     if result.curve is not None:
         facts["curve"] = result.curve
-    facts["run"] = f"{result.run_id}  (agl show {result.run_id}{store_hint(url)})"
+    facts["run"] = f"{result.run_id}  (agl show {result.run_id}{_store_hint(url)})"
     width = max(map(len, facts))
     for name, value in facts.items():
         output.print(Text(f"{name:{width}}  {value}"), soft_wrap=True)
@@ -70,20 +74,25 @@ def _report(result: FitResult, url: str) -> None:
         output.print(WITHOUT_MATPLOTLIB, soft_wrap=True)
 
 
-def store_hint(url: str) -> str:
+def _store_hint(url: str) -> str:
     """The option that the other commands need to find this store; empty for the default one."""
     return "" if url == DEFAULT_STORE else f" --store {url}"
 
 
-def _stopped(run: RunRecord, url: str, config: str, overrides: tuple[str, ...]) -> str:
-    async def saved(store: Store) -> tuple[int, int | None]:
+def _saved(run: RunRecord, url: str, config: str, overrides: tuple[str, ...]) -> str:
+    """What a run that has stopped leaves behind, and the command that goes on with it."""
+
+    async def count(store: Store) -> tuple[int, int | None]:
         rollouts = await store.rollouts(run.id)
         checkpoint = await store.last_checkpoint(run.id)
         return sum(rollout.finished for rollout in rollouts), checkpoint.step if checkpoint is not None else None
 
-    finished, step = look(url, saved)
+    again = " ".join(["agl train", config, *(f"--set {shlex.quote(override)}" for override in overrides)])
+    try:
+        finished, step = look(url, count)
+    except AgentLightningError as error:
+        return f"run {run.id} has stopped, and its store cannot be read: {error}"
     point = f"the checkpoint of step {step}" if step is not None else "no checkpoint yet"
-    again = " ".join(
-        ["agl train", config, *(f"--set {shlex.quote(override)}" for override in overrides), f"--resume {run.id}"]
+    return (
+        f"run {run.id} has stopped; saved: {finished} finished rollouts, {point}\ngo on with: {again} --resume {run.id}"
     )
-    return f"run {run.id} was stopped; saved: {finished} finished rollouts, {point}\ngo on with: {again}"

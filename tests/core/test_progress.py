@@ -1,0 +1,163 @@
+"""What the terminal says while a run goes on."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+
+from rich.console import Console
+
+from agentlightning.algorithm import Evaluation
+from agentlightning.progress import LiveProgress, Pace, PlainProgress, Progress, Tally, duration, make_progress
+from agentlightning.records import Failure, Reward, Rollout, Task
+from agentlightning.store import RunRecord
+
+RUN = RunRecord(id="calculator-1", name="calculator", algorithm="grpo", seed=3)
+
+
+def ended(
+    value: float | None, *, failure: str | None = None, ended_at: float | None = None, **fields: object
+) -> Rollout:
+    return Rollout(
+        id="id",
+        run_id="run",
+        group_id="group",
+        task_id="task",
+        stage="train/1",
+        status="failed" if failure else "succeeded",
+        rewards=[Reward(name="x", value=value)],
+        failure=Failure(type=failure, message="") if failure else None,
+        ended_at=time.time() if ended_at is None else ended_at,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def plain() -> tuple[PlainProgress, io.StringIO]:
+    output = io.StringIO()
+    progress = make_progress(console=Console(file=output, width=40))
+    assert type(progress) is PlainProgress
+    return progress, output
+
+
+def test_without_a_terminal_a_step_is_one_line() -> None:
+    progress, output = plain()
+    progress.start(RUN)
+    progress.stage("step 1", 3)
+    for rollout in (ended(1.0), ended(0.0), ended(0.5, failure="tool_error")):
+        progress.rollout(rollout, 10)
+    progress.step(1, 4, {"loss": 0.25, "internal": 3.0})
+    progress.stop()
+    start, step = output.getvalue().splitlines()
+    assert start == "run calculator-1: grpo, seed 3"
+    assert step.startswith("step 1/4  reward 0.500 ± 0.408  rollouts 3  ")
+    assert " tokens/s  loss 0.25  " in step
+    assert step.endswith(" left  failures: 1 tool_error")
+    assert "internal" not in step
+
+
+def test_rollouts_that_cannot_be_scored_are_in_no_mean() -> None:
+    progress, output = plain()
+    progress.stage("step 1", 2)
+    progress.rollout(ended(1.0), 0)
+    progress.rollout(ended(None), 0)
+    progress.step(1, 1, {})
+    assert "reward 1.000 ± 0.000  rollouts 2" in output.getvalue()
+
+
+def test_collections_of_one_step_are_counted_together() -> None:
+    progress, output = plain()
+    for number, value in enumerate((0.0, 1.0)):
+        progress.stage(f"step {number}", 1)
+        progress.rollout(ended(value), 0)
+    progress.step(1, 2, {})
+    progress.stage("step 2", 1)
+    progress.rollout(ended(1.0), 0)
+    progress.step(2, 2, {})
+    first, second = output.getvalue().splitlines()
+    assert "reward 0.500 ± 0.500  rollouts 2" in first
+    assert "reward 1.000 ± 0.000  rollouts 1" in second
+
+
+def test_an_evaluation_is_one_line() -> None:
+    progress, output = plain()
+    progress.stage("evaluate before/greedy", 2)
+    progress.rollout(ended(1.0, failure="timeout"), 0)
+    tasks = [Task(id=id, input=None) for id in "ab"]
+    progress.evaluation(Evaluation(stage="before", variant="greedy", tasks=tasks, rollouts=[], rewards=[1.0, None]))
+    assert output.getvalue() == (
+        "evaluate before/greedy: mean reward 1.000, 1 of 2 tasks scored  failures: 1 timeout\n"
+    )
+
+
+def test_tokens_of_rollouts_that_were_there_already_say_nothing_of_the_speed() -> None:
+    tally = Tally("step 1", 2)
+    tally.add(ended(1.0, ended_at=tally.started_at - 100), 1000)
+    assert (tally.done, tally.tokens) == (1, 0)
+    tally.add(ended(1.0, ended_at=tally.started_at + 1), 1000)
+    assert (tally.done, tally.tokens) == (2, 1000)
+
+
+def test_attempts_that_were_tried_again_are_counted() -> None:
+    progress, output = plain()
+    progress.stage("step 1", 1)
+    progress.rollout(ended(1.0, failed_attempts=[Failure(type="rate_limited", message="")] * 2), 0)
+    progress.step(1, 1, {})
+    assert "failures: 2 retried" in output.getvalue()
+
+
+def test_the_time_left_is_unknown_before_the_first_step() -> None:
+    pace = Pace()
+    assert pace.left(5) is None
+    pace.end()
+    assert pace.left(5) is not None
+    assert pace.left(0) == 0
+
+
+def test_on_a_terminal_the_display_says_what_goes_on_now() -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=100, _environ={"TERM": "xterm"})
+    progress = make_progress(console=console)
+    assert isinstance(progress, LiveProgress)
+    progress.start(RUN, concurrency=4)
+    progress.stage("step 1", 10)
+    for value in (1.0, 0.0):
+        progress.rollout(ended(value), 5)
+    progress.step(1, 4, {})
+    progress.stage("step 2", 10)
+    progress.rollout(ended(1.0, failure="timeout"), 5)
+    with console.capture() as capture:
+        console.print(progress.render())
+    progress.stop()
+    text = capture.get()
+    assert "1/4 steps" in text
+    assert "1/10 rollouts" in text
+    assert "4 running, 5 queued" in text
+    assert "failures so far: 1 timeout" in text
+    assert "step 1/4  reward 0.500 ± 0.500" in output.getvalue()
+
+
+def test_warnings_stand_above_the_live_display() -> None:
+    output = io.StringIO()
+    progress = make_progress(console=Console(file=output, force_terminal=True, width=100, _environ={"TERM": "xterm"}))
+    progress.start(RUN)
+    logging.lastResort.handle(logging.makeLogRecord({"msg": "the endpoint is slow", "levelno": logging.WARNING}))  # type: ignore[union-attr]
+    progress.stop()
+    assert "the endpoint is slow" in output.getvalue()
+
+
+def test_quiet_says_nothing_and_knows_its_run() -> None:
+    progress = make_progress(quiet=True)
+    assert type(progress) is Progress
+    progress.start(RUN)
+    progress.stage("step 1", 1)
+    progress.rollout(ended(1.0), 1)
+    progress.step(1, 1, {})
+    progress.stop()
+    assert progress.run is RUN
+
+
+def test_durations_read_as_people_say_them() -> None:
+    assert [duration(seconds) for seconds in (0.84, 42.4, 59.7, 200, 7500)] == [
+        *("0.8 s", "42 s", "60 s", "3 min 20 s", "2 h 5 min")
+    ]

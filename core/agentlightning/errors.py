@@ -20,7 +20,7 @@ class PluginError(AgentLightningError):
 
 
 class AdapterError(AgentLightningError):
-    """No adapter accepts the agent, or the agent cannot be loaded."""
+    """No installed adapter runs the agent, or the one that does cannot use it as it is."""
 
 
 class RewardError(AgentLightningError):

@@ -79,6 +79,14 @@ class Plugins:
         """Caller of the life-cycle hooks: ``plugins().hook.rollout_finished(rollout=…)``."""
         return self._manager.hook
 
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Calls a life-cycle hook. What an implementation raises is logged, and harms neither the run nor
+        what is recorded."""
+        try:
+            getattr(self.hook, hook)(**arguments)
+        except Exception:
+            logger.exception("a plugin failed in its hook %s; the run goes on", hook)
+
     def installed(self) -> list[PluginInfo]:
         """Every plugin found, the broken ones with their error."""
         return list(self._plugins)

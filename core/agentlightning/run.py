@@ -55,7 +55,7 @@ class TrainingRun:
         self._record = record
         self._store = store
         self._runner = runner
-        self._hook = plugins.hook
+        self._notify = plugins.notify
         self._progress = progress
         self._resources: dict[str, AnyResource] = {}
         self._logged: dict[str, float] = {}
@@ -129,7 +129,7 @@ class TrainingRun:
         resource = self._for_trained_agents(resource)
         self._resources[resource.name] = resource
         await self._store.put_resource(self.id, resource)
-        self._hook.resource_published(run=self._record, resource=resource)
+        self._notify("resource_published", run=self._record, resource=resource)
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Keeps numbers of a step."""
@@ -236,7 +236,7 @@ class TrainingRun:
         trajectories = []
         for member in compared:
             built = build_trajectories(member.rollout, member.spans)
-            self._hook.transitions_built(rollout=member.rollout, trajectories=built)
+            self._notify("transitions_built", rollout=member.rollout, trajectories=built)
             trajectories.append(built)
         return Group(
             id=members[0].rollout.group_id,

@@ -58,7 +58,7 @@ class Runner:
         self._adapter = adapter
         self._scoring = scoring
         self._store = store
-        self._hook = plugins.hook
+        self._notify = plugins.notify
         self._config = config
         self._seed = seed
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{id(self):x}"
@@ -117,7 +117,7 @@ class Runner:
                 raise StoreError(f"rollout {rollout.id} is leased by another process; wait for it to end or stop it")
             finished = await self._attempt(leased[0], task, resources)
             if finished.rollout.status != "queued":
-                self._hook.rollout_finished(rollout=finished.rollout)
+                self._notify("rollout_finished", rollout=finished.rollout)
                 return finished
             await asyncio.sleep(BACKOFF_SECONDS * 2 ** (finished.rollout.attempt - 1))
 
@@ -131,7 +131,7 @@ class Runner:
         rollout.started_at = time.time()
         rollout.resources = {resource.name: resource.version for resource in resources}
         recorder = Recorder(rollout.id, rollout.attempt, keep, resources, seed=self._seed_of(rollout))
-        self._hook.rollout_started(rollout=rollout)
+        self._notify("rollout_started", rollout=rollout)
         try:
             rollout.output, rollout.failure = await self._call(recorder, task)
         except asyncio.CancelledError:

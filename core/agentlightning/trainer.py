@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import threading
 import time
@@ -171,7 +172,7 @@ class Trainer:
             progress.stop()
             record.status, record.message = status, message
             await store.close_run(record.id, status, message)
-            self._plugins.hook.run_finished(run=record)
+            self._plugins.notify("run_finished", run=record)
         return FitResult(
             run_id=record.id,
             status=status,
@@ -186,7 +187,7 @@ class Trainer:
         if resume:
             return await _run_to_resume(store, self._name, resume)
         return RunRecord(
-            id=f"{self._name}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}",
+            id=f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self._name)}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}",
             name=self._name,
             algorithm=self._algorithm_config["name"],
             config={"algorithm": self._algorithm_config, "train": self._train},

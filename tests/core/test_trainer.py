@@ -304,3 +304,22 @@ def test_as_many_synchronous_agents_run_at_once_as_the_config_allows(train):
     train(agent, algorithm=algorithm, tasks=tasks, held_out=tasks, runner=RunnerConfig(concurrency=32)).fit()
 
     assert {group.rollouts[0].status for group in algorithm.groups} == {"succeeded"}
+
+
+def test_a_plugin_that_fails_in_a_life_cycle_hook_does_not_harm_the_run(train, caplog):
+    class Rude:
+        @agl.hookimpl
+        def rollout_finished(self, rollout):
+            raise RuntimeError("rude")
+
+    trainer = train()
+    manager = trainer._plugins._manager
+    rude = Rude()
+    manager.register(rude)
+    try:
+        result = trainer.fit()
+    finally:
+        manager.unregister(rude)
+
+    assert result.status == "succeeded"
+    assert "rude" in caplog.text

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -116,7 +116,8 @@ def _opened(path: Path | None) -> Iterator[BinaryIO]:
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
 
 
 async def _write_json_lines(found: AsyncIterator[Row], file: BinaryIO, what: What) -> None:

@@ -1,0 +1,324 @@
+"""The shell: what its commands show, and how they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from finished_run import RUN, fill, rollout_id, url_in
+
+from agentlightning.cli import main
+from agentlightning.errors import DataError, StoreError
+
+Agl = Callable[..., Result]
+
+OTHER = "calculator-1123-050607-cd34"
+FAILED = rollout_id(RUN, "train/2", 0, 3)
+
+
+@pytest.fixture
+def agl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agl:
+    """Runs ``agl`` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(main, arguments)
+
+
+@pytest.fixture
+def two_runs(agl: Agl, tmp_path: Path) -> None:
+    asyncio.run(fill(url_in(tmp_path)))
+    asyncio.run(fill(url_in(tmp_path), OTHER))
+
+
+def test_help_lists_every_command(agl: Agl) -> None:
+    result = agl("--help")
+    assert result.exit_code == 0
+    for name in ("train", "runs", "show", "export", "plugins", "init"):
+        assert f"\n  {name} " in result.output
+
+
+def test_help_loads_neither_numpy_nor_the_terminal_library() -> None:
+    probe = (
+        "import sys; from agentlightning.cli import main\n"
+        "for name in ('train', 'runs', 'show', 'export', 'plugins', 'init'): main.get_command(None, name)\n"
+        "print([name for name in ('numpy', 'rich', 'msgspec') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", probe], text=True).strip() == "[]"
+
+
+# Errors.
+
+
+def test_an_error_of_ours_is_one_line_and_exit_code_2(agl: Agl) -> None:
+    result = agl("runs")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: there is no store at runs/agentlightning.db")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_looking_at_a_store_that_is_not_there_makes_none(agl: Agl, tmp_path: Path) -> None:
+    agl("runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_lets_the_traceback_through(agl: Agl) -> None:
+    assert isinstance(agl("--debug", "runs").exception, StoreError)
+
+
+def test_an_unexpected_error_is_told_in_one_line_with_its_place(agl: Agl, monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def runs() -> None:
+        raise LookupError("this is a bug")
+
+    monkeypatch.setattr("agentlightning.commands.runs.runs", runs)
+    result = agl("runs")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: LookupError: this is a bug (")
+    assert "agl --debug" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_interrupt_is_exit_code_130(agl: Agl, monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def runs() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agentlightning.commands.runs.runs", runs)
+    assert agl("runs").exit_code == 130
+
+
+# Runs and rollouts.
+
+
+def test_runs_shows_each_run_with_its_reward_before_and_after(agl: Agl, two_runs: None) -> None:
+    lines = agl("runs").output.splitlines()
+    assert len(lines) == 3
+    assert lines[1].split()[:8] == [RUN, "calculator", "grpo", "succeeded", "4", "0.250", "→", "0.875"]
+    assert lines[2].startswith(OTHER)
+
+
+def test_show_of_a_run_tells_what_came_of_it(agl: Agl, two_runs: None) -> None:
+    output = agl("show", RUN).output
+    for text in (
+        "succeeded",
+        "lr: 2.0e-05",
+        "47 succeeded, 1 failed",
+        "McNemar, exact",
+        "0.250",
+        "Metrics of the last 4 steps",
+        "Latest rollouts (of 48)",
+    ):
+        assert text in output
+    assert [line.split()[:4] for line in output.splitlines() if line.startswith("policy ")] == [
+        ["policy", "policy", "4", "5"]
+    ]
+    failures = {
+        line.split()[0]: line for line in output.splitlines() if line.startswith(("tool_error", "rate_limited"))
+    }
+    assert failures["tool_error"].split()[1:4] == ["agent", "1", "0"]
+    assert f"{FAILED}: division by zero" in failures["tool_error"]
+    assert failures["rate_limited"].split()[1:4] == ["infrastructure", "0", "1"]
+
+
+def test_the_beginning_of_an_id_is_enough(agl: Agl, two_runs: None) -> None:
+    assert f"run        {RUN}" in agl("show", RUN[:18]).output
+    assert f"rollout {FAILED}" in agl("show", FAILED[:9]).output
+
+
+def test_a_beginning_of_several_ids_is_an_error_that_lists_them(agl: Agl, two_runs: None) -> None:
+    result = agl("show", "calc")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: 'calc' is the beginning of 2 ids")
+    assert RUN in result.stderr
+    assert OTHER in result.stderr
+
+
+def test_an_unknown_id_is_an_error(agl: Agl, two_runs: None) -> None:
+    result = agl("show", "nothing")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: there is no run or rollout 'nothing' in this store; `agl runs` lists the runs\n",
+    )
+
+
+def test_show_of_a_rollout_is_its_tree(agl: Agl, two_runs: None) -> None:
+    output = agl("show", FAILED).output
+    tree = [line.rstrip() for line in output[output.index("rollout " + FAILED) :].splitlines()]
+    assert tree[1:] == [
+        "└── agent graph  graph, 0.5 s",
+        "    ├── llm chat tiny  agent model, 0.5 s",
+        "    │   ├── system  Use the calculator.",
+        "    │   ├── user  What is 0 + 1?",
+        '    │   ├── → assistant  calls calculator({"expression": "0 + 1"})',
+        "    │   └── 10 → 3 tokens (exact), policy v3, mean logprob -0.250 at temperature 1, finished: stop",
+        "    ├── tool calculator ✗  agent model, 0.5 s",
+        '    │   ├── arguments  {"expression": "0 + 1"}',
+        "    │   ├── result  1",
+        "    │   ├── tool_error (agent): division by zero",
+        "    │   │   at line 3",
+        "    │   └── reward tool_used 0.5",
+        "    └── llm chat tiny  agent model, 0.5 s",
+        "        ├── … 3 messages as before",
+        "        ├── tool  1",
+        "        ├── → assistant  1",
+        "        └── 15 → 3 tokens (exact), policy v3, mean logprob -0.250 at temperature 1, finished: stop",
+        "",
+    ]
+    for text in ("input      What is 0 + 1?", "expected   1", "numeric_match 0", "policy v3", "failed, 5.0 s"):
+        assert text in output
+
+
+def test_tokens_shows_the_ids(agl: Agl, two_runs: None) -> None:
+    assert "response ids" not in agl("show", FAILED).output
+    output = agl("show", FAILED, "--tokens").output
+    assert "prompt ids  1 2 3 4 5 6 7 8 9 10 21 22 23 31 32" in output
+    assert "response ids  21 22 23" in output
+
+
+def test_a_pipe_gets_no_colours(agl: Agl, two_runs: None) -> None:
+    for arguments in (["runs"], ["show", RUN], ["show", FAILED], ["plugins"]):
+        assert "\x1b" not in agl(*arguments).output
+
+
+# Export.
+
+
+def test_a_rollout_is_a_line_with_its_spans(agl: Agl, two_runs: None, tmp_path: Path) -> None:
+    result = agl("export", RUN)
+    assert result.output == f"48 rollouts written to {RUN}-rollouts.jsonl\n"
+    lines = [json.loads(line) for line in (tmp_path / f"{RUN}-rollouts.jsonl").read_text().splitlines()]
+    failed = next(line for line in lines if line["id"] == FAILED)
+    assert failed["reward"] == 0.0
+    assert failed["task"] == {"id": "task-0", "input": "What is 0 + 1?", "expected": "1", "metadata": {}}
+    assert failed["failure"]["type"] == "tool_error"
+    assert [span["kind"] for span in failed["spans"]] == ["agent", "llm", "tool", "reward", "llm"]
+    said = failed["spans"][1]["generation"]
+    assert (said["response_ids"], said["logprobs"]) == ([21, 22, 23], [-0.25] * 3)
+    assert said["temperature"] == 1.0
+
+
+def test_export_to_standard_output_is_json_lines_alone(agl: Agl, two_runs: None) -> None:
+    result = agl("export", RUN, "--what", "spans", "--output", "-")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) == 48 * 5
+    assert (lines[0]["run_id"], lines[0]["stage"], lines[0]["task_id"]) == (RUN, "evaluate/before", "task-0")
+    assert result.stderr == "240 spans written to standard output\n"
+
+
+def test_transitions_are_in_the_sequence_they_extend(agl: Agl, two_runs: None) -> None:
+    result = agl("export", RUN, "--what", "transitions", "--output", "-")
+    first, second = [json.loads(line) for line in result.stdout.splitlines()][:2]
+    assert (first["index"], first["sequence"], second["index"], second["sequence"]) == (0, 0, 1, 0)
+    assert second["prompt_ids"][:13] == first["prompt_ids"] + first["response_ids"]
+    assert first["rollout_reward"] == 1.0
+
+
+@pytest.mark.parametrize(("what", "rows"), [("rollouts", 48), ("spans", 240), ("transitions", 96)])
+def test_parquet_has_the_same_rows(agl: Agl, two_runs: None, tmp_path: Path, what: str, rows: int) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert agl("export", RUN, "--what", what, "--format", "parquet", "--output", "out/it.parquet").exit_code == 0
+    agl("export", RUN, "--what", what, "--output", "it.jsonl")
+    table = parquet.read_table(tmp_path / "out" / "it.parquet")
+    assert table.num_rows == rows
+    lines = [json.loads(line) for line in (tmp_path / "it.jsonl").read_text().splitlines()]
+    assert [_undone(row, table.schema) for row in table.to_pylist()] == lines
+
+
+def _undone(value: object, fields: object) -> object:
+    """A row of Parquet with its columns of JSON text read again."""
+    if not isinstance(value, dict):
+        return value
+    row = {}
+    for field in fields:  # type: ignore[attr-defined]
+        item = value[field.name]
+        if item is not None and field.metadata == {b"format": b"json"}:
+            item = json.loads(item)
+        elif isinstance(item, dict):
+            item = _undone(item, field.type)
+        elif isinstance(item, list):
+            item = [_undone(one, field.type.value_type) for one in item]
+        row[field.name] = item
+    return row
+
+
+def test_parquet_without_pyarrow_says_how_to_get_it(
+    agl: Agl, two_runs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = agl("export", RUN, "--format", "parquet", "--output", "it.parquet")
+    assert (result.exit_code, result.stderr) == (2, "error: Parquet needs pyarrow: pip install pyarrow\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_an_export_that_cannot_be_written_is_an_error(agl: Agl, two_runs: None) -> None:
+    result = agl("export", RUN, "--output", "runs/agentlightning.db/x.jsonl")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: runs/agentlightning.db/x.jsonl cannot be written: ")
+
+
+def test_an_export_that_fails_half_way_leaves_what_was_there(
+    agl: Agl, two_runs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise DataError("in the middle")
+
+    (tmp_path / "it.jsonl").write_text("an earlier export")
+    monkeypatch.setattr("agentlightning.export.build_trajectories", fail)
+    result = agl("export", RUN, "--what", "transitions", "--output", "it.jsonl")
+    assert (result.exit_code, result.stderr) == (2, "error: in the middle\n")
+    assert (tmp_path / "it.jsonl").read_text() == "an earlier export"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["it.jsonl", "runs"]
+
+
+# Plugins.
+
+
+def test_plugins_lists_what_is_registered_and_by_whom(agl: Agl) -> None:
+    lines = agl("plugins").output.splitlines()
+    assert lines[0].split() == ["plugin", "distribution", "version", "registers"]
+    (builtin,) = [line for line in lines if line.startswith("builtin ")]
+    assert builtin.split() == ["builtin", "agentlightning", "0.1.0", "adapters:", "function"]
+
+
+def test_plugins_says_why_one_is_broken(agl: Agl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from agentlightning.plugins import Plugins
+
+    (tmp_path / "broken_plugin.py").write_text("import a_module_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = Plugins([EntryPoint("broken", "broken_plugin", "agentlightning")])
+    monkeypatch.setattr("agentlightning.plugins.plugins", lambda: found)
+    output = agl("plugins").output
+    assert "broken of unknown 0 does not work: ModuleNotFoundError" in output
+    assert "a_module_that_is_not_there" in output
+
+
+def test_a_plugins_command_is_a_command(agl: Agl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from agentlightning.plugins import Plugins
+
+    (tmp_path / "greeting_plugin.py").write_text(
+        "import click\n"
+        "from agentlightning import hookimpl\n"
+        "@click.command()\n"
+        "def greet():\n"
+        "    '''Say good day.'''\n"
+        "    click.echo('good day')\n"
+        "@hookimpl\n"
+        "def register_commands(register):\n"
+        "    register('greet', greet)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = Plugins([EntryPoint("greeting", "greeting_plugin", "agentlightning")])
+    monkeypatch.setattr("agentlightning.plugins.plugins", lambda: found)
+    assert "Say good day." in agl("--help").output
+    assert agl("greet").output == "good day\n"

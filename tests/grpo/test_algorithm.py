@@ -19,9 +19,9 @@ from agentlightning_grpo.config import GRPOConfig
 Weights = dict[str, torch.Tensor]
 
 
-def algorithm(model: Path, **fields: Any) -> GRPO:
+def algorithm(path: Path, **fields: Any) -> GRPO:
     values = {
-        "model": {"path": str(model), "device": "cpu"},
+        "model": {"path": str(path), "device": "cpu"},
         "steps": 3,
         "batch_tasks": 2,
         "group_size": 4,
@@ -32,8 +32,8 @@ def algorithm(model: Path, **fields: Any) -> GRPO:
     return GRPO(decode_section(values, GRPOConfig, at="algorithm"))
 
 
-async def trained(run: DrawnRun, model: Path, **fields: Any) -> Weights:
-    await algorithm(model, **fields).run(run)
+async def trained(run: DrawnRun, path: Path, **fields: Any) -> Weights:
+    await algorithm(path, **fields).run(run)
     return AutoModelForCausalLM.from_pretrained(run.results["model"]).state_dict()
 
 

@@ -121,7 +121,7 @@ class Learner:
             )
             finite(output.loss, f"step {step}").backward()
             mismatch = (before - sampled).abs() * mask
-            sums.loss += float(output.loss)
+            sums.loss += float(output.loss.detach())
             sums.kl += float(output.kl)
             sums.clipped += float(output.clipped)
             sums.entropy += float(current.entropy)

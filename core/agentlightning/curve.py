@@ -79,6 +79,14 @@ def rewards_by_step(rollouts: Sequence[Rollout]) -> list[StepReward]:
     return steps
 
 
+def step_of(stage: str, last: int) -> int | None:
+    """After which step an evaluation's stage (``before``, ``step-<n>``, ``after``) was; None for any other."""
+    number = stage.removeprefix("step-")
+    if stage.startswith("step-") and number.isdecimal():
+        return int(number)
+    return {"before": 0, "after": last}.get(stage)
+
+
 def _draw(run: RunRecord, steps: Sequence[StepReward], evaluations: Sequence[Evaluation], path: Path) -> None:
     from matplotlib.figure import Figure
 
@@ -117,13 +125,14 @@ def _draw_steps(axes: Any, steps: Sequence[StepReward]) -> None:
 
 def _draw_evaluations(axes: Any, evaluations: Sequence[Evaluation], last: int) -> None:
     variants = list(dict.fromkeys(evaluation.variant for evaluation in evaluations))
-    places = {"before": 0, "after": last}
     for place, variant in enumerate(variants):
-        points = [
-            (places[evaluation.stage], evaluation.mean)
+        points = sorted(
+            (x, evaluation.mean)
             for evaluation in evaluations
-            if evaluation.variant == variant and evaluation.stage in places
-        ]
+            if evaluation.variant == variant
+            and evaluation.mean is not None
+            and (x := step_of(evaluation.stage, last)) is not None
+        )
         if not points:
             continue
         color = VARIANTS[place % len(VARIANTS)]

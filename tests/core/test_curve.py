@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from finished_run import RUN, fill, url_in
 
-from agentlightning.curve import draw_curve, rewards_by_step
+from agentlightning.curve import draw_curve, rewards_by_step, step_of
 from agentlightning.records import Failure, Reward, Rollout
 from agentlightning.store import RunRecord, open_store
 
@@ -45,6 +45,16 @@ def test_what_cannot_be_compared_is_in_no_step() -> None:
         ]
     )
     assert [(step.step, step.mean) for step in steps] == [(9, 0.5), (10, 1.0)]
+
+
+def test_an_evaluation_stands_at_the_step_it_came_after() -> None:
+    assert [step_of(stage, 14) for stage in ("before", "step-5", "after", "step-five", "once")] == [
+        0,
+        5,
+        14,
+        None,
+        None,
+    ]
 
 
 async def test_a_run_is_drawn(tmp_path: Path) -> None:

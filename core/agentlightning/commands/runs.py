@@ -47,21 +47,13 @@ def runs(url: str) -> None:
 
 
 async def _rows(store: Store) -> list[tuple[RunRecord, int, str]]:
+    from agentlightning.report import evaluations_of
+
     rows = []
     for run in await store.runs():
         steps = max((metric.step for metric in await store.metrics(run.id)), default=0)
-        rows.append((run, steps, before_after(await _evaluations(store, run.id))))
+        rows.append((run, steps, before_after(evaluations_of(await store.rollouts(run.id), {}))))
     return rows
-
-
-async def _evaluations(store: Store, run_id: str) -> list[Evaluation]:
-    """Those without a variant, where there are any: reading all rollouts of all runs would take long."""
-    from agentlightning.report import STAGE, evaluations_of
-
-    plain = [
-        rollout for stage in ("before", "after") for rollout in await store.rollouts(run_id, stage=f"{STAGE}{stage}")
-    ]
-    return evaluations_of(plain or await store.rollouts(run_id), {})
 
 
 def before_after(evaluations: list[Evaluation]) -> str:

@@ -174,7 +174,9 @@ REWARDS = {
 def test_a_reward_that_breaks_is_a_typed_failure_and_nothing_recorded_is_lost(folder, name):
     write_lines(folder / f"{name}.py", "def score(rollout, task):", f"    {REWARDS[name]}")
     assert train_with(folder, put(reward=f"{name}:score")).exit_code == 0
-    exported = agl("export", run_id(folder), "--format", "jsonl", "--store", "sqlite:///store.db", "-o", "out.jsonl")
+    exported = agl(
+        "export", run_id(folder), "--format", "jsonl", "--store", "sqlite:///store.db", "--output", "out.jsonl"
+    )
 
     assert exported.exit_code == 0, exported.output
     rollouts = [json.loads(line) for line in (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]

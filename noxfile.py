@@ -20,7 +20,6 @@ DISTRIBUTIONS = (
     "adapters/langgraph",
     "algorithms/policy",
     "algorithms/grpo",
-    "algorithms/sft",
     "algorithms/selection",
     "rewards/standard",
 )

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import tasks
+
 from agentlightning_policy.model import convert
 
 HERE = Path(__file__).parent

@@ -15,6 +15,11 @@ from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Failure, Group, Task
 from agentlightning_grpo.algorithm import GRPO
 from agentlightning_grpo.config import GRPOConfig
+from agentlightning_grpo.examples import ScoredGroup, score
+from agentlightning_grpo.presets import PRESETS
+from agentlightning_grpo.update import Learner
+from agentlightning_policy.model import ModelConfig, PolicyModel
+from agentlightning_policy.optimize import Optimizer
 
 Weights = dict[str, torch.Tensor]
 
@@ -127,19 +132,14 @@ async def test_a_step_that_teaches_nothing_leaves_the_weights_alone(tiny_model: 
 
 async def test_skipping_groups_without_spread_changes_nothing_but_the_time(tiny_model: Path, tmp_path: Path) -> None:
     """The loss is that of TRL, which computes them: their tokens count in the mean."""
-    from agentlightning_grpo.examples import ScoredGroup, score
-    from agentlightning_grpo.presets import PRESETS
-    from agentlightning_grpo.update import Learner
-    from agentlightning_policy.model import ModelConfig, PolicyModel
-    from agentlightning_policy.optimize import Optimizer, OptimizerConfig
-
     metrics = []
     for computed in (False, True):
         policy = PolicyModel.load(ModelConfig(path=str(tiny_model), device="cpu"))
         scored = score([group("a", [1.0, 0.0]), group("b", [1.0, 1.0])], PRESETS["trl-1.16/dapo"].advantage)
         if computed:
             scored = [ScoredGroup(examples=one.examples, informative=True) for one in scored]
-        learner = Learner(policy, Optimizer(policy, OptimizerConfig(lr=1e-3)), PRESETS["trl-1.16/dapo"].loss)
+        config = GRPOConfig(model=policy.config, lr=1e-3)
+        learner = Learner(policy, Optimizer(policy, config), PRESETS["trl-1.16/dapo"].loss, config, seed=0)
         metrics.append(learner.update(scored, 1))
     assert metrics[0]["loss"] == pytest.approx(metrics[1]["loss"], abs=1e-6)
     assert metrics[0]["grad_norm"] == pytest.approx(metrics[1]["grad_norm"], rel=1e-4)

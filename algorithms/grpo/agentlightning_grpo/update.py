@@ -16,6 +16,7 @@ from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import token_logprobs
 from agentlightning_policy.model import PolicyModel
 from agentlightning_policy.optimize import Optimizer, finite
+from agentlightning_policy.training import TrainingConfig
 
 
 @dataclass
@@ -44,18 +45,16 @@ class Learner:
         policy: PolicyModel,
         optimizer: Optimizer,
         loss: LossConfig,
+        config: TrainingConfig,
         *,
-        epochs: int = 1,
-        mini_batches: int = 1,
-        max_tokens: int = 2048,
-        seed: int = 0,
+        seed: int,
     ) -> None:
         self.policy = policy
         self.optimizer = optimizer
         self.loss = loss
-        self._epochs = epochs
-        self._mini_batches = mini_batches
-        self._max_tokens = max_tokens
+        self._epochs = config.epochs
+        self._mini_batches = config.mini_batches
+        self._max_tokens = config.max_tokens_per_micro_batch
         self._seed = seed
 
     def update(self, groups: Sequence[ScoredGroup], step: int) -> dict[str, float]:

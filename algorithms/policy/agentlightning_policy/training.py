@@ -1,0 +1,139 @@
+"""What every algorithm that trains the policy's weights does around its learning: load or restore, serve, evaluate,
+checkpoint, save."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import torch
+
+from agentlightning.algorithm import Run
+from agentlightning.errors import AlgorithmError, ConfigError
+from agentlightning.records import Policy
+from agentlightning_policy.config import EngineConfig, ModelConfig
+from agentlightning_policy.engine import Engine
+from agentlightning_policy.model import PolicyModel
+from agentlightning_policy.optimize import Optimizer, OptimizerConfig
+
+
+class EvaluateConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How the held-out tasks are run before and after training, and every ``every`` steps (0: never between).
+
+    Each task is run ``samples`` times at the training temperature (variant ``sampled``) and, with ``greedy``,
+    once at temperature 0 (variant ``greedy``).
+    """
+
+    samples: int = 1
+    greedy: bool = True
+    every: int = 0
+
+
+class TrainingConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
+    """What a run that trains weights can be told, whatever the algorithm; the optimizer's fields stand beside these.
+
+    A step takes ``batch_tasks`` tasks and runs each ``group_size`` times at ``temperature``, then goes over
+    what came of it ``epochs`` times, each time in ``mini_batches`` optimizer steps. A micro-batch holds at most
+    ``max_tokens_per_micro_batch`` distinct tokens (shared prefixes count once): the bound on memory. A
+    checkpoint is made every ``checkpoint_every`` steps and at the end (0: never).
+    """
+
+    model: ModelConfig
+    engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
+    steps: int = 100
+    batch_tasks: int = 8
+    group_size: int = 8
+    temperature: float = 1.0
+    epochs: int = 1
+    mini_batches: int = 1
+    max_tokens_per_micro_batch: int = 2048
+    checkpoint_every: int = 10
+    evaluate: EvaluateConfig = msgspec.field(default_factory=EvaluateConfig)
+
+
+AT_LEAST = {
+    "steps": 1,
+    "batch_tasks": 1,
+    "group_size": 1,
+    "epochs": 1,
+    "mini_batches": 1,
+    "max_tokens_per_micro_batch": 1,
+    "checkpoint_every": 0,
+}
+
+
+def check(config: TrainingConfig) -> None:
+    """Raises `ConfigError` for a number that makes no sense."""
+    for name, least in AT_LEAST.items():
+        if getattr(config, name) < least:
+            raise ConfigError(f"algorithm.{name}: expected at least {least}, got {getattr(config, name)}")
+    if config.temperature <= 0:
+        raise ConfigError(
+            f"algorithm.temperature: expected more than 0, got {config.temperature}: greedy rollouts are all alike"
+        )
+
+
+class Training:
+    """The policy of one run, its optimizer, and how many steps are done already."""
+
+    def __init__(self, config: TrainingConfig, run: Run, policy: PolicyModel) -> None:
+        self.config = config
+        self.run = run
+        self.policy = policy
+        self.optimizer = Optimizer(policy, config)
+        self.done = 0
+
+    @classmethod
+    async def begin(cls, config: TrainingConfig, run: Run) -> Training:
+        """Loads the policy, as the run's last checkpoint left it where there is one.
+
+        Raises `PolicyError` where it cannot be loaded, `AlgorithmError` where the checkpoint is another's.
+        """
+        training = cls(config, run, await asyncio.to_thread(_load, config.model, run.seed))
+        if run.restored is not None:
+            if run.restored.path is None:
+                raise AlgorithmError(f"the checkpoint of step {run.restored.step} holds no weights: start a new run")
+            await asyncio.to_thread(training.optimizer.load, Path(run.restored.path))
+            training.done = run.restored.step
+        return training
+
+    def engine(self) -> Engine:
+        """What serves the policy; its draws depend on the run's seed."""
+        settings = self.config.engine
+        return Engine(self.policy, msgspec.structs.replace(settings, seed=settings.seed + self.run.seed))
+
+    async def publish(self, engine: Engine) -> None:
+        """Makes the present weights those that next rollouts use."""
+        await self.run.publish(self._resource(engine))
+
+    async def evaluate(self, engine: Engine, stage: str) -> None:
+        """Runs the held-out tasks, where there are any, sampled and greedy."""
+        if not self.run.held_out:
+            return
+        wanted, resource = self.config.evaluate, self._resource(engine)
+        await self.run.evaluate(stage, variant="sampled", resources=[resource], samples=wanted.samples)
+        if wanted.greedy:
+            await self.run.evaluate(stage, variant="greedy", resources=[resource.sampled_with(temperature=0.0)])
+
+    async def after_step(self, engine: Engine, step: int) -> None:
+        """Checkpoint and evaluation, where it is time for one."""
+        every, last = self.config.checkpoint_every, step == self.config.steps
+        if every and (last or step % every == 0):
+            await self.run.checkpoint(step, {"policy_version": self.policy.version}, self.optimizer.save)
+        if self.config.evaluate.every and step % self.config.evaluate.every == 0 and not last:
+            await self.evaluate(engine, f"step-{step}")
+
+    async def save(self) -> None:
+        """Writes the trained model as a plain Hugging Face folder: the run's result."""
+        folder = await asyncio.to_thread(self.policy.save, self.run.directory / "model")
+        self.run.result("model", str(folder))
+
+    def _resource(self, engine: Engine) -> Policy:
+        """Sampled from the whole distribution, whatever the agent asks for: training needs the policy's own tokens."""
+        return engine.resource("policy", temperature=self.config.temperature, top_p=1.0)
+
+
+def _load(config: ModelConfig, seed: int) -> PolicyModel:
+    torch.manual_seed(seed)
+    return PolicyModel.load(config)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from grpo.conftest import DrawnRun, group
+from drawn_run import DrawnRun, group
 from transformers import AutoModelForCausalLM
 
 from agentlightning.config import decode_section
@@ -18,8 +18,8 @@ from agentlightning_grpo.config import GRPOConfig
 from agentlightning_grpo.examples import ScoredGroup, score
 from agentlightning_grpo.presets import PRESETS
 from agentlightning_grpo.update import Learner
-from agentlightning_policy.model import ModelConfig, PolicyModel
-from agentlightning_policy.optimize import Optimizer
+from agentlightning_policy.model import ModelConfig
+from agentlightning_policy.training import Training
 
 Weights = dict[str, torch.Tensor]
 
@@ -77,7 +77,7 @@ async def test_the_rewarded_answers_become_likelier(tiny_model: Path, drawn_run:
         row = fixed.trajectories[rollout][0].sequences[0]
         ids = torch.from_numpy(row.token_ids).long()
         logprobs = model(ids[None]).logits[0, :-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
-        return float(logprobs[torch.from_numpy(row.mask[1:])].sum())
+        return float(logprobs.detach()[torch.from_numpy(row.mask[1:])].sum())
 
     before = AutoModelForCausalLM.from_pretrained(tiny_model)
     await trained(drawn_run, tiny_model, batch_tasks=1)
@@ -134,12 +134,12 @@ async def test_skipping_groups_without_spread_changes_nothing_but_the_time(tiny_
     """The loss is that of TRL, which computes them: their tokens count in the mean."""
     metrics = []
     for computed in (False, True):
-        policy = PolicyModel.load(ModelConfig(path=str(tiny_model), device="cpu"))
+        config = GRPOConfig(model=ModelConfig(path=str(tiny_model), device="cpu"), lr=1e-3)
+        training = await Training.begin(config, DrawnRun(tmp_path))
         scored = score([group("a", [1.0, 0.0]), group("b", [1.0, 1.0])], PRESETS["trl-1.16/dapo"].advantage)
         if computed:
             scored = [ScoredGroup(examples=one.examples, informative=True) for one in scored]
-        config = GRPOConfig(model=policy.config, lr=1e-3)
-        learner = Learner(policy, Optimizer(policy, config), PRESETS["trl-1.16/dapo"].loss, config, seed=0)
+        learner = Learner(training, PRESETS["trl-1.16/dapo"].loss)
         metrics.append(learner.update(scored, 1))
     assert metrics[0]["loss"] == pytest.approx(metrics[1]["loss"], abs=1e-6)
     assert metrics[0]["grad_norm"] == pytest.approx(metrics[1]["grad_norm"], rel=1e-4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from grpo.conftest import group
+from drawn_run import group
 
 from agentlightning.records import Reward
 from agentlightning_grpo.advantages import AdvantageConfig

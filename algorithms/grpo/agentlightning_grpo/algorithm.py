@@ -38,7 +38,7 @@ class GRPO(Algorithm):
     async def run(self, run: Run) -> None:
         config: GRPOConfig = self.config
         training = await Training.begin(config, run)
-        learner = Learner(training.policy, training.optimizer, self.preset.loss, config, seed=run.seed)
+        learner = Learner(training, self.preset.loss)
         batch = run.batches(config.batch_tasks)
 
         async with training.engine() as engine:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +13,8 @@ from agentlightning_grpo.examples import Example, ScoredGroup
 from agentlightning_grpo.losses import LossConfig, Totals, policy_loss
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import token_logprobs
-from agentlightning_policy.model import PolicyModel
-from agentlightning_policy.optimize import Optimizer, finite
-from agentlightning_policy.training import TrainingConfig
+from agentlightning_policy.optimize import finite
+from agentlightning_policy.training import Training
 
 
 @dataclass
@@ -42,20 +40,14 @@ class Learner:
 
     def __init__(
         self,
-        policy: PolicyModel,
-        optimizer: Optimizer,
+        training: Training,
         loss: LossConfig,
-        config: TrainingConfig,
-        *,
-        seed: int,
     ) -> None:
-        self.policy = policy
-        self.optimizer = optimizer
+        self.policy = training.policy
+        self.optimizer = training.optimizer
         self.loss = loss
-        self._epochs = config.epochs
-        self._mini_batches = config.mini_batches
-        self._max_tokens = config.max_tokens_per_micro_batch
-        self._seed = seed
+        self._training = training
+        self._config = training.config
 
     def update(self, groups: Sequence[ScoredGroup], step: int) -> dict[str, float]:
         """Goes over the groups and changes the weights; returns the step's metrics.
@@ -68,17 +60,17 @@ class Learner:
             return {"lr": self.optimizer.lr, "optimizer_steps": 0}
         every = [example for group in used for example in group.examples]
         old = None
-        if self._epochs * self._mini_batches > 1:
+        if self._config.epochs * self._config.mini_batches > 1:
             old = self._logprobs(self.policy.module, every)
         reference = None
         if self.loss.beta != 0:
             with self.policy.frozen_reference() as module:
                 reference = self._logprobs(module, every)
         sums = _Sums()
-        with self._training(step):
-            for epoch in range(self._epochs):
-                order = np.random.default_rng([self._seed, step, epoch]).permutation(len(groups))
-                for part in np.array_split(order, min(self._mini_batches, len(groups))):
+        with self._training.learning(step):
+            for epoch in range(self._config.epochs):
+                order = np.random.default_rng([self._training.run.seed, step, epoch]).permutation(len(groups))
+                for part in np.array_split(order, min(self._config.mini_batches, len(groups))):
                     self._optimizer_step([groups[int(place)] for place in part], old, reference, sums, step)
         return self._metrics(sums)
 
@@ -99,7 +91,7 @@ class Learner:
         counted = [example for group in groups for example in group.examples]
         totals = Totals(sequences=len(counted), tokens=sum(example.tokens for example in counted))
         device = self.policy.device
-        for batch in make_batches([example.sequence for example in examples], self._max_tokens):
+        for batch in make_batches([example.sequence for example in examples], self._config.max_tokens_per_micro_batch):
             rows = [examples[row] for row in batch.rows]
             current = token_logprobs(self.policy.module, batch)
             before = current.logprobs.detach()
@@ -133,23 +125,11 @@ class Learner:
     def _logprobs(self, module: nn.Module, examples: Sequence[Example]) -> dict[int, np.ndarray]:
         """Log-probabilities of each sequence's trained tokens, by the sequence's identity."""
         found: dict[int, np.ndarray] = {}
-        for batch in make_batches([example.sequence for example in examples], self._max_tokens):
+        for batch in make_batches([example.sequence for example in examples], self._config.max_tokens_per_micro_batch):
             logprobs = token_logprobs(module, batch).logprobs.cpu().numpy()
             for place, row in enumerate(batch.rows):
                 found[id(examples[row].sequence)] = logprobs[place, : batch.lengths[place]]
         return found
-
-    @contextmanager
-    def _training(self, step: int) -> Iterator[None]:
-        """Training mode (adapters may have dropout), with random draws that depend on seed and step alone."""
-        device = self.policy.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self._seed * 1_000_003 + step)
-            self.policy.module.train()
-            try:
-                yield
-            finally:
-                self.policy.module.eval()
 
     def _metrics(self, sums: _Sums) -> dict[str, float]:
         steps, tokens = max(len(sums.norms), 1), max(sums.tokens, 1)

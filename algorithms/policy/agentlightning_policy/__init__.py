@@ -2,7 +2,9 @@
 
 config       what a config file says of the policy and its engine; imports no torch
 model        the policy: weights, tokenizer, version
-batches      sequences → rows of tensors
+batches      sequences → micro-batches in which shared prefixes are computed once
 logprobs     log-probabilities of the tokens that were sampled
+optimize     AdamW, and its checkpoints
+training     what training algorithms do around their learning
 engine       the OpenAI API on loopback, served from the very weights under training
 """

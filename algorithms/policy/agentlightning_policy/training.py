@@ -4,6 +4,8 @@ checkpoint, save."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -123,6 +125,18 @@ class Training:
             await self.run.checkpoint(step, {"policy_version": self.policy.version}, self.optimizer.save)
         if self.config.evaluate.every and step % self.config.evaluate.every == 0 and not last:
             await self.evaluate(engine, f"step-{step}")
+
+    @contextmanager
+    def learning(self, step: int) -> Iterator[None]:
+        """Training mode (adapters may have dropout), with random draws that depend on the run's seed and the step."""
+        device = self.policy.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.run.seed * 1_000_003 + step)
+            self.policy.module.train()
+            try:
+                yield
+            finally:
+                self.policy.module.eval()
 
     async def save(self) -> None:
         """Writes the trained model as a plain Hugging Face folder: the run's result."""

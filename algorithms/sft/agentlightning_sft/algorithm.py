@@ -1,0 +1,79 @@
+"""Fine-tuning on the agent's own best rollouts (expert iteration, Anthony et al. 2017; RAFT, Dong et al. 2023), or on
+demonstrations."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agentlightning.algorithm import Algorithm, Run
+from agentlightning.errors import AlgorithmError, ConfigError
+from agentlightning.records import Sequence
+from agentlightning_policy.engine.chat import Chat
+from agentlightning_policy.training import Training, check
+from agentlightning_sft.config import SFTConfig
+from agentlightning_sft.cross_entropy import learn
+from agentlightning_sft.demonstrations import load_demonstrations, steps_of
+from agentlightning_sft.selection import best_sequences
+
+
+class SFT(Algorithm):
+    """Runs each task several times, keeps the best rollouts that are good enough, and learns to write them again; or
+    learns to write what demonstrations show.
+
+    Raises `ConfigError` for a number that makes no sense, `DataError` for demonstrations that cannot be read,
+    `AlgorithmError` where training cannot go on.
+    """
+
+    Config = SFTConfig
+
+    def __init__(self, config: SFTConfig) -> None:
+        super().__init__(config)
+        check(config)
+        if not 1 <= config.keep <= config.group_size:
+            raise ConfigError(f"algorithm.keep: expected 1 to group_size ({config.group_size}), got {config.keep}")
+
+    async def run(self, run: Run) -> None:
+        config: SFTConfig = self.config
+        training = await Training.begin(config, run)
+        shown = await asyncio.to_thread(_demonstrations, config, training)
+
+        async with training.engine() as engine:
+            await training.publish(engine)
+            await training.evaluate(engine, "before")
+
+            for step in range(training.done + 1, config.steps + 1):
+                if shown:
+                    sequences, metrics = steps_of(shown, config.batch_tasks, step, run.seed), {}
+                else:
+                    sequences, metrics = await self._collect(run, step)
+                if sequences:
+                    metrics |= await asyncio.to_thread(learn, training, sequences, step)
+                    await training.publish(engine)
+                run.log({**metrics, "sequences": len(sequences)}, step=step)
+                run.progress(step=step, steps=config.steps)
+                await training.after_step(engine, step)
+
+            if training.policy.version == 0:
+                raise AlgorithmError(
+                    f"in {config.steps} steps no rollout reached a reward of {config.threshold}: lower "
+                    "algorithm.threshold, raise group_size, or begin with demonstrations"
+                )
+            await training.evaluate(engine, "after")
+        await training.save()
+
+    async def _collect(self, run: Run, step: int) -> tuple[list[Sequence], dict[str, float]]:
+        """The rollouts of a step worth learning from, and the numbers of the collection."""
+        config: SFTConfig = self.config
+        tasks = run.batches(config.batch_tasks)(step)
+        groups = [group async for group in run.collect(tasks, group_size=config.group_size, step=step)]
+        rewards = [float(rollout.reward or 0.0) for group in groups for rollout in group.rollouts]
+        return best_sequences(groups, keep=config.keep, threshold=config.threshold), {
+            "reward": sum(rewards) / max(len(rewards), 1),
+            "rollouts_left_out": sum(len(group.left_out) for group in groups),
+        }
+
+
+def _demonstrations(config: SFTConfig, training: Training) -> list[Sequence]:
+    if config.demonstrations is None:
+        return []
+    return load_demonstrations(config.demonstrations, Chat(training.policy.tokenizer, ()))

@@ -1,0 +1,110 @@
+"""Demonstrations: JSONL of chats → sequences in which the assistant's tokens are trained.
+
+Nobody sampled these tokens, so there are no log-probabilities, and cross-entropy is all that can be made of
+them. Each answer is rendered the way the engine would have asked for it: the prompt up to where the
+assistant begins to write, then what it wrote, up to and with the token that ends its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from agentlightning.errors import DataError
+from agentlightning.records import Sequence
+from agentlightning_policy.engine.chat import Chat
+from agentlightning_policy.engine.protocol import ApiError, Message
+
+
+class Demonstration(msgspec.Struct, kw_only=True):
+    """One chat in the shape of the OpenAI API. Every assistant message is learned."""
+
+    messages: list[Message]
+    tools: list[dict[str, Any]] = []
+
+
+def load_demonstrations(path: str | Path, chat: Chat) -> list[Sequence]:
+    """The sequences of every chat in the file.
+
+    Raises `DataError`, with file and line, for what is no chat, and for an empty file.
+    """
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"algorithm.demonstrations: {path} cannot be read: {error}") from error
+    sequences = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            demonstration = msgspec.json.decode(line, type=Demonstration)
+            sequences += render(demonstration, chat, where)
+        except (msgspec.DecodeError, ApiError) as error:
+            raise DataError(f'{where}: not a chat ({{"messages": [{{"role": …, "content": …}}]}}): {error}') from error
+    if not sequences:
+        raise DataError(f"{path}: there is no demonstration in it")
+    return sequences
+
+
+def render(demonstration: Demonstration, chat: Chat, where: str) -> list[Sequence]:
+    """The rows of a chat: one, unless its template shows earlier answers otherwise than they were written
+    (reasoning cut out, say), which begins a new row for each such answer."""
+    answers = [place for place, message in enumerate(demonstration.messages) if message.role == "assistant"]
+    if not answers or answers[0] == 0:
+        raise DataError(f"{where}: expected an assistant message after another message")
+    rows: list[_Row] = []
+    for place in answers:
+        prompt = chat.render(demonstration.messages[:place], demonstration.tools)
+        whole = chat.render(demonstration.messages[: place + 1], demonstration.tools, answer=False)
+        if not whole.startswith(prompt):
+            raise DataError(
+                f"{where}: message {place + 1}: the chat template shows the answer elsewhere than where it asks for it"
+            )
+        if not rows or not prompt.startswith(rows[-1].text):
+            rows.append(_Row())
+        rows[-1].add(prompt, whole, chat)
+    return [row.sequence(where) for row in rows]
+
+
+class _Row:
+    """A row in the making: ``text`` is what its tokens say so far."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._ids: list[int] = []
+        self._mask: list[bool] = []
+
+    def add(self, prompt: str, whole: str, chat: Chat) -> None:
+        given = chat.encode(prompt[len(self.text) :])
+        answer = chat.encode(whole[len(prompt) :])
+        ends = [place for place, token in enumerate(answer) if token in chat.end_ids]
+        written = ends[-1] + 1 if ends else len(answer)
+        self._ids += given + answer
+        self._mask += [False] * len(given) + [place < written for place in range(len(answer))]
+        self.text = whole
+
+    def sequence(self, where: str) -> Sequence:
+        return Sequence(
+            rollout_id=where,
+            agent=None,
+            token_ids=np.array(self._ids, np.int32),
+            mask=np.array(self._mask, np.bool_),
+            logprobs=np.zeros(len(self._ids), np.float32),
+            temperature=1.0,
+            transitions=[],
+            spans=[],
+        )
+
+
+def steps_of(sequences: Seq[Sequence], size: int, step: int, seed: int) -> list[Sequence]:
+    """The demonstrations of a step, from 1: each epoch in an order of its own, none left out."""
+    chosen = []
+    for position in range((step - 1) * size, step * size):
+        epoch, place = divmod(position, len(sequences))
+        chosen.append(sequences[int(np.random.default_rng([seed, epoch]).permutation(len(sequences))[place])])
+    return chosen

@@ -1,0 +1,24 @@
+"""Which rollouts are worth imitating."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+from agentlightning.records import Group, Sequence
+
+
+def best_sequences(groups: Seq[Group], *, keep: int, threshold: float) -> list[Sequence]:
+    """The sequences of the ``keep`` best rollouts of each group whose reward is at least ``threshold``.
+
+    Of equal rewards the earlier sample is taken; rollouts in which the policy wrote nothing are passed over.
+    """
+    chosen = []
+    for group in sorted(groups, key=lambda group: group.id):
+        candidates = []
+        for rollout, trajectories in zip(group.rollouts, group.trajectories, strict=True):
+            rows = [row for trajectory in trajectories for row in trajectory.sequences if row.mask.any()]
+            if rows and rollout.reward is not None and rollout.reward >= threshold:
+                candidates.append((-rollout.reward, rollout.sample, rows))
+        candidates.sort(key=lambda candidate: candidate[:2])
+        chosen += [row for _, _, rows in candidates[:keep] for row in rows]
+    return chosen

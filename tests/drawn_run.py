@@ -1,0 +1,135 @@
+"""A run made by hand: its rollouts are drawn, not run, so that only learning is under test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agentlightning.algorithm import Evaluation
+from agentlightning.records import (
+    AnyResource,
+    Group,
+    Policy,
+    Reward,
+    Rollout,
+    Span,
+    Task,
+    Trajectory,
+)
+from agentlightning.records import Sequence as Row
+from agentlightning.store.base import Checkpoint
+
+VOCABULARY = 250
+
+
+def row(rollout: str, prompt: list[int], answer: list[int], *, temperature: float = 1.0) -> Row:
+    mask = np.array([False] * len(prompt) + [True] * len(answer))
+    return Row(
+        rollout_id=rollout,
+        agent=None,
+        token_ids=np.array(prompt + answer, np.int32),
+        mask=mask,
+        logprobs=np.where(mask, -5.0, 0.0).astype(np.float32),
+        temperature=temperature,
+        transitions=[],
+        spans=[],
+    )
+
+
+def group(name: str, rewards: Sequence[float], *, rows: Sequence[int] | None = None, seed: int = 0) -> Group:
+    """A group whose i-th rollout has ``rows[i]`` rows (1 by default) and the reward ``rewards[i]``."""
+    rng = np.random.default_rng([seed, *name.encode()])
+    prompt = [*range(20), *rng.integers(0, VOCABULARY, 6).tolist()]
+    rollouts, trajectories = [], []
+    for sample, reward in enumerate(rewards):
+        rollout = Rollout(
+            id=f"{name}.{sample}",
+            run_id="run",
+            group_id=name,
+            task_id=name,
+            stage="train/1",
+            sample=sample,
+            status="succeeded",
+            rewards=[Reward(name="score", value=reward)],
+        )
+        sequences = [
+            row(rollout.id, prompt, rng.integers(0, VOCABULARY, int(rng.integers(2, 8))).tolist())
+            for _ in range(rows[sample] if rows else 1)
+        ]
+        rollouts.append(rollout)
+        trajectories.append([Trajectory(rollout_id=rollout.id, agent=None, transitions=[], sequences=sequences)])
+    return Group(id=name, task=Task(id=name, input=""), rollouts=rollouts, trajectories=trajectories)
+
+
+class DrawnRun:
+    """`agentlightning.algorithm.Run`, whose collections are drawn by step and whose evaluations are noted."""
+
+    def __init__(self, directory: Path, *, restored: Checkpoint | None = None, group_size: int = 4) -> None:
+        self.id = "run"
+        self.seed = 7
+        self.directory = directory
+        self.tasks = [Task(id=f"task{place}", input="") for place in range(3)]
+        self.held_out = [Task(id="held out", input="")]
+        self.train = ["*"]
+        self.restored = restored
+        self.events: list[str] = []
+        self.published: list[AnyResource] = []
+        self.logged: dict[int, dict[str, float]] = {}
+        self.results: dict[str, str] = {}
+        self.checkpoints: list[Checkpoint] = []
+        self.drawn: Callable[[Task, int], Group] = self._draw
+
+    def batches(self, size: int) -> Callable[[int], list[Task]]:
+        return lambda step: [self.tasks[(step * size + place) % len(self.tasks)] for place in range(size)]
+
+    def _draw(self, task: Task, step: int) -> Group:
+        rewards = np.random.default_rng([step, *task.id.encode()]).integers(0, 2, 4).astype(float)
+        return group(f"{task.id}.{step}", [1.0, 0.0, *rewards[2:].tolist()], seed=step)
+
+    async def collect(
+        self, tasks: Sequence[Task], *, group_size: int = 1, step: int, resources: Sequence[AnyResource] = ()
+    ) -> AsyncIterator[Group]:
+        self.events.append(f"collect {step}")
+        for task in np.random.default_rng().permutation(np.array(tasks, dtype=object)):
+            yield self.drawn(task, step)
+
+    async def evaluate(
+        self,
+        stage: str,
+        *,
+        variant: str = "",
+        resources: Sequence[AnyResource] = (),
+        tasks: Sequence[Task] | None = None,
+        samples: int = 1,
+    ) -> Evaluation:
+        (resource,) = resources
+        assert isinstance(resource, Policy)
+        self.events.append(f"evaluate {stage} {variant} at {resource.sampling['temperature']} x{samples}")
+        return Evaluation(stage=stage, variant=variant, tasks=self.held_out, rollouts=[], rewards=[])
+
+    async def spans(self, rollout: Rollout) -> list[Span]:
+        return []
+
+    async def publish(self, resource: AnyResource) -> None:
+        self.published.append(resource)
+
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        self.logged[step] = dict(metrics)
+
+    def progress(self, *, step: int, steps: int) -> None:
+        self.events.append(f"step {step} of {steps}")
+
+    async def checkpoint(
+        self, step: int, state: Mapping[str, Any], write: Callable[[Path], None] | None = None
+    ) -> None:
+        folder = self.directory / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        assert write is not None
+        write(folder)
+        self.checkpoints.append(Checkpoint(run_id=self.id, step=step, state=dict(state), path=str(folder)))
+
+    def result(self, name: str, value: str) -> None:
+        self.results[name] = value

@@ -1,0 +1,133 @@
+"""Fine-tuning: on the best rollouts of each task, or on demonstrations, with the real engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from drawn_run import DrawnRun, group
+from transformers import AutoModelForCausalLM
+
+from agentlightning.config import decode_section
+from agentlightning.errors import AlgorithmError, ConfigError
+from agentlightning.records import Sequence
+from agentlightning_policy.batches import make_batches
+from agentlightning_policy.logprobs import plain_logprobs
+from agentlightning_sft.algorithm import SFT
+from agentlightning_sft.config import SFTConfig
+from agentlightning_sft.selection import best_sequences
+
+
+def algorithm(path: Path, **fields: Any) -> SFT:
+    values = {
+        "model": {"path": str(path), "device": "cpu"},
+        "steps": 3,
+        "batch_tasks": 2,
+        "group_size": 4,
+        "lr": 1e-3,
+        "checkpoint_every": 2,
+        **fields,
+    }
+    return SFT(decode_section(values, SFTConfig, at="algorithm"))
+
+
+@pytest.fixture
+def drawn_run(tmp_path: Path) -> DrawnRun:
+    return DrawnRun(tmp_path / "run")
+
+
+def names(sequences: list[Sequence]) -> list[str]:
+    return [sequence.rollout_id for sequence in sequences]
+
+
+def cross_entropy(model: Any, sequences: list[Sequence]) -> float:
+    (batch,) = make_batches(sequences, 10_000)
+    with torch.no_grad():
+        return -float(plain_logprobs(model, batch).logprobs.sum()) / int(batch.lengths.sum())
+
+
+def test_the_best_of_each_task_above_the_threshold_are_kept() -> None:
+    groups = [group("b", [0.2, 0.9, 1.0, 0.5]), group("a", [0.1, 0.0]), group("c", [0.8, 0.8])]
+    assert names(best_sequences(groups, keep=1, threshold=0.5)) == ["b.2", "c.0"]
+    assert names(best_sequences(groups, keep=2, threshold=0.6)) == ["b.2", "b.1", "c.0", "c.1"]
+
+
+def test_every_row_of_a_kept_rollout_is_learned_and_one_without_rows_gives_way() -> None:
+    groups = [group("a", [1.0, 0.9, 0.8], rows=[0, 2, 1])]
+    assert names(best_sequences(groups, keep=1, threshold=0.5)) == ["a.1", "a.1"]
+
+
+async def test_the_best_rollouts_become_likelier(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    fixed = group("only", [1.0, 0.0, 0.0, 0.3])
+    drawn_run.drawn = lambda task, step: fixed
+    drawn_run.tasks = drawn_run.tasks[:1]
+    best = best_sequences([fixed], keep=1, threshold=1.0)
+    before = cross_entropy(AutoModelForCausalLM.from_pretrained(tiny_model), best)
+    await algorithm(tiny_model, batch_tasks=1).run(drawn_run)
+    assert cross_entropy(AutoModelForCausalLM.from_pretrained(drawn_run.results["model"]), best) < before
+    assert drawn_run.logged[1]["loss"] == pytest.approx(before, abs=1e-4)
+    assert drawn_run.logged[1]["reward"] == pytest.approx(1.3 / 4)
+    assert drawn_run.events[:4] == [
+        "evaluate before sampled at 1.0 x1",
+        "evaluate before greedy at 0.0 x1",
+        "collect 1",
+        "step 1 of 3",
+    ]
+
+
+async def test_the_loss_does_not_depend_on_the_micro_batches(tiny_model: Path, tmp_path: Path) -> None:
+    runs = []
+    for budget in (10, 10_000):
+        run = DrawnRun(tmp_path / str(budget))
+        await algorithm(tiny_model, steps=1, max_tokens_per_micro_batch=budget).run(run)
+        runs.append(run.logged[1])
+    assert runs[0]["loss"] == pytest.approx(runs[1]["loss"], abs=1e-5)
+    assert runs[0]["grad_norm"] == pytest.approx(runs[1]["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("fields", [{}, {"epochs": 2, "mini_batches": 2}], ids=["plain", "inner epochs"])
+async def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(
+    tiny_model: Path, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    whole = DrawnRun(tmp_path / "whole")
+    await algorithm(tiny_model, **fields).run(whole)
+    resumed = DrawnRun(tmp_path / "resumed", restored=whole.checkpoints[0])
+    await algorithm(tiny_model, **fields).run(resumed)
+    assert [event for event in resumed.events if event.startswith("collect")] == ["collect 3"]
+    first, second = (
+        AutoModelForCausalLM.from_pretrained(run.results["model"]).state_dict() for run in (whole, resumed)
+    )
+    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+
+
+async def test_demonstrations_are_learned_without_running_a_task(
+    tiny_model: Path, tmp_path: Path, drawn_run: DrawnRun
+) -> None:
+    chat = [{"role": "user", "content": "23 + 48?"}, {"role": "assistant", "content": "The answer is 71."}]
+    path = tmp_path / "shown.jsonl"
+    path.write_text(json.dumps({"messages": chat}))
+    await algorithm(tiny_model, demonstrations=str(path), batch_tasks=1).run(drawn_run)
+    assert not any(event.startswith("collect") for event in drawn_run.events)
+    assert drawn_run.logged[3]["loss"] < drawn_run.logged[1]["loss"]
+    assert drawn_run.logged[1]["tokens"] > 1
+
+
+async def test_a_run_in_which_nothing_was_good_enough_says_so(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    with pytest.raises(AlgorithmError, match=r"no rollout reached a reward of 2\.0"):
+        await algorithm(tiny_model, threshold=2.0).run(drawn_run)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"keep": 5}, "algorithm.keep: expected 1 to group_size"),
+        ({"steps": 0}, "algorithm.steps: expected at least 1"),
+        ({"treshold": 0.5}, "algorithm.treshold: unknown key; did you mean threshold"),
+    ],
+)
+def test_a_wrong_config_is_refused_before_anything_runs(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        algorithm(Path("model"), **fields)

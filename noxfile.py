@@ -20,6 +20,7 @@ DISTRIBUTIONS = (
     "adapters/langgraph",
     "algorithms/policy",
     "algorithms/grpo",
+    "algorithms/sft",
     "algorithms/selection",
     "rewards/standard",
 )

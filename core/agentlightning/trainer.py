@@ -88,10 +88,11 @@ class Trainer:
         self._runner_config = runner or RunnerConfig()
         self._algorithm, self._algorithm_config = _algorithm(algorithm, self._plugins)
         self._name = name or self._algorithm_config["name"]
+        # Before the rewards: one may live in the agent's module, which needs what the adapters prepare.
+        self._agent, self._adapter = load_agent(agent, self._plugins)
         rewards = [reward] if isinstance(reward, str | RewardConfig) or callable(reward) else list(reward)
         self._scoring = Scoring(rewards, self._plugins)
         self._tasks, self._held_out = _load_tasks(tasks, held_out, seed)
-        self._agent, self._adapter = load_agent(agent, self._plugins)
 
     @classmethod
     def from_config(cls, config: Config, *, progress: Progress | None = None) -> Trainer:

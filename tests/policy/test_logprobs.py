@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from agentlightning_policy import logprobs
 from agentlightning_policy.batches import make_batches
-from agentlightning_policy.logprobs import TokenLogprobs, plain_logprobs, token_logprobs
+from agentlightning_policy.logprobs import TokenLogprobs, packs, plain_logprobs, token_logprobs
 from agentlightning_policy.model import LoraConfig, ModelConfig, PolicyModel
 
 
@@ -30,6 +30,7 @@ def test_packed_rows_give_loss_and_gradients_of_plain_rows(
 ) -> None:
     monkeypatch.setattr(logprobs, "MAX_LOGITS", limit)
     module = AutoModelForCausalLM.from_pretrained(tiny_model_of(family))
+    assert packs(module)
     for batch in make_batches(rollouts(), 80):
         assert len(batch.token_ids) < sum(len(row.token_ids) for row in batch.sequences)
         packed, plain = token_logprobs(module, batch), plain_logprobs(module, batch)
@@ -59,6 +60,7 @@ def test_bfloat16_stays_close_to_float32_and_the_logprobs_are_float32(
     exact = PolicyModel.load(ModelConfig(path=str(tiny_model), device="cpu"))
     rough = PolicyModel.load(ModelConfig(path=str(tiny_model), dtype="bfloat16", lora=lora, device="cpu"))
     (batch,) = make_batches(rollouts(), 10_000)
+    assert packs(rough.module)
     expected, got = token_logprobs(exact.module, batch).logprobs, token_logprobs(rough.module, batch).logprobs
     assert got.dtype == torch.float32
     assert (expected - got).abs().mean() < 0.1
@@ -94,5 +96,6 @@ def test_a_model_whose_logits_are_capped_is_computed_by_plain_rows() -> None:
     )
     torch.manual_seed(0)
     module = Gemma2ForCausalLM(config).eval()
+    assert not packs(module)
     (batch,) = make_batches(rollouts(), 10_000)
     torch.testing.assert_close(token_logprobs(module, batch).logprobs, plain_logprobs(module, batch).logprobs)

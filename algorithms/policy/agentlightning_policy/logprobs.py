@@ -42,7 +42,7 @@ def token_logprobs(module: nn.Module, batch: Batch) -> TokenLogprobs:
     are computed once where the model allows, which is tried out at its first use; row by row otherwise.
     """
     model = _base(module)
-    if _packs(model) and not _leaves_window(model, batch):
+    if packs(model) and not _leaves_window(model, batch):
         return _packed_logprobs(model, batch)
     return plain_logprobs(module, batch)
 
@@ -132,12 +132,13 @@ def _base(module: nn.Module) -> Any:
 _packing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def _packs(model: Any) -> bool:
-    """Whether packed rows give what plain rows give, found by trying on three rows that branch twice.
+def packs(module: nn.Module) -> bool:
+    """Whether the model computes shared prefixes once: whether packed rows give what plain rows give, found by trying on three rows that branch twice.
 
     False for models with recurrent layers, with positions that no position ids govern, or whose logits
     are not just the output layer of the last hidden state.
     """
+    model = _base(module)
     known = _packing.get(model)
     if known is None:
         known = _packing[model] = _try_packing(model)

@@ -1,11 +1,12 @@
-"""Threads that cannot hold a process back."""
+"""Threads that cannot hold a process back, and the one event loop of a process."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -45,3 +46,40 @@ def use_daemon_threads(loop: asyncio.AbstractEventLoop) -> Any:
     executor = DaemonThreads()
     loop.set_default_executor(executor)
     return executor
+
+
+@cache
+def _process_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="agentlightning-loop", daemon=True).start()
+    return loop
+
+
+def run_on_process_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine on the process's own event loop, in its thread, and waits; not from that thread.
+
+    It is always the same loop: agents keep asynchronous clients (LangChain caches its own), and a client that
+    has seen one loop fails on the next. Ctrl-C cancels the coroutine, lets it clean up, and is raised.
+    """
+    loop = _process_loop()
+    outcome: Future[T] = Future()
+    tasks: list[asyncio.Task[T]] = []
+
+    def start() -> None:
+        tasks.append(loop.create_task(coroutine))
+        tasks[0].add_done_callback(finish)
+
+    def finish(task: asyncio.Task[T]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(task.result())
+
+    loop.call_soon_threadsafe(start)
+    try:
+        return outcome.result()
+    except KeyboardInterrupt:
+        loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+        wait([outcome])
+        raise

@@ -6,11 +6,10 @@ import asyncio
 import logging
 import re
 import secrets
-import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -31,11 +30,10 @@ from agentlightning.runner import Runner
 from agentlightning.scoring import Scoring
 from agentlightning.store import open_store
 from agentlightning.store.base import Checkpoint, RunRecord, RunStatus, Store
-from agentlightning.threads import use_daemon_threads
+from agentlightning.threads import run_on_process_loop, use_daemon_threads
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 RewardLike = str | Callable[..., Any] | RewardConfig
 
 HELD_OUT_SHARE = 0.2
@@ -115,9 +113,9 @@ class Trainer:
         """Trains; returns when done. ``resume`` goes on with a run: True for the last one of this name
         that did not end well, or a run's id.
 
-        Works inside a running event loop (a notebook), too: the run gets a loop of its own.
+        Works inside a running event loop (a notebook), too. All fits of a process share one event loop.
         """
-        return _run_in_own_loop(lambda: self.fit_async(resume=resume))
+        return run_on_process_loop(self.fit_async(resume=resume))
 
     async def fit_async(self, *, resume: bool | str | None = None) -> FitResult:
         """`fit` as a coroutine on the caller's loop."""
@@ -291,25 +289,3 @@ def _load_tasks(tasks: Any, held_out: Any, seed: int) -> tuple[list[Task], list[
         [task for place, task in enumerate(train) if place not in picked],
         [task for place, task in enumerate(train) if place in picked],
     )
-
-
-def _run_in_own_loop(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(make())
-    outcome: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(make()))
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="agentlightning-fit")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]

@@ -133,7 +133,7 @@ _packing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def packs(module: nn.Module) -> bool:
-    """Whether the model computes shared prefixes once: whether packed rows give what plain rows give, found by trying on three rows that branch twice.
+    """Whether the model computes shared prefixes once: packed rows that branch twice give what plain rows give.
 
     False for models with recurrent layers, with positions that no position ids govern, or whose logits
     are not just the output layer of the last hidden state.
@@ -150,20 +150,28 @@ def packs(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def _try_packing(model: Any) -> bool:
-    rows = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 7, 8, 9], [1, 2, 3, 7, 5, 4, 6]]
-    (batch,) = make_batches([_probe(row) for row in rows], 100)
+    step = model.get_output_embeddings().weight.shape[0] // 11
+    branching = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 7, 8, 9], [1, 2, 3, 7, 5, 4, 6]]
+    rows = [_probe([token * step for token in row]) for row in branching]
     was_training = model.training
     model.eval()
     try:
-        plain = plain_logprobs(model, batch).logprobs
-        packed = _packed_logprobs(model, batch).logprobs
+        alone, together = _differences(model, rows[:1]), _differences(model, rows)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         logger.info("packed rows do not run on %s: %s", type(model).__name__, error)
         return False
     finally:
         model.train(was_training)
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.25
-    return bool((plain - packed).abs().max() < tolerance)
+    if model.dtype == torch.float32:
+        return bool(together.max() < 1e-3)
+    # rounding alone moves a few of these by much, but not most, and none where the shapes are the same
+    return bool(alone.max() < 0.1 and together.median() < 0.5)
+
+
+def _differences(model: Any, rows: list[Sequence]) -> Tensor:
+    (batch,) = make_batches(rows, 100)
+    difference = plain_logprobs(model, batch).logprobs - _packed_logprobs(model, batch).logprobs
+    return difference.abs()[batch.mask.bool().to(difference.device)]
 
 
 def _probe(token_ids: list[int]) -> Sequence:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
 from agentlightning.commands.options import console
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("agentlightning.plugins")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @click.command()
@@ -17,9 +30,9 @@ def plugins() -> None:
 
     from agentlightning.plugins import plugins as found
 
-    logging.getLogger("agentlightning.plugins").setLevel(logging.CRITICAL)
-    found().adapters()  # loads them, so that one that does not load is told below
-    installed = found().installed()
+    with _without_warnings():  # what does not load is told below
+        found().adapters()
+        installed = found().installed()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("plugin", "distribution", "version", "registers"):
         table.add_column(heading, overflow="fold")

@@ -126,7 +126,8 @@ def _lay_out(batch: Batch, values: Tensor, rows: np.ndarray, columns: np.ndarray
 
 def _base(module: nn.Module) -> Any:
     """The transformers model itself; peft's adapters are inside its layers."""
-    return module.get_base_model() if hasattr(module, "get_base_model") else module
+    whole: Any = module
+    return whole.get_base_model() if hasattr(module, "get_base_model") else whole
 
 
 _packing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -191,6 +192,7 @@ def _probe(token_ids: list[int]) -> Sequence:
 def _leaves_window(model: Any, batch: Batch) -> bool:
     """A model with sliding-window layers gets one mask for all of them: right as long as no row leaves the window."""
     config = model.config.get_text_config()
-    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None)
-    return bool(sliding and window) and max(len(sequence.token_ids) for sequence in batch.sequences) > window
+    if window is None or "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return False
+    return max(len(sequence.token_ids) for sequence in batch.sequences) > int(window)

@@ -42,8 +42,9 @@ class SFT(Algorithm):
             await training.evaluate(engine, "before")
 
             for step in range(training.done + 1, config.steps + 1):
+                metrics: dict[str, float] = {}
                 if shown:
-                    sequences, metrics = steps_of(shown, config.batch_tasks, step, run.seed), {}
+                    sequences = steps_of(shown, config.batch_tasks, step, run.seed)
                 else:
                     sequences, metrics = await self._collect(run, step)
                 if sequences:

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "agentlightning.cli", "train", "config.yaml"]
+AGL = str(Path(sys.executable).with_name("agl"))
 KILLS = 10
 
 
 def train(project: Path, *arguments: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     log = (project / "log.txt").open("ab")
-    return subprocess.Popen([*COMMAND, *arguments], cwd=project, env=environment, stdout=log, stderr=log)
+    return subprocess.Popen(
+        [AGL, "train", "config.yaml", *arguments], cwd=project, env=environment, stdout=log, stderr=log
+    )
 
 
 def rollouts(project: Path) -> dict[str, dict]:
@@ -35,7 +37,7 @@ def rollouts(project: Path) -> dict[str, dict]:
     database.close()
     found = {}
     for run in runs:
-        command = [sys.executable, "-m", "agentlightning.cli", "export", run, "--format", "jsonl"]
+        command = [AGL, "export", run, "--format", "jsonl"]
         output = subprocess.check_output([*command, "--store", "sqlite:///store.db", "--output", "-"], cwd=project)
         found.update({entry["id"]: entry for entry in map(json.loads, output.splitlines())})
     return found

@@ -41,11 +41,9 @@ class DaemonThreads(ThreadPoolExecutor):
         super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
-def use_daemon_threads(loop: asyncio.AbstractEventLoop) -> Any:
+def use_daemon_threads(loop: asyncio.AbstractEventLoop) -> None:
     """Makes `DaemonThreads` the loop's default executor, for `asyncio.to_thread` and ``run_in_executor``."""
-    executor = DaemonThreads()
-    loop.set_default_executor(executor)
-    return executor
+    loop.set_default_executor(DaemonThreads())
 
 
 @cache

@@ -152,7 +152,7 @@ class Runner:
             with recording(recorder):
                 async with timeout:
                     output = await self._adapter.run(self._agent, task.input)
-        except Exception as error:  # noqa: BLE001 - whatever an agent raises is a result
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an agent raises is a result
             if timeout.expired():
                 return None, Failure(
                     type="timeout", message=f"the agent took longer than runner.timeout = {self._config.timeout:g} s"

@@ -49,8 +49,17 @@ def use_daemon_threads(loop: asyncio.AbstractEventLoop) -> None:
 @cache
 def _process_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="agentlightning-loop", daemon=True).start()
+    threading.Thread(target=_run_whatever_is_raised, args=(loop,), name="agentlightning-loop", daemon=True).start()
     return loop
+
+
+def _run_whatever_is_raised(loop: asyncio.AbstractEventLoop) -> None:
+    """A task that ends with SystemExit or KeyboardInterrupt hands it to its waiter, and stops the loop besides."""
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            continue
 
 
 def run_on_process_loop(coroutine: Coroutine[Any, Any, T]) -> T:

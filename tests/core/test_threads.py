@@ -1,0 +1,37 @@
+"""The one event loop of a process: what is raised on it reaches its waiter, and leaves it running."""
+
+import asyncio
+
+import pytest
+
+from agentlightning.threads import run_on_process_loop
+
+
+async def loop_of_this_call() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), ValueError("no"), asyncio.CancelledError()])
+def test_what_a_coroutine_raises_is_raised_and_the_loop_goes_on(error: BaseException) -> None:
+    async def fail() -> None:
+        raise error
+
+    before = run_on_process_loop(loop_of_this_call())
+    with pytest.raises(type(error)):
+        run_on_process_loop(fail())
+    assert run_on_process_loop(loop_of_this_call()) is before
+
+
+def test_a_task_left_behind_that_exits_does_not_stop_the_loop() -> None:
+    async def leave_a_task() -> asyncio.Task[None]:
+        async def leave() -> None:
+            raise SystemExit(1)
+
+        return asyncio.get_running_loop().create_task(leave())
+
+    async def collect(task: asyncio.Task[None]) -> BaseException | None:
+        await asyncio.wait([task])
+        return task.exception()
+
+    task = run_on_process_loop(leave_a_task())
+    assert isinstance(run_on_process_loop(collect(task)), SystemExit)

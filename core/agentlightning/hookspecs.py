@@ -39,11 +39,6 @@ def register_rewards(register: Register) -> None:
 
 
 @hookspec
-def register_credit(register: Register) -> None:
-    """Register credit assignments: functions from a rollout and its trajectories to step rewards."""
-
-
-@hookspec
 def register_stores(register: Register) -> None:
     """Register stores by URL scheme: callables ``(url) -> Store``."""
 

@@ -31,7 +31,6 @@ KINDS = {
     "adapters": "adapter",
     "algorithms": "algorithm",
     "rewards": "reward",
-    "credit": "credit assignment",
     "stores": "store",
     "commands": "command",
 }
@@ -101,11 +100,6 @@ class Plugins:
     def reward(self, name: str) -> Callable[..., Any]:
         """The reward function, or class of one, of a name or of ``module:attribute``. Raises `PluginError`."""
         found: Callable[..., Any] = self._callable("rewards", name)
-        return found
-
-    def credit(self, name: str) -> Callable[..., Any]:
-        """The credit assignment of a name. Raises `PluginError`."""
-        found: Callable[..., Any] = self._callable("credit", name)
         return found
 
     def store(self, scheme: str) -> Callable[[str], Store]:

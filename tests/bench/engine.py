@@ -1,15 +1,16 @@
 """How fast the embedded engine samples one training step's rollouts: 8 tasks × 8 samples of two calls each.
 
 A prompt of some 220 tokens, of which some 180 (system prompt and examples) are common to all, a call of 40
-tokens, a tool result of some 20, an answer of 12. Run: ``python tests/bench/engine.py FOLDER``
+tokens, a tool result of some 20, an answer of 12. The model is the calculator example's, which its ``prepare.py``
+makes. Run: ``python tests/bench/engine.py``
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ EXAMPLE = (
 )
 SYSTEM = "You solve word problems with a calculator. " + "".join(EXAMPLE.format(n=n) for n in (12, 48, 7))
 TASK = "Anna reads {n} pages on Monday, 17 on Tuesday and 4 on every other day. How many pages does she read in a week?"
+MODEL = Path(__file__).parents[2] / "examples" / "calculator" / "model"
 TASKS, SAMPLES, FIRST, SECOND = 8, 8, 40, 12
 
 
@@ -45,9 +47,9 @@ async def rollout(client: httpx.AsyncClient, engine: Engine, name: str, task: in
     return sampled
 
 
-async def main(folder: str) -> None:
+async def main() -> None:
     """Two steps, with new weights (as far as the engine knows) before each."""
-    policy = PolicyModel.load(ModelConfig(path=folder))
+    policy = PolicyModel.load(ModelConfig(path=str(MODEL)))
     limits = httpx.Limits(max_connections=TASKS * SAMPLES)
     async with Engine(policy) as engine, httpx.AsyncClient(timeout=600, limits=limits) as client:
         for step in range(2):
@@ -68,4 +70,4 @@ async def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main())

@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from policy.rows import rollouts, sequence
 
 from agentlightning.errors import AlgorithmError
@@ -14,10 +13,16 @@ from agentlightning_policy.batches import Batch, make_batches
 
 
 def rebuilt(batch: Batch, predictor: int) -> list[int]:
-    """What a packed token sees: the tokens it attends to, by position."""
-    seen = batch.attention_mask(torch.device("cpu"))[0, 0, predictor].numpy()
-    places = np.flatnonzero(seen)
-    return batch.token_ids[places[np.argsort(batch.positions[places])]].tolist()
+    """What a packed token sees: the segments above its own, and its own up to itself."""
+    segment = next(place for place, end in enumerate(batch.ends) if predictor < end)
+    assert batch.positions[predictor] + 1 == sum(
+        min(batch.ends[place], predictor + 1) - batch.starts[place] for place in batch.paths[segment]
+    )
+    return [
+        token
+        for place in batch.paths[segment]
+        for token in batch.token_ids[batch.starts[place] : min(batch.ends[place], predictor + 1)].tolist()
+    ]
 
 
 def test_every_trained_token_is_predicted_from_just_the_tokens_before_it() -> None:

@@ -101,10 +101,11 @@ def test_a_model_whose_logits_are_capped_is_computed_by_plain_rows() -> None:
     torch.testing.assert_close(token_logprobs(module, batch).logprobs, plain_logprobs(module, batch).logprobs)
 
 
-def test_rows_longer_than_a_sliding_window_are_computed_by_plain_rows(tiny_model_of: Callable[[str], Path]) -> None:
+def test_rows_longer_than_a_sliding_window_see_what_is_in_it(tiny_model_of: Callable[[str], Path]) -> None:
     config = AutoConfig.from_pretrained(tiny_model_of("qwen2"))
     config.use_sliding_window, config.sliding_window = True, 6
     config.layer_types = ["sliding_attention", "full_attention"] * 2
     module = AutoModelForCausalLM.from_pretrained(tiny_model_of("qwen2"), config=config)
     (batch,) = make_batches(rollouts(), 10_000)
+    assert packs(module)
     torch.testing.assert_close(token_logprobs(module, batch).logprobs, plain_logprobs(module, batch).logprobs)

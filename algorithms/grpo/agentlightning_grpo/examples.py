@@ -37,7 +37,7 @@ def score(groups: Seq[Group], config: AdvantageConfig) -> list[ScoredGroup]:
 
     The result depends on what the groups hold, not on the order in which they came.
     """
-    groups = sorted(groups, key=lambda group: group.id)
+    groups = sorted(groups, key=lambda group: (group.task.id, group.id))
     if config.normalize_then_sum:
         weights = {part.name: part.weight for group in groups for rollout in group.rollouts for part in rollout.rewards}
         tables = [_components(group, sorted(weights)) for group in groups]

@@ -69,14 +69,13 @@ class Batch:
             padded[place, : len(values)] = values
         return torch.from_numpy(padded)
 
-    def attention_mask(self, device: torch.device) -> Tensor:
-        """(1, 1, N, N) bool, true where a token (row) attends to another (column): itself and its ancestors."""
-        mask = np.zeros((len(self.token_ids), len(self.token_ids)), np.bool_)
-        for start, end, parent in zip(self.starts, self.ends, self.parents, strict=True):
-            if parent >= 0:
-                mask[start:end] = mask[self.ends[parent] - 1]
-            mask[start:end, start:end] = np.tri(end - start, dtype=np.bool_)
-        return torch.from_numpy(mask).to(device)[None, None]
+    @property
+    def paths(self) -> list[list[int]]:
+        """What each segment attends to: the segments from its root down to itself."""
+        paths: list[list[int]] = []
+        for segment, parent in enumerate(self.parents):
+            paths.append([*(paths[parent] if parent >= 0 else ()), segment])
+        return paths
 
 
 def make_batches(sequences: Seq[Sequence], max_tokens: int) -> list[Batch]:

@@ -18,8 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from agentlightning.errors import PolicyError
 from agentlightning.records import Sequence
+from agentlightning_policy.attention import check_outside, outside
 from agentlightning_policy.batches import Batch, make_batches
+from agentlightning_policy.tree_attention import TreeAttention
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ def token_logprobs(module: nn.Module, batch: Batch) -> TokenLogprobs:
     are computed once where the model allows, which is tried out at its first use; row by row otherwise.
     """
     model = _base(module)
-    if packs(model) and not _leaves_window(model, batch):
+    if packs(model):
         return _packed_logprobs(model, batch)
     return plain_logprobs(module, batch)
 
@@ -71,12 +74,13 @@ def plain_logprobs(module: nn.Module, batch: Batch) -> TokenLogprobs:
 
 def _packed_logprobs(model: Any, batch: Batch) -> TokenLogprobs:
     device = model.device
-    hidden = model.base_model(
-        input_ids=torch.from_numpy(batch.token_ids).to(device)[None],
-        attention_mask=batch.attention_mask(device),
-        position_ids=torch.from_numpy(batch.positions).to(device)[None],
-        use_cache=False,
-    ).last_hidden_state[0]
+    with outside(model):
+        hidden = model.base_model(
+            input_ids=torch.from_numpy(batch.token_ids).to(device)[None],
+            position_ids=torch.from_numpy(batch.positions).to(device)[None],
+            use_cache=False,
+            attend=TreeAttention(batch),
+        ).last_hidden_state[0]
     hidden = hidden[torch.from_numpy(batch.predictors).to(device)]
     head = model.get_output_embeddings()
     temperatures = torch.from_numpy(batch.temperatures).to(device)
@@ -157,8 +161,9 @@ def _try_packing(model: Any) -> bool:
     was_training = model.training
     model.eval()
     try:
+        check_outside(model)
         alone, together = _differences(model, rows[:1]), _differences(model, rows)
-    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+    except (PolicyError, TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         logger.info("packed rows do not run on %s: %s", type(model).__name__, error)
         return False
     finally:
@@ -187,12 +192,3 @@ def _probe(token_ids: list[int]) -> Sequence:
         transitions=[],
         spans=[],
     )
-
-
-def _leaves_window(model: Any, batch: Batch) -> bool:
-    """A model with sliding-window layers gets one mask for all of them: right as long as no row leaves the window."""
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    if window is None or "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
-        return False
-    return max(len(sequence.token_ids) for sequence in batch.sequences) > int(window)

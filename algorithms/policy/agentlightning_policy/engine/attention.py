@@ -12,58 +12,29 @@ Axes: N packed tokens, B running rows, H query heads, K key-value heads, G = H /
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from agentlightning.errors import PolicyError
+from agentlightning_policy.attention import NAME, causal, check_outside
 from agentlightning_policy.engine.cache import Segment, Shape, Tails
-
-NAME = "agentlightning_engine"
-
-Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float, int | None], torch.Tensor]
-
-
-def _attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    step: Attend,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    if softcap is not None or s_aux is not None:
-        raise PolicyError(f"the embedded engine computes no attention with soft-capping or sinks: {type(module)}")
-    layer = cast(int, module.layer_idx)
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    return step(layer, query, key, value, scale, sliding_window), None
-
-
-AttentionInterface.register(NAME, _attention)
 
 
 def served(module: nn.Module, base: PreTrainedModel) -> nn.Module:
-    """A copy of the module's structure, on the very same weights, that computes attention step by step.
+    """A copy of the module's structure, on the very same weights, that takes its attention from whoever runs it.
 
     Raises `PolicyError` where the architecture lets no attention be given to it.
     """
-    layers = set(getattr(base.config.get_text_config(), "layer_types", None) or ())
-    odd = layers - {"full_attention", "sliding_attention"}
-    if odd or not base._supports_attention_backend:
-        why = f"layers of type {', '.join(sorted(odd))}" if odd else "an attention of its own"
-        raise PolicyError(f"the embedded engine cannot serve {type(base).__name__}: it has {why}; use another model")
+    try:
+        check_outside(base)
+    except PolicyError as error:
+        raise PolicyError(f"the embedded engine cannot serve this model: {error}; use another") from None
     twin = copy.deepcopy(module, {id(weight): weight for weight in module.parameters()})
     for part in twin.modules():
         if isinstance(part, PreTrainedModel):
@@ -83,7 +54,7 @@ def measure(module: nn.Module, device: torch.device) -> Shape:
 
     one = torch.zeros(1, 1, dtype=torch.long, device=device)
     with torch.inference_mode():
-        module(input_ids=one, position_ids=one, use_cache=False, step=look)
+        module(input_ids=one, position_ids=one, use_cache=False, attend=look)
     kinds = set(seen.values())
     if len(kinds) != 1:
         raise PolicyError("the embedded engine serves models whose layers all have keys and values of one shape")
@@ -233,17 +204,11 @@ class Step:
         values = torch.cat([*(part.values[layer] for part in fresh.ancestors), value[0, :, here]], dim=1)
         mask_key = (fresh.offset, window)
         if mask_key not in self._masks:
-            self._masks[mask_key] = _causal(size, keys.shape[1], window, keys.device)
+            self._masks[mask_key] = causal(size, keys.shape[1], window, keys.device)
         out = functional.scaled_dot_product_attention(
             query[:, :, here], keys[None], values[None], attn_mask=self._masks[mask_key], scale=scale, enable_gqa=True
         )
         return out[0].transpose(0, 1)
-
-
-def _causal(size: int, total: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """(size, total): which of all keys the last ``size`` positions may see."""
-    distance = torch.arange(total - size, total, device=device)[:, None] - torch.arange(total, device=device)
-    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
 
 
 def _additive(visible: torch.Tensor) -> torch.Tensor:

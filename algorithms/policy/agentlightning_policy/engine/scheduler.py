@@ -266,7 +266,7 @@ class Scheduler:
             position_ids=torch.tensor([positions], device=device),
             use_cache=False,
             logits_to_keep=torch.arange(max(rows, 1), device=device),
-            step=step,
+            attend=step,
         ).logits
         self._tails.lengths = [length + 1 for length in self._tails.lengths]
         return draw(logits[0], [row.generation.sampling for row in self._rows]) if rows else []

@@ -3,10 +3,20 @@ hook into the framework so that what happens is recorded."""
 
 from __future__ import annotations
 
+import functools
+import logging
+import re
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from agentlightning.records import Record
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class AgentDescription(Record, kw_only=True):
@@ -51,3 +61,39 @@ class Adapter(ABC):
     def describe(self, agent: Any) -> AgentDescription:
         """Looks at an agent, for ``agl init``."""
         return AgentDescription(framework=self.name, kind=type(agent).__name__)
+
+
+def guarded(hook: Callable[P, T]) -> Callable[P, T | None]:
+    """A hook whose errors reach the log, and never the agent; it returns None then."""
+
+    @functools.wraps(hook)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return hook(*args, **kwargs)
+        except Exception:
+            logger.exception("%s.%s failed; the agent goes on", hook.__module__, hook.__qualname__)
+            return None
+
+    return call
+
+
+@functools.cache
+def supports(distribution: str, oldest: str, below: str) -> bool:
+    """Whether an installed distribution's version is in [oldest, below). Warns, once, where it is not: the
+    adapter then leaves structure alone, and model calls are recorded by the model layer."""
+    try:
+        installed = version(distribution)
+    except PackageNotFoundError:
+        return False
+    if _numbers(oldest) <= _numbers(installed) < _numbers(below):
+        return True
+    logger.warning(
+        "%s %s is outside of the supported versions, %s to below %s: its agents, tools and hand-offs are not recorded, "
+        "only its model calls",
+        *(distribution, installed, oldest, below),
+    )
+    return False
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])

@@ -10,7 +10,7 @@ import click
 
 from agentlightning.errors import AgentLightningError
 
-COMMANDS = ("train", "runs", "show", "export", "plugins", "init")
+COMMANDS = ("train", "runs", "show", "prompts", "export", "plugins", "init")
 """Each is the function of its name in ``agentlightning.commands.<name>``."""
 
 EXIT_ERROR = 2

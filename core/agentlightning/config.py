@@ -52,13 +52,18 @@ class RunnerConfig(Section):
 
 
 class Config(Section):
-    """A training run. ``algorithm`` is ``name`` and the algorithm's own options."""
+    """A training run. ``algorithm`` is ``name`` and the algorithm's own options.
+
+    ``train`` are name patterns of the agents that are trained; ``prompts`` maps an agent's name (or pattern) to
+    what takes the place of its system prompt.
+    """
 
     agent: str
     tasks: str | TasksConfig
     algorithm: dict[str, Any]
     reward: str | RewardConfig | list[str | RewardConfig] = []
     train: list[str] = msgspec.field(default_factory=lambda: ["*"])
+    prompts: dict[str, str] = {}
     runner: RunnerConfig = msgspec.field(default_factory=RunnerConfig)
     store: str = "sqlite:///runs/agentlightning.db"
     directory: str = "runs"

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from agentlightning.errors import AdapterError, ConfigError, DataError
 from agentlightning.loading import load
 from agentlightning.plugins import Plugins, plugins
 from agentlightning.progress import Progress, make_progress
-from agentlightning.records import Record, Task
+from agentlightning.records import Prompt, Record, Task
 from agentlightning.report import Comparison, compare_evaluations
 from agentlightning.run import TrainingRun
 from agentlightning.runner import Runner
@@ -57,8 +57,9 @@ class Trainer:
 
     ``agent`` is the agent itself or ``"module:attribute"``; ``tasks`` and ``held_out`` what
     `agentlightning.data.load_tasks` takes; ``reward`` a function, a name, or several of them;
-    ``algorithm`` a name, a dict ``{"name": …, option: …}`` or an `Algorithm`. Raises `ConfigError`,
-    `DataError`, `AdapterError` or `PluginError` before anything runs when one of them is wrong.
+    ``algorithm`` a name, a dict ``{"name": …, option: …}`` or an `Algorithm`; ``train`` name patterns of the
+    agents that are trained; ``prompts`` maps name patterns to system prompts in place of the agents' own. Raises
+    `ConfigError`, `DataError`, `AdapterError` or `PluginError` before anything runs when one of them is wrong.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Trainer:
         *,
         held_out: Any = None,
         train: Sequence[str] = ("*",),
+        prompts: Mapping[str, str] | None = None,
         runner: RunnerConfig | None = None,
         store: str | Store = "sqlite:///runs/agentlightning.db",
         directory: str | Path = "runs",
@@ -82,6 +84,9 @@ class Trainer:
         self._directory = Path(directory)
         self._store = store
         self._train = list(train)
+        self._prompts = [
+            Prompt(name=f"prompt of {agent}", agents=(agent,), template=text) for agent, text in (prompts or {}).items()
+        ]
         self._seed = seed
         self._runner_config = runner or RunnerConfig()
         self._algorithm, self._algorithm_config = _algorithm(algorithm, self._plugins)
@@ -101,6 +106,7 @@ class Trainer:
             config.reward,
             config.algorithm,
             train=config.train,
+            prompts=config.prompts,
             runner=config.runner,
             store=config.store,
             directory=config.directory,
@@ -158,6 +164,8 @@ class Trainer:
         progress.start(record, concurrency=self._runner_config.concurrency)
         try:
             await store.add_tasks(record.id, [*self._tasks, *self._held_out])
+            for prompt in self._prompts:
+                await run.publish(prompt)
             async with runner.leasing():
                 await self._algorithm.run(run)
             status = "succeeded"

@@ -293,8 +293,8 @@ def test_a_bug_of_ours_sends_a_policys_call_nowhere(rollout, policy, policy_stub
     assert stub.requests == policy_stub.requests == []
 
 
-def test_legacy_completions_of_a_trained_agent_go_nowhere(rollout, policy, policy_stub, stub, client) -> None:
-    with rollout(policy), pytest.raises(AdapterError, match="legacy completions"):
+def test_a_legacy_completion_has_no_prompt_to_swap_and_goes_nowhere(rollout, policy_stub, stub, client) -> None:
+    with rollout(Prompt(name="p", template="Be kind.")), pytest.raises(AdapterError, match="legacy completions"):
         client.completions.create(model="gpt", prompt="Hi")
     assert stub.requests == policy_stub.requests == []
 

@@ -174,7 +174,7 @@ BAD_REQUESTS: list[tuple[dict[str, Any], int, str]] = [
     ({"top_logprobs": 21, "logprobs": True}, 400, "top_logprobs"),
     ({"tool_choice": "required", "tools": TOOLS}, 400, "tool_choice"),
     ({"tools": [{"type": "function"}]}, 400, "tools[0]"),
-    ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+    ({"response_format": {"type": "grammar"}}, 400, "response_format"),
     ({"frequency_penalty": 0.5}, 400, "frequency_penalty"),
     ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
 ]

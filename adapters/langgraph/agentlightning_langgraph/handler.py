@@ -242,7 +242,8 @@ def _start(run: Run, kind: SpanKind, attributes: dict[str, Any]) -> Span:
 
 
 def _start_agent(run: Run, structure: str) -> None:
-    run.agent = run.agent or run.name
+    named_above = run.path or run.metadata.get("lc_agent_name")
+    run.agent = run.agent if named_above and run.agent else run.name
     _start(run, "agent", {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure})
 
 

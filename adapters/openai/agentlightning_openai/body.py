@@ -10,7 +10,7 @@ from typing import Any
 
 from agentlightning_openai.request import Operation
 from agentlightning_openai.response import Answer, read
-from agentlightning_openai.stream import ChatJoiner, ResponseJoiner
+from agentlightning_openai.stream import JOINERS
 
 
 class Watch:
@@ -49,12 +49,14 @@ def answer_in(response: Any, operation: Operation) -> Answer:
     """The answer in an HTTP response whose body is there, a stream of events or one object."""
     from openai._models import construct_type
     from openai._streaming import SSEDecoder
+    from openai.types import Completion
     from openai.types.chat import ChatCompletionChunk
     from openai.types.responses import ResponseStreamEvent
 
     if response.headers.get("content-type", "").startswith("text/event-stream"):
-        kind: Any = ChatCompletionChunk if operation == "chat" else ResponseStreamEvent
-        joiner = ChatJoiner() if operation == "chat" else ResponseJoiner()
+        kinds: dict[str, Any] = {"chat": ChatCompletionChunk, "text_completion": Completion}
+        kind = kinds.get(operation, ResponseStreamEvent)
+        joiner = JOINERS[operation]()
         for event in SSEDecoder().iter_bytes(iter([response.content])):
             if event.data.startswith("[DONE]"):
                 break
@@ -66,11 +68,11 @@ def answer_in(response: Any, operation: Operation) -> Answer:
 def read_json(data: Any, operation: Operation) -> Answer:
     """An answer that the client has not parsed."""
     from openai._models import construct_type
-    from openai.types import CreateEmbeddingResponse
+    from openai.types import Completion, CreateEmbeddingResponse
     from openai.types.chat import ChatCompletion
     from openai.types.responses import Response
 
-    kinds: dict[str, Any] = {"chat": ChatCompletion, "responses": Response}
+    kinds: dict[str, Any] = {"chat": ChatCompletion, "text_completion": Completion, "responses": Response}
     return read(construct_type(type_=kinds.get(operation, CreateEmbeddingResponse), value=data), operation)
 
 

@@ -19,7 +19,7 @@ from agentlightning_openai.failures import classify
 from agentlightning_openai.levers import PLACEHOLDER_KEY, Levers
 from agentlightning_openai.request import Operation, attributes_of, body_of, generation_of, operation_of
 from agentlightning_openai.response import Answer, Choice, keep, read, strip, unreadable
-from agentlightning_openai.stream import ChatJoiner, ResponseJoiner, watched, watched_async
+from agentlightning_openai.stream import JOINERS, Joiner, watched, watched_async
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Call:
         """Whether the next chunk of a stream is being waited for (and not the agent, which has the last one)."""
         self._client = client
         self._then: Callable[[Any], Any] | None = None
-        self._joiner: ChatJoiner | ResponseJoiner | None = None
+        self._joiner: Joiner | None = None
         self._hides_usage = False
         self._watch: Watch | None = None
         self._started = time.perf_counter()
@@ -106,7 +106,7 @@ class Call:
             span.name = f"{attributes[semconv.OPERATION_NAME]} {body.get('model', '')}".rstrip()
             if self.levers is not None and self.levers.redirects:
                 span.attributes[semconv.REDIRECTED] = True
-            if self.operation in ("chat", "responses"):
+            if self.operation != "embeddings":
                 span.generation = generation_of(self.operation, body)
                 if self.levers is not None and self.levers.policy is not None:
                     span.generation.policy = self.levers.policy.name
@@ -137,9 +137,9 @@ class Call:
 
     def _follow(self, stream: Any) -> None:
         """A stream, which the agent has not begun to read."""
-        if self._done or self.operation not in ("chat", "responses"):
+        if self._done or self.operation not in JOINERS:
             return
-        self._joiner = ChatJoiner() if self.operation == "chat" else ResponseJoiner()
+        self._joiner = JOINERS[self.operation]()
         wrap: Any = watched_async if hasattr(stream._iterator, "__anext__") else watched
         stream._iterator = wrap(self, stream._iterator)
         if self._watch is None:
@@ -239,17 +239,26 @@ class Call:
             return
         if isinstance(answer.policy_version, int):
             said.policy_version = answer.policy_version
-        for choice in answer.choices[1:]:
-            self._write_beside(said, answer, choice)
+        first, *others = self._prompts(said, len(answer.choices)) or [said.messages]
+        for messages, choice in zip(others, answer.choices[1:], strict=True):
+            self._write_beside(msgspec.structs.replace(said, messages=messages), answer, choice)
+        said.messages = first
         if answer.choices:
             keep(said, answer, answer.choices[0])
         said.usage = answer.usage
 
+    def _prompts(self, said: Generation, choices: int) -> list[list[dict[str, Any]]]:
+        """What each choice answers: a text completion may hold several prompts, with as many choices each."""
+        asked = said.messages
+        if self.operation != "text_completion":
+            return [asked] * choices
+        return [[asked[place * len(asked) // choices]] for place in range(choices)]
+
     def _write_beside(self, said: Generation, answer: Answer, choice: Choice) -> None:
         beside = self.recorder.start("llm", self.span.name, parent=self.parent, attributes=dict(self.span.attributes))
         beside.parent_id, beside.started_at = self.span.parent_id, self.span.started_at
-        beside.generation = msgspec.structs.replace(said)
-        keep(beside.generation, answer, choice)
+        beside.generation = said
+        keep(said, answer, choice)
         self.recorder.end(beside)
 
     def _secrets(self) -> list[str]:

@@ -65,10 +65,10 @@ class Levers:
         """
         if body is None:
             raise AdapterError("the request's body is no JSON object, so nothing in it can be steered")
-        if operation == "text_completion":
+        if operation == "text_completion" and self.prompts:
             raise AdapterError(
-                "the legacy completions API cannot be redirected or given another prompt; "
-                "call chat.completions or responses, or leave this agent out of the trained ones"
+                "the legacy completions API has no system prompt to put another in the place of; "
+                "call chat.completions or responses, or leave this agent out of the prompt's agents"
             )
         changed = swap(body, operation, self.prompts) if self.prompts else dict(body)
         options = copy.copy(options)
@@ -82,7 +82,7 @@ class Levers:
                 _redirect(client, options, self.choice, self.choice.base_url, operation, {})
             elif self.choice.api_key_env is not None:
                 options.headers = {**_given(options), "Authorization": f"Bearer {key_of(self.choice)}"}
-        if (self.policy or self.choice) and operation == "chat" and changed.get("stream"):
+        if (self.policy or self.choice) and operation != "responses" and changed.get("stream"):
             changed["stream_options"] = {**(changed.get("stream_options") or {}), "include_usage": True}
         options.json_data, options.extra_json = changed, None
         return options, changed
@@ -109,7 +109,8 @@ def _sampled_by(policy: Policy, body: Mapping[str, Any], operation: Operation, r
     if recorder.seed is not None and "seed" not in sampling:
         sampling["seed"] = _next_seed(recorder)
     limits = [sampling.pop(name) for name in _LIMITS if name in sampling]
-    changed = {**body, **sampling, "model": policy.model, "logprobs": True, "return_token_ids": True}
+    logprobs = 0 if operation == "text_completion" else True
+    changed = {**body, **sampling, "model": policy.model, "logprobs": logprobs, "return_token_ids": True}
     if limits:
         for name in _LIMITS:
             changed.pop(name, None)

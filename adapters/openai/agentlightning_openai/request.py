@@ -78,8 +78,13 @@ def attributes_of(operation: Operation, body: Mapping[str, Any]) -> dict[str, An
 
 def generation_of(operation: Operation, body: Mapping[str, Any]) -> Generation:
     """The request's half of a `Generation`, in the shape of the chat API, as a copy of its own: an agent may
-    go on changing its list of messages."""
-    if operation == "chat":
+    go on changing its list of messages. The prompts of a text completion are a user's message each."""
+    tools: list[dict[str, Any]]
+    if operation == "text_completion":
+        prompt = _snapshot(body.get("prompt"))
+        prompts = prompt if isinstance(prompt, list) and not all(isinstance(each, int) for each in prompt) else [prompt]
+        messages, tools = [{"role": "user", "content": each} for each in prompts], []
+    elif operation == "chat":
         taken = _snapshot((body.get("messages"), body.get("tools")))
         messages, tools = taken[0] or [], taken[1] or []
     else:

@@ -24,6 +24,8 @@ class Choice:
     finish_reason: str | None = None
     token_ids: list[int] | None = None
     logprobs: list[float] | None = None
+    prompt_ids: list[int] | None = None
+    """Where the choices of an answer have prompts of their own."""
 
 
 @dataclass(slots=True)
@@ -40,11 +42,13 @@ class Answer:
 
 
 def read(parsed: Any, operation: Operation) -> Answer:
-    """The client's parsed object of an operation. Of embeddings and legacy completions only usage is kept."""
+    """The client's parsed object of an operation. Of embeddings only usage is kept."""
     if operation == "chat":
         return read_completion(parsed)
     if operation == "responses":
         return read_response(parsed)
+    if operation == "text_completion":
+        return read_text(parsed)
     return Answer(model=getattr(parsed, "model", None), usage=usage_of(getattr(parsed, "usage", None)))
 
 
@@ -62,6 +66,28 @@ def read_completion(completion: Any) -> Answer:
         prompt_ids=extra.get("prompt_token_ids"),
         policy_version=extra.get("policy_version"),
     )
+
+
+def read_text(completion: Any) -> Answer:
+    """A ``Completion`` of the legacy API, which may answer several prompts."""
+    choices = getattr(completion, "choices", None)
+    if not choices:
+        return Answer(failure=unreadable(completion))
+    return Answer(
+        choices=[text_choice(choice) for choice in choices],
+        id=getattr(completion, "id", None),
+        model=getattr(completion, "model", None),
+        usage=usage_of(getattr(completion, "usage", None)),
+        policy_version=(completion.model_extra or {}).get("policy_version"),
+    )
+
+
+def text_choice(choice: Any) -> Choice:
+    """A choice of a ``Completion``, or of a chunk of one."""
+    extra = choice.model_extra or {}
+    message = {"role": "assistant", "content": choice.text}
+    logprobs = getattr(choice.logprobs, "token_logprobs", None)
+    return Choice(message, choice.finish_reason, extra.get("token_ids"), logprobs, extra.get("prompt_token_ids"))
 
 
 def read_response(response: Any) -> Answer:
@@ -103,7 +129,7 @@ def keep(generation: Generation, answer: Answer, choice: Choice) -> None:
     """Writes an answer's choice into a generation: its tokens only where they are whole and exact."""
     generation.response = choice.message
     generation.finish_reason = choice.finish_reason
-    prompt_ids = _array(answer.prompt_ids, np.int32)
+    prompt_ids = _array(choice.prompt_ids or answer.prompt_ids, np.int32)
     response_ids, logprobs = _array(choice.token_ids, np.int32), _array(choice.logprobs, np.float32)
     if prompt_ids is None or response_ids is None or logprobs is None or len(response_ids) != len(logprobs):
         return
@@ -125,15 +151,17 @@ def strip(parsed: Any, asked: Mapping[str, Any]) -> None:
     on in its state and its next request.
     """
     extra = parsed.model_extra
+    logprobs = asked.get("logprobs") not in (None, False)
     ids = not asked.get("return_token_ids")
     if extra and ids:
-        for name in (*_EXTRAS, *(() if asked.get("logprobs") else ("logprobs",))):
+        for name in (*_EXTRAS, *(() if logprobs else ("logprobs",))):
             extra.pop(name, None)
     for choice in getattr(parsed, "choices", None) or ():
-        if not asked.get("logprobs"):
+        if not logprobs:
             choice.logprobs = None
         if ids and choice.model_extra:
             choice.model_extra.pop("token_ids", None)
+            choice.model_extra.pop("prompt_token_ids", None)
 
 
 def _read_choice(choice: Any) -> Choice:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentlightning_openai import responses_api
-from agentlightning_openai.response import Answer, Choice, logprobs_of, read_response, usage_of
+from agentlightning_openai.response import Answer, Choice, logprobs_of, read_response, text_choice, usage_of
 
 if TYPE_CHECKING:
     from agentlightning_openai.call import Call
+
+T = TypeVar("T")
 
 
 class ChatJoiner:
@@ -103,6 +105,40 @@ class _Parts:
         return Choice(message, self._finish_reason, self._token_ids, self._logprobs)
 
 
+class TextJoiner:
+    """Joins the chunks of a legacy completion, which are ``Completion`` objects themselves."""
+
+    def __init__(self) -> None:
+        self._whole = Answer()
+        self._choices: dict[int, Choice] = {}
+
+    def add(self, chunk: Any) -> bool:
+        """Takes a chunk; whether it says something."""
+        whole = self._whole
+        whole.id, whole.model = chunk.id or whole.id, chunk.model or whole.model
+        whole.usage = usage_of(getattr(chunk, "usage", None)) or whole.usage
+        whole.policy_version = (chunk.model_extra or {}).get("policy_version", whole.policy_version)
+        for part in chunk.choices or ():
+            new, known = text_choice(part), self._choices.get(part.index)
+            if known is None or known.message is None:
+                self._choices[part.index] = new
+                continue
+            known.message["content"] += part.text
+            known.finish_reason = new.finish_reason or known.finish_reason
+            known.token_ids = _longer(known.token_ids, new.token_ids)
+            known.logprobs = _longer(known.logprobs, new.logprobs)
+        return any(part.text for part in chunk.choices or ())
+
+    def answer(self) -> Answer:
+        """What was seen so far."""
+        self._whole.choices = [self._choices[index] for index in sorted(self._choices)]
+        return self._whole
+
+
+def _longer(known: list[T] | None, new: list[T] | None) -> list[T] | None:
+    return known if new is None else [*(known or ()), *new]
+
+
 class ResponseJoiner:
     """Joins the events of a responses stream: the last one carries the whole answer, and a stream that was
     left early has its finished items and the text of the one that was being written."""
@@ -135,6 +171,10 @@ class ResponseJoiner:
         message = responses_api.assistant_message(items)
         begun = self._begun
         return Answer([Choice(message)], id=getattr(begun, "id", None), model=getattr(begun, "model", None))
+
+
+Joiner = ChatJoiner | TextJoiner | ResponseJoiner
+JOINERS: dict[str, type[Joiner]] = {"chat": ChatJoiner, "text_completion": TextJoiner, "responses": ResponseJoiner}
 
 
 def watched(call: Call, chunks: Iterator[Any]) -> Iterator[Any]:

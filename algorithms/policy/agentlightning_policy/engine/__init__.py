@@ -2,8 +2,11 @@
 
 engine        start, stop, address, statistics
 server        HTTP
-protocol      the shapes of the API and its errors
-completions   one request, from messages to a response or a stream
+api_chat      /v1/chat/completions: requests, responses and streams
+api_responses /v1/responses
+api_text      /v1/completions
+protocol      what the APIs share: messages, errors, what may be asked of sampling
+completions   one request, from its prompt to the tokens of its answers
 chat          chat templates and tool calls
 sessions      token in, token out
 stream        text that grows

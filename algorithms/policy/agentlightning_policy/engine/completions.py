@@ -1,4 +1,4 @@
-"""One chat completion: from a request to tokens, and from tokens to a response or a stream."""
+"""One request, from its prompt to the tokens of its answers; the APIs (`api_chat` and its like) give it its shape."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from agentlightning_policy.config import EngineConfig
 from agentlightning_policy.engine.chat import Chat, assemble
-from agentlightning_policy.engine.protocol import ApiError, ChatRequest, Message
+from agentlightning_policy.engine.protocol import ApiError, Asked, Message
 from agentlightning_policy.engine.sampling import Drawn, Sampling, derive_seed
 from agentlightning_policy.engine.scheduler import EngineClosedError, Generation, Scheduler
 from agentlightning_policy.engine.sessions import Prompt, Sessions
@@ -21,26 +22,78 @@ from agentlightning_policy.engine.stream import Unfolding, cut_at_stop
 
 
 @dataclass
-class Work:
-    """A request under way."""
+class Answer:
+    """One answer in the making, to one prompt."""
 
-    request: ChatRequest
+    asked: Asked
     prompt: Prompt
-    generations: list[Generation]
+    generation: Generation
+    given: int = 0
+    """Tokens that were given out already, of a stream."""
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens drawn so far."""
+        return [token.id for token in self.generation.tokens]
+
+    def news(self) -> Sequence[Drawn]:
+        """The tokens drawn since the last call. Raises `ApiError` where the engine failed."""
+        _raise(self.generation.error)
+        tokens = self.generation.tokens[self.given :]
+        self.given += len(tokens)
+        return tokens
+
+
+@dataclass
+class Work:
+    """A request under way: ``asked.n`` answers to each of its prompts, in order."""
+
+    asked: Asked
+    answers: list[Answer]
     news: asyncio.Event
-    id: str
+    key: str
     created: int
 
     @property
-    def tools(self) -> list[dict[str, Any]] | None:
-        """The tools that the model may call."""
-        return None if self.request.tool_choice == "none" else self.request.tools
+    def done(self) -> bool:
+        """Whether all of it is there."""
+        return all(answer.generation.done for answer in self.answers)
+
+    @property
+    def version(self) -> int | None:
+        """The policy version that wrote the first token; the oldest of them where answers differ."""
+        versions = [answer.generation.version for answer in self.answers if answer.generation.version >= 0]
+        return min(versions, default=None)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens of the prompts, and tokens written."""
+        prompts = {id(answer.prompt): len(answer.prompt.ids) for answer in self.answers}
+        return sum(prompts.values()), sum(len(answer.generation.tokens) for answer in self.answers)
+
+    async def finish(self) -> None:
+        """Waits for all of it. Raises `ApiError`."""
+        async for _ in self.steps():
+            pass
+        for answer in self.answers:
+            _raise(answer.generation.error)
+
+    async def steps(self) -> AsyncIterator[None]:
+        """Yields whenever there may be something new; the last time when all of it is there."""
+        while True:
+            done = self.done
+            yield
+            if done:
+                return
+            await self.news.wait()
+            self.news.clear()
 
 
 class Completions:
-    """Answers chat requests. For use from one event loop."""
+    """Answers requests. For use from one event loop."""
 
     def __init__(self, scheduler: Scheduler, chat: Chat, config: EngineConfig, max_context: int) -> None:
+        self.model = config.name
         self._scheduler = scheduler
         self._chat = chat
         self._config = config
@@ -48,209 +101,99 @@ class Completions:
         self._sessions = Sessions(chat)
         self._count = 0
 
-    def begin(self, request: ChatRequest, rollout: str | None) -> Work:
-        """Hands a request to the scheduler. Raises `ApiError`."""
-        prompt = self._sessions.prompt(rollout, request.messages, request.tools)
-        room = self._max_context - len(prompt.ids)
-        if room < 1:
-            raise ApiError(
-                400,
-                f"the messages take {len(prompt.ids)} tokens, and the context holds {self._max_context}",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        if prompt.continued:
-            self._scheduler.stats.continued += 1
-        else:
-            self._scheduler.stats.rendered += 1
+    def chat(self, asked: Asked, messages: Sequence[Message], rollout: str | None) -> Work:
+        """Hands a chat's next turn to the scheduler. Raises `ApiError`."""
+        prompt = self._sessions.prompt(rollout, messages, asked.tools)
+        return self._begin(asked, [prompt])
+
+    def text(self, asked: Asked, prompts: Sequence[str | Sequence[int]], rollout: str | None) -> Work:
+        """Hands prompts, as text or as token ids, to the scheduler. Raises `ApiError`."""
+        ids = [self._chat.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        return self._begin(asked, [self._sessions.plain(rollout, np.array(each, np.int32)) for each in ids])
+
+    def _begin(self, asked: Asked, prompts: Sequence[Prompt]) -> Work:
+        for prompt in prompts:
+            self._check_room(prompt)
         news, loop = asyncio.Event(), asyncio.get_running_loop()
         self._count += 1
-        generations = [
-            Generation(
-                prompt.ids,
-                self._sampling(request, prompt, room, choice),
-                lambda: loop.call_soon_threadsafe(news.set),
-                streams=bool(request.stream),
+        answers = [
+            Answer(
+                asked,
+                prompt,
+                Generation(
+                    prompt.ids,
+                    self._sampling(asked, prompt, choice),
+                    lambda: loop.call_soon_threadsafe(news.set),
+                    streams=asked.stream,
+                ),
             )
-            for choice in range(request.n or 1)
+            for prompt in prompts
+            for choice in range(asked.n)
         ]
         try:
-            self._scheduler.submit(*generations)
+            self._scheduler.submit(*(answer.generation for answer in answers))
         except EngineClosedError as error:
             raise _unavailable(error) from error
-        return Work(request, prompt, generations, news, f"chatcmpl-{secrets.token_hex(12)}", int(time.time()))
+        stats = self._scheduler.stats
+        stats.continued += sum(prompt.continued for prompt in prompts)
+        stats.rendered += sum(not prompt.continued for prompt in prompts)
+        return Work(asked, answers, news, secrets.token_hex(12), int(time.time()))
 
     def cancel(self, work: Work) -> None:
         """Nobody waits any more."""
-        for generation in work.generations:
-            if not generation.done:
-                self._scheduler.cancel(generation)
+        for answer in work.answers:
+            if not answer.generation.done:
+                self._scheduler.cancel(answer.generation)
 
-    async def whole(self, work: Work) -> bytes:
-        """The response, when it is complete. Raises `ApiError`."""
-        while not all(generation.done for generation in work.generations):
-            await work.news.wait()
-            work.news.clear()
-        for generation in work.generations:
-            _raise(generation.error)
-        choices = [self._choice(work, place, generation) for place, generation in enumerate(work.generations)]
-        body = {**self._head(work, "chat.completion"), "choices": choices, "usage": self._usage(work)}
-        if work.request.return_token_ids:
-            body["prompt_token_ids"] = work.prompt.ids.tolist()
-        return msgspec.json.encode(body)
-
-    async def chunks(self, work: Work) -> AsyncIterator[bytes]:
-        """The response as server-sent events. An error after the first chunk is the last event."""
-        request = work.request
-        first: dict[str, Any] = {"prompt_token_ids": work.prompt.ids.tolist()} if request.return_token_ids else {}
-        streams = [_Stream(self, work, place, generation) for place, generation in enumerate(work.generations)]
-        for stream in streams:
-            yield self._event(work, [stream.opening()], **first)
-            first = {}
-        try:
-            while not all(stream.closed for stream in streams):
-                await work.news.wait()
-                work.news.clear()
-                for stream in streams:
-                    for choice in stream.progress():
-                        yield self._event(work, [choice])
-        except ApiError as error:
-            yield _data(error.body)
-            return
-        if request.stream_options is not None and request.stream_options.include_usage:
-            yield self._event(work, [], usage=self._usage(work))
-        yield b"data: [DONE]\n\n"
-
-    def finished(self, work: Work, generation: Generation) -> Message:
+    def said(self, answer: Answer) -> Message:
         """The message of a complete answer, kept for the rollout's next call."""
-        ids = [token.id for token in generation.tokens]
-        text = cut_at_stop(self._chat.decode(ids), generation.sampling.stop)
-        message = assemble(text, work.tools)
-        self._sessions.answered(work.prompt, message, ids)
+        message = assemble(self.written(answer), answer.asked.tools if answer.asked.calls_tools else None)
+        self._sessions.answered(answer.prompt, message, answer.ids)
         return message
 
-    def logprobs(self, tokens: Sequence[Drawn]) -> dict[str, Any]:
-        """The ``logprobs`` of a choice."""
-        return {
-            "content": [
-                {
-                    **self._token(token.id, token.logprob),
-                    "top_logprobs": [self._token(id, logprob) for id, logprob in token.top],
-                }
-                for token in tokens
-            ],
-            "refusal": None,
-        }
+    def written(self, answer: Answer) -> str:
+        """The text of a complete answer."""
+        return cut_at_stop(self._chat.decode(answer.ids), answer.asked.stops)
 
-    def unfolding(self, work: Work) -> Unfolding:
-        """The growing text of one streamed choice."""
-        return Unfolding(self._chat.decode, work.request.stops, tools=bool(work.tools))
+    def token_text(self, id: int) -> str:
+        """One token as text, special or not."""
+        return self._chat.token_text(id)
 
-    def _token(self, id: int, logprob: float) -> dict[str, Any]:
-        text = self._chat.token_text(id)
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+    def unfolding(self, asked: Asked) -> Unfolding:
+        """The growing text of one streamed answer."""
+        return Unfolding(self._chat.decode, asked.stops, tools=bool(asked.tools) and asked.calls_tools)
 
-    def _sampling(self, request: ChatRequest, prompt: Prompt, room: int, choice: int) -> Sampling:
-        asked = request.max_completion_tokens or request.max_tokens or self._config.max_tokens
-        seed = request.seed
+    def _check_room(self, prompt: Prompt) -> None:
+        if len(prompt.ids) >= self._max_context:
+            raise ApiError(
+                400,
+                f"the prompt takes {len(prompt.ids)} tokens, and the context holds {self._max_context}",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        if not len(prompt.ids):
+            raise ApiError(400, "prompt: expected at least one token", param="prompt")
+
+    def _sampling(self, asked: Asked, prompt: Prompt, choice: int) -> Sampling:
+        seed = asked.seed
         if seed is None:
             call = prompt.repeat if prompt.rollout is not None else self._count
             seed = derive_seed(self._config.seed, prompt.rollout or "", call, prompt.ids.tobytes())
+        room = self._max_context - len(prompt.ids)
         return Sampling(
-            temperature=1.0 if request.temperature is None else request.temperature,
-            top_p=request.top_p or 1.0,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
             seed=seed if choice == 0 else derive_seed(seed, choice),
-            max_tokens=min(asked, room),
-            stop=request.stops,
-            top_logprobs=request.top_logprobs or 0,
+            max_tokens=min(asked.max_tokens or self._config.max_tokens, room),
+            stop=asked.stops,
+            top_logprobs=asked.top_logprobs or 0,
         )
 
-    def _choice(self, work: Work, place: int, generation: Generation) -> dict[str, Any]:
-        message = self.finished(work, generation)
-        shown: dict[str, Any] = {"role": "assistant", "content": message.content}
-        if message.tool_calls:
-            shown["tool_calls"] = msgspec.to_builtins(message.tool_calls)
-        choice: dict[str, Any] = {
-            "index": place,
-            "message": shown,
-            "finish_reason": finish_reason(generation, message),
-            "logprobs": self.logprobs(generation.tokens) if work.request.logprobs else None,
-        }
-        if work.request.return_token_ids:
-            choice["token_ids"] = [token.id for token in generation.tokens]
-        return choice
 
-    def _head(self, work: Work, kind: str) -> dict[str, Any]:
-        versions = [generation.version for generation in work.generations if generation.version >= 0]
-        return {
-            "id": work.id,
-            "object": kind,
-            "created": work.created,
-            "model": self._config.name,
-            "policy": self._config.name,
-            "policy_version": min(versions, default=None),
-        }
-
-    def _usage(self, work: Work) -> dict[str, int]:
-        written = sum(len(generation.tokens) for generation in work.generations)
-        prompt = len(work.prompt.ids)
-        return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
-
-    def _event(self, work: Work, choices: list[dict[str, Any]], **extra: Any) -> bytes:
-        return _data({**self._head(work, "chat.completion.chunk"), "choices": choices, **extra})
-
-
-class _Stream:
-    """One choice of a streamed response."""
-
-    def __init__(self, completions: Completions, work: Work, place: int, generation: Generation) -> None:
-        self._completions = completions
-        self._work = work
-        self._place = place
-        self._generation = generation
-        self._text = completions.unfolding(work)
-        self._given = 0
-        self.closed = False
-
-    def opening(self) -> dict[str, Any]:
-        return self._delta({"role": "assistant", "content": ""}, [])
-
-    def progress(self) -> list[dict[str, Any]]:
-        """The chunks for what is new since the last call. Raises `ApiError`."""
-        if self.closed:
-            return []
-        generation = self._generation
-        _raise(generation.error)
-        done = generation.done
-        tokens = generation.tokens[self._given :]
-        if not tokens:
-            return []
-        self._given += len(tokens)
-        if not done:
-            new = self._text.more([token.id for token in generation.tokens[: self._given]])
-            return [self._delta({"content": new} if new else {}, tokens)]
-        self.closed = True
-        message = self._completions.finished(self._work, generation)
-        rest: dict[str, Any] = {}
-        if content := message.text[self._text.shown :]:
-            rest["content"] = content
-        if message.tool_calls:
-            calls = msgspec.to_builtins(message.tool_calls)
-            rest["tool_calls"] = [{"index": place, **call} for place, call in enumerate(calls)]
-        return [self._delta(rest, tokens), self._delta({}, [], finish_reason(generation, message))]
-
-    def _delta(self, delta: dict[str, Any], tokens: Sequence[Drawn], finish: str | None = None) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": self._place, "delta": delta, "finish_reason": finish, "logprobs": None}
-        if tokens and self._work.request.logprobs:
-            choice["logprobs"] = self._completions.logprobs(tokens)
-        if tokens and self._work.request.return_token_ids:
-            choice["token_ids"] = [token.id for token in tokens]
-        return choice
-
-
-def finish_reason(generation: Generation, message: Message) -> str | None:
-    """Why an answer ended, in the words of the API."""
-    return "tool_calls" if message.tool_calls and generation.finish == "stop" else generation.finish
+def event(body: dict[str, Any], name: str | None = None) -> bytes:
+    """A server-sent event."""
+    head = f"event: {name}\n".encode() if name is not None else b""
+    return head + b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 def _raise(error: Exception | None) -> None:
@@ -262,7 +205,3 @@ def _raise(error: Exception | None) -> None:
 
 def _unavailable(error: Exception) -> ApiError:
     return ApiError(503, str(error), type="server_error", code="engine_unavailable")
-
-
-def _data(body: dict[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"

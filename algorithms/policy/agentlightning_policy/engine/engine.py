@@ -73,7 +73,7 @@ class Engine:
             cache_memory=self.config.cache_memory,
         )
         completions = Completions(scheduler, chat, self.config, self._max_context())
-        server = Server(completions, name=self.config.name, host=self.config.host, port=self.config.port)
+        server = Server(completions, host=self.config.host, port=self.config.port)
         scheduler.start()
         server.start()
         self._scheduler, self._server = scheduler, server

@@ -1,11 +1,15 @@
-"""The shapes of the OpenAI chat API: requests, errors, and the pieces of responses."""
+"""What the APIs share: messages, errors, and what a request may ask of sampling."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+
+logger = logging.getLogger(__name__)
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -67,51 +71,52 @@ class Message(msgspec.Struct):
         return self.content or ""
 
 
+class Sampled(msgspec.Struct, kw_only=True):
+    """What every request says of how it is to be sampled. Fields of the API that are not here do not change
+    what is sampled and are passed over."""
+
+    model: str
+    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    seed: int | None = None
+    stream: bool | None = None
+    return_token_ids: bool | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+
+
 class StreamOptions(msgspec.Struct):
     """Options of a streamed response."""
 
     include_usage: bool | None = None
 
 
-class ChatRequest(msgspec.Struct):
-    """The body of ``POST /v1/chat/completions``. Fields of the API that are not here do not change what is
-    sampled and are passed over."""
+class Asked(msgspec.Struct, kw_only=True, frozen=True):
+    """A request as the engine takes it, whichever API it came by. ``max_tokens`` None leaves the length to the
+    engine; ``top_logprobs`` None wants no log-probabilities; ``tools`` are those that the template shows."""
 
-    model: str
-    messages: list[Message]
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    stop: str | list[str] | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
     seed: int | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    return_token_ids: bool | None = None
-    response_format: dict[str, Any] | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings."""
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(stop for stop in given if stop)
+    max_tokens: int | None = None
+    stops: tuple[str, ...] = ()
+    n: int = 1
+    top_logprobs: int | None = None
+    stream: bool = False
+    return_token_ids: bool = False
+    tools: list[dict[str, Any]] | None = None
+    calls_tools: bool = False
+    """Whether calls of tools are read out of what the model writes."""
 
 
-_decoder = msgspec.json.Decoder(ChatRequest)
+R = TypeVar("R", bound=Sampled)
 
 
-def parse_request(body: bytes, model: str) -> ChatRequest:
+def decode(body: bytes, decoder: msgspec.json.Decoder[R], model: str) -> R:
     """The request in ``body``. Raises `ApiError` (400; 404 for another model's name)."""
     try:
-        request = _decoder.decode(body)
+        request = decoder.decode(body)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `")
         param = place.strip("`").removeprefix("$").removeprefix(".") or None
@@ -120,35 +125,40 @@ def parse_request(body: bytes, model: str) -> ChatRequest:
         raise ApiError(400, f"{param}: {text}" if param else text, param=param) from None
     except msgspec.DecodeError as error:
         raise ApiError(400, f"the body is no JSON: {error}") from None
-    _check(request, model)
-    return request
-
-
-def _check(request: ChatRequest, model: str) -> None:
     if request.model != model:
         unknown = f"the model {request.model!r} does not exist: this engine serves {model!r}"
         raise ApiError(404, unknown, code="model_not_found", param="model")
-    if not request.messages:
-        raise ApiError(400, "messages: expected at least one message", param="messages")
-    for place, message in enumerate(request.messages):
-        parts = message.content if isinstance(message.content, list) else []
-        odd = [part.type for part in parts if part.type != "text" or part.text is None]
-        if odd:
-            where = f"messages[{place}].content"
-            raise ApiError(400, f"{where}: a part of type {odd[0]!r} is not supported, only text", param=where)
-    if request.tool_choice not in (None, "none", "auto"):
-        raise ApiError(400, "tool_choice: only 'none' and 'auto' are supported", param="tool_choice")
-    for place, tool in enumerate(request.tools or []):
-        function = tool.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise ApiError(400, f"tools[{place}]: expected a function with a name", param=f"tools[{place}]")
-    if request.top_logprobs and not request.logprobs:
-        raise ApiError(400, "top_logprobs: needs logprobs to be true", param="top_logprobs")
-    if (request.response_format or {}).get("type", "text") != "text":
-        raise ApiError(400, "response_format: only text is supported", param="response_format")
     for field in ("frequency_penalty", "presence_penalty", "logit_bias"):
         if getattr(request, field):
             raise ApiError(400, f"{field} is not supported: it would change what is sampled", param=field)
+    return request
+
+
+def check_tools(tools: list[dict[str, Any]] | None, tool_choice: Any) -> None:
+    """Raises `ApiError` for tools (in the shape of the chat API) that cannot be offered, or cannot be forced."""
+    if tool_choice not in (None, "none", "auto"):
+        raise ApiError(400, "tool_choice: only 'none' and 'auto' are supported", param="tool_choice")
+    for place, tool in enumerate(tools or []):
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise ApiError(400, f"tools[{place}]: expected a function with a name", param=f"tools[{place}]")
+
+
+def check_format(format: dict[str, Any] | None, param: str) -> None:
+    """A wish for JSON is accepted, and nothing enforces it: what is drawn must be the policy's own choice, or its
+    log-probabilities would be another distribution's. Raises `ApiError` for a format that does not exist."""
+    kind = (format or {}).get("type", "text")
+    if kind in ("json_object", "json_schema"):
+        _say_unconstrained(kind)
+    elif kind != "text":
+        raise ApiError(400, f"{param}: expected text, json_object or json_schema, got {kind!r}", param=param)
+
+
+@functools.cache
+def _say_unconstrained(kind: str) -> None:
+    logger.warning(
+        "the agent asks for %s: nothing constrains the policy to it; ask for it in the prompt, and reward it", kind
+    )
 
 
 def message_dict(message: Message) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,10 +17,23 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from agentlightning.errors import PolicyError
+from agentlightning_policy.engine.api_chat import ChatApi
+from agentlightning_policy.engine.api_responses import ResponsesApi
+from agentlightning_policy.engine.api_text import TextApi
 from agentlightning_policy.engine.completions import Completions, Work
-from agentlightning_policy.engine.protocol import ApiError, parse_request
+from agentlightning_policy.engine.protocol import ApiError
 
 ROLLOUT_HEADER = "x-agentlightning-rollout"
+
+
+class Api(Protocol):
+    """One API: reads a request, and gives the answer its shape, whole or as server-sent events."""
+
+    def begin(self, body: bytes, rollout: str | None) -> tuple[Any, Work]: ...
+
+    async def whole(self, request: Any, work: Work) -> dict[str, Any]: ...
+
+    def chunks(self, request: Any, work: Work) -> AsyncIterator[bytes]: ...
 
 
 class Server:
@@ -28,9 +43,13 @@ class Server:
     Raises `PolicyError` where the port is taken.
     """
 
-    def __init__(self, completions: Completions, *, name: str, host: str, port: int) -> None:
+    def __init__(self, completions: Completions, *, host: str, port: int) -> None:
         self._completions = completions
-        self._name = name
+        self._apis: dict[str, Api] = {
+            "/chat/completions": ChatApi(completions),
+            "/responses": ResponsesApi(completions),
+            "/completions": TextApi(completions),
+        }
         self._socket = _bind(host, port)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         config = uvicorn.Config(
@@ -54,7 +73,7 @@ class Server:
 
     def _app(self) -> Starlette:
         routes = [
-            Route("/chat/completions", self._chat, methods=["POST"]),
+            *(Route(path, self._answer(api), methods=["POST"]) for path, api in self._apis.items()),
             Route("/models", self._models, methods=["GET"]),
         ]
         return Starlette(
@@ -70,30 +89,35 @@ class Server:
         return JSONResponse({"status": "ok"})
 
     async def _models(self, request: Request) -> Response:
-        model = {"id": self._name, "object": "model", "created": 0, "owned_by": "agentlightning"}
+        model = {"id": self._completions.model, "object": "model", "created": 0, "owned_by": "agentlightning"}
         return JSONResponse({"object": "list", "data": [model]})
 
-    async def _chat(self, request: Request) -> Response:
-        asked = parse_request(await request.body(), self._name)
-        rollout = request.path_params.get("rollout") or request.headers.get(ROLLOUT_HEADER)
-        work = self._completions.begin(asked, rollout)
-        if asked.stream:
-            return StreamingResponse(self._streamed(work), media_type="text/event-stream")
-        answer = asyncio.ensure_future(self._completions.whole(work))
+    def _answer(self, api: Api) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            rollout = request.path_params.get("rollout") or request.headers.get(ROLLOUT_HEADER)
+            asked, work = api.begin(await request.body(), rollout)
+            if work.asked.stream:
+                return StreamingResponse(self._streamed(api.chunks(asked, work), work), media_type="text/event-stream")
+            return await self._whole(api.whole(asked, work), work, request)
+
+        return answer
+
+    async def _whole(self, body: Coroutine[Any, Any, dict[str, Any]], work: Work, request: Request) -> Response:
+        answer = asyncio.ensure_future(body)
         left = asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 answer.cancel()
                 return Response(status_code=499)
-            return Response(answer.result(), media_type="application/json")
+            return Response(msgspec.json.encode(answer.result()), media_type="application/json")
         finally:
             left.cancel()
             self._completions.cancel(work)
 
-    async def _streamed(self, work: Work) -> AsyncIterator[bytes]:
+    async def _streamed(self, chunks: AsyncIterator[bytes], work: Work) -> AsyncIterator[bytes]:
         try:
-            async for chunk in self._completions.chunks(work):
+            async for chunk in chunks:
                 yield chunk
         finally:
             self._completions.cancel(work)

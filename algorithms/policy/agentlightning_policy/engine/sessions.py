@@ -43,6 +43,12 @@ class _Session:
     answered: dict[Key, np.ndarray] = field(default_factory=dict)
     asked: dict[bytes, int] = field(default_factory=dict)
 
+    def times_asked(self, ids: np.ndarray) -> int:
+        """How often these tokens were asked before; counts this time."""
+        before = self.asked.get(ids.tobytes(), 0)
+        self.asked[ids.tobytes()] = before + 1
+        return before
+
 
 class Sessions:
     """The conversations of the rollouts that are running. For use from one thread."""
@@ -62,9 +68,11 @@ class Sessions:
         if ids is None:
             ids = np.array(self._chat.encode(self._chat.render(messages, tools)), np.int32)
         session.prompts[key] = ids
-        repeat = session.asked.get(ids.tobytes(), 0)
-        session.asked[ids.tobytes()] = repeat + 1
-        return Prompt(ids, continued, repeat, rollout, key)
+        return Prompt(ids, continued, session.times_asked(ids), rollout, key)
+
+    def plain(self, rollout: str | None, ids: np.ndarray) -> Prompt:
+        """A prompt that is no chat: its tokens as they are."""
+        return Prompt(ids, False, self._session(rollout).times_asked(ids), rollout, ())
 
     def answered(self, prompt: Prompt, message: Message, ids: Sequence[int]) -> None:
         """Keeps an answer: ``message`` is how the agent will see it, ``ids`` what was sampled."""

@@ -1,0 +1,297 @@
+"""``POST /v1/responses``: items in, items out, over the same chat.
+
+The API has no place for token ids: with ``return_token_ids`` the response carries ``prompt_token_ids`` and
+``token_ids`` at its top level, and with ``logprobs`` (which is not of the API either) one number a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from agentlightning_policy.engine.completions import Answer, Completions, Work, event
+from agentlightning_policy.engine.protocol import (
+    ApiError,
+    Asked,
+    Function,
+    Message,
+    Part,
+    Sampled,
+    ToolCall,
+    check_format,
+    check_tools,
+    decode,
+)
+
+TEXT_PARTS = ("input_text", "output_text", "text")
+
+
+class Item(msgspec.Struct):
+    """One item of the input. Which fields it has depends on ``type``."""
+
+    type: str = "message"
+    role: Literal["system", "developer", "user", "assistant"] | None = None
+    content: str | list[Part] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | list[Part] | None = None
+
+
+class TextOptions(msgspec.Struct):
+    """What the text is to look like."""
+
+    format: dict[str, Any] | None = None
+
+
+class ResponsesRequest(Sampled, kw_only=True):
+    """The body of a request."""
+
+    input: str | list[Item] = ""
+    instructions: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    text: TextOptions | None = None
+    logprobs: bool | None = None
+    previous_response_id: str | None = None
+    conversation: str | dict[str, Any] | None = None
+    background: bool | None = None
+
+    def asked(self) -> Asked:
+        """Raises `ApiError` for what the engine does not do."""
+        for field in ("previous_response_id", "conversation", "background"):
+            if getattr(self, field):
+                raise ApiError(400, f"{field} is not supported: send the whole conversation as input", param=field)
+        for place, tool in enumerate(self.tools or []):
+            if tool.get("type") != "function":
+                where = f"tools[{place}]"
+                raise ApiError(400, f"{where}: only functions can be offered, not {tool.get('type')!r}", param=where)
+        tools = [
+            {"type": "function", "function": {name: tool[name] for name in tool if name not in ("type", "strict")}}
+            for tool in self.tools or []
+        ]
+        check_tools(tools, self.tool_choice)
+        check_format(self.text.format if self.text else None, "text.format")
+        return Asked(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=self.top_p or 1.0,
+            seed=self.seed,
+            max_tokens=self.max_output_tokens,
+            top_logprobs=0 if self.logprobs else None,
+            stream=bool(self.stream),
+            return_token_ids=bool(self.return_token_ids),
+            tools=tools or None,
+            calls_tools=self.tool_choice != "none",
+        )
+
+    def messages(self) -> list[Message]:
+        """The input as a chat. Raises `ApiError` for an item that is no part of one."""
+        messages = [Message(role="system", content=self.instructions)] if self.instructions else []
+        if isinstance(self.input, str):
+            return [*messages, Message(role="user", content=self.input)]
+        for place, item in enumerate(self.input):
+            _add(messages, item, f"input[{place}]")
+        if not messages:
+            raise ApiError(400, "input: expected at least one item", param="input")
+        return messages
+
+
+def _add(messages: list[Message], item: Item, where: str) -> None:
+    """An item, as a message or as a part of the one before: an answer's text and its calls are one message."""
+    if item.type == "message" and item.role is not None:
+        messages.append(Message(role=item.role, content=_text(item.content, f"{where}.content")))
+    elif item.type == "function_call" and item.call_id is not None and item.name is not None:
+        if not messages or messages[-1].role != "assistant":
+            messages.append(Message(role="assistant"))
+        call = ToolCall(id=item.call_id, function=Function(item.name, item.arguments or "{}"))
+        messages[-1].tool_calls = [*(messages[-1].tool_calls or []), call]
+    elif item.type == "function_call_output" and item.call_id is not None:
+        output = _text(item.output, f"{where}.output")
+        messages.append(Message(role="tool", content=output, tool_call_id=item.call_id))
+    elif item.type != "reasoning":
+        raise ApiError(400, f"{where}: an item of type {item.type!r} is not supported here", param=where)
+
+
+def _text(content: str | list[Part] | None, where: str) -> str:
+    if not isinstance(content, list):
+        return content or ""
+    odd = [part.type for part in content if part.type not in TEXT_PARTS]
+    if odd:
+        raise ApiError(400, f"{where}: a part of type {odd[0]!r} is not supported, only text", param=where)
+    return "".join(part.text or "" for part in content)
+
+
+_decoder = msgspec.json.Decoder(ResponsesRequest)
+
+
+class ResponsesApi:
+    """Responses, whole and streamed."""
+
+    def __init__(self, completions: Completions) -> None:
+        self._completions = completions
+
+    def begin(self, body: bytes, rollout: str | None) -> tuple[ResponsesRequest, Work]:
+        """Raises `ApiError`."""
+        request = decode(body, _decoder, self._completions.model)
+        return request, self._completions.chat(request.asked(), request.messages(), rollout)
+
+    async def whole(self, request: ResponsesRequest, work: Work) -> dict[str, Any]:
+        """The response, when it is complete. Raises `ApiError`."""
+        await work.finish()
+        return self._finished(request, work, _items(self._completions.said(work.answers[0]), work.key))
+
+    async def chunks(self, request: ResponsesRequest, work: Work) -> AsyncIterator[bytes]:
+        """The response as server-sent events. An error after the first event ends it as failed."""
+        events = _Events()
+        empty = {**self._head(request, work), "status": "in_progress", "output": []}
+        yield events.make("response.created", response=empty)
+        yield events.make("response.in_progress", response=empty)
+        answer = work.answers[0]
+        writer = _TextWriter(events, f"msg_{work.key}")
+        unfolding = self._completions.unfolding(work.asked)
+        try:
+            async for _ in work.steps():
+                done = answer.generation.done
+                if answer.news() and not done:
+                    for part in writer.more(unfolding.more(answer.ids[: answer.given])):
+                        yield part
+        except ApiError as error:
+            said = {"code": "server_error", "message": str(error)}
+            yield events.make("response.failed", response={**empty, "status": "failed", "error": said})
+            return
+        items = _items(self._completions.said(answer), work.key)
+        for place, item in enumerate(items):
+            for part in writer.close(item) if item["type"] == "message" else _call_events(events, place, item):
+                yield part
+        response = self._finished(request, work, items)
+        yield events.make(f"response.{response['status']}", response=response)
+
+    def _finished(self, request: ResponsesRequest, work: Work, items: list[dict[str, Any]]) -> dict[str, Any]:
+        answer = work.answers[0]
+        cut = answer.generation.finish == "length"
+        body = {
+            **self._head(request, work),
+            "status": "incomplete" if cut else "completed",
+            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "output": items,
+            "usage": _usage(work),
+        }
+        return {**body, **_tokens(answer)}
+
+    def _head(self, request: ResponsesRequest, work: Work) -> dict[str, Any]:
+        return {
+            "id": f"resp_{work.key}",
+            "object": "response",
+            "created_at": work.created,
+            "model": self._completions.model,
+            "policy": self._completions.model,
+            "policy_version": work.version,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": request.instructions,
+            "metadata": {},
+            "parallel_tool_calls": True,
+            "temperature": work.asked.temperature,
+            "top_p": work.asked.top_p,
+            "tool_choice": request.tool_choice or "auto",
+            "tools": request.tools or [],
+            "usage": None,
+        }
+
+
+class _Events:
+    """Numbers the events of one stream."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def make(self, kind: str, **fields: Any) -> bytes:
+        self._count += 1
+        return event({"type": kind, "sequence_number": self._count - 1, **fields}, kind)
+
+
+class _TextWriter:
+    """The events of the message item, the first of an answer that has one."""
+
+    def __init__(self, events: _Events, id: str) -> None:
+        self._events = events
+        self._place = {"output_index": 0, "item_id": id, "content_index": 0}
+        self._shown = 0
+        self._open = False
+
+    def more(self, text: str) -> Iterator[bytes]:
+        if not text:
+            return
+        yield from self._opened()
+        self._shown += len(text)
+        yield self._events.make("response.output_text.delta", **self._place, delta=text, logprobs=[])
+
+    def close(self, item: dict[str, Any]) -> Iterator[bytes]:
+        part = item["content"][0]
+        yield from self._opened()
+        yield from self.more(part["text"][self._shown :])
+        yield self._events.make("response.output_text.done", **self._place, text=part["text"], logprobs=[])
+        yield self._events.make("response.content_part.done", **self._place, part=part)
+        yield self._events.make("response.output_item.done", output_index=0, item=item)
+
+    def _opened(self) -> Iterator[bytes]:
+        if self._open:
+            return
+        self._open = True
+        item = _message(self._place["item_id"], "", "in_progress")
+        yield self._events.make("response.output_item.added", output_index=0, item={**item, "content": []})
+        yield self._events.make("response.content_part.added", **self._place, part=item["content"][0])
+
+
+def _call_events(events: _Events, place: int, item: dict[str, Any]) -> Iterator[bytes]:
+    begun = {**item, "arguments": "", "status": "in_progress"}
+    where = {"output_index": place, "item_id": item["id"]}
+    yield events.make("response.output_item.added", output_index=place, item=begun)
+    yield events.make("response.function_call_arguments.delta", **where, delta=item["arguments"])
+    done = {"name": item["name"], "arguments": item["arguments"]}
+    yield events.make("response.function_call_arguments.done", **where, **done)
+    yield events.make("response.output_item.done", output_index=place, item=item)
+
+
+def _items(message: Message, key: str) -> list[dict[str, Any]]:
+    calls = [
+        {
+            "id": f"fc_{call.id.removeprefix('call_')}",
+            "type": "function_call",
+            "call_id": call.id,
+            "name": call.function.name,
+            "arguments": call.function.arguments,
+            "status": "completed",
+        }
+        for call in message.tool_calls or []
+    ]
+    text = [_message(f"msg_{key}", message.text, "completed")] if message.text or not calls else []
+    return [*text, *calls]
+
+
+def _message(id: Any, text: str, status: str) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
+    return {"id": id, "type": "message", "role": "assistant", "status": status, "content": content}
+
+
+def _tokens(answer: Answer) -> dict[str, Any]:
+    tokens: dict[str, Any] = {}
+    if answer.asked.return_token_ids:
+        tokens = {"prompt_token_ids": answer.prompt.ids.tolist(), "token_ids": answer.ids}
+    if answer.asked.top_logprobs is not None:
+        tokens["logprobs"] = [token.logprob for token in answer.generation.tokens]
+    return tokens
+
+
+def _usage(work: Work) -> dict[str, Any]:
+    read, written = work.tokens
+    return {
+        "input_tokens": read,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": written,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": read + written,
+    }

@@ -1,0 +1,64 @@
+"""Whichever API an agent calls, the model layer records the very tokens that the engine drew."""
+
+from __future__ import annotations
+
+import numpy as np
+import openai
+import pytest
+
+from agentlightning.plugins import plugins
+from agentlightning.recording import Recorder, recording
+from agentlightning_policy.config import ModelConfig
+from agentlightning_policy.engine import Engine
+from agentlightning_policy.model import PolicyModel
+
+
+async def chat(client: openai.AsyncOpenAI, streamed: bool) -> str:
+    messages = [{"role": "user", "content": "hi"}]
+    answer = await client.chat.completions.create(model="gpt", messages=messages, max_tokens=8, stream=streamed)
+    if streamed:
+        return "".join([part.choices[0].delta.content or "" async for part in answer])
+    return answer.choices[0].message.content
+
+
+async def responses(client: openai.AsyncOpenAI, streamed: bool) -> str:
+    answer = await client.responses.create(model="gpt", input="hi", max_output_tokens=8, stream=streamed)
+    if streamed:
+        return "".join([event.delta async for event in answer if event.type == "response.output_text.delta"])
+    return answer.output_text
+
+
+async def text(client: openai.AsyncOpenAI, streamed: bool) -> str:
+    answer = await client.completions.create(model="gpt", prompt="hi", max_tokens=8, stream=streamed)
+    if streamed:
+        return "".join([part.choices[0].text async for part in answer])
+    return answer.choices[0].text
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("call", [chat, responses, text])
+async def test_every_api_gives_exact_tokens(tiny_model, call, streamed) -> None:
+    policy = PolicyModel.load(ModelConfig(path=str(tiny_model)))
+    spans = []
+    (layer,) = (adapter for adapter in plugins().adapters() if adapter.name == "openai")
+    layer.install()
+    try:
+        async with (
+            Engine(policy) as engine,
+            openai.AsyncOpenAI(base_url="http://127.0.0.1:9", api_key="none") as client,
+        ):
+            recorder = Recorder("r", 1, spans.extend, [engine.resource("policy", temperature=1.0)], seed=3)
+            with recording(recorder):
+                shown = await call(client, streamed)
+            recorder.close()
+    finally:
+        layer.uninstall()
+    (span,) = spans
+    said = span.generation
+    assert span.failure is None
+    assert (said.provenance, said.policy, said.policy_version) == ("exact", "policy", 0)
+    assert len(said.response_ids) == len(said.logprobs) == said.usage.output_tokens
+    assert said.response["content"] == shown == policy.tokenizer.decode(said.response_ids, skip_special_tokens=True)
+    assert said.messages == [{"role": "user", "content": "hi"}]
+    assert len(said.prompt_ids) == said.usage.input_tokens
+    assert np.all(said.logprobs < 0)

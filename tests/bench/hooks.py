@@ -1,0 +1,112 @@
+"""What a framework's hooks cost: CPU per model call of an agent with one tool, over the same agent without them.
+
+    python tests/bench/hooks.py [--batches 40] [--runs 5] [FRAMEWORK …]
+
+The agents are those of the conformance suite; their endpoint is a process of its own. Three variants are
+interleaved: nothing recorded, the model layer alone, the model layer and the framework's adapter. Each figure is
+the median over the batches of this process's CPU time on all its threads; a run makes two model calls and one of
+the tool. Frameworks that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import importlib.util
+import logging
+import multiprocessing
+import statistics
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS))
+
+LIMITS = {"crewai": 200}
+LIMIT_MICROSECONDS = 100
+CALLS_A_RUN = 2
+
+
+def serve(connection: Connection) -> None:
+    """The endpoint, until told to stop."""
+    from adapters.script import script
+    from stub_server import StubServer
+
+    with StubServer() as stub:
+        stub.reply(script)
+        connection.send(stub.base_url)
+        connection.recv()
+
+
+async def measure(framework: Any, base_url: str, batches: int, runs: int) -> dict[str, float]:
+    """CPU microseconds a model call, by variant."""
+    from agentlightning.plugins import plugins
+    from agentlightning.recording import Recorder, recording
+
+    adapters = {adapter.name: adapter for adapter in plugins().adapters()}
+    agent = framework.solver(base_url)
+    own, layer = adapters[framework.adapter], adapters["openai"]
+
+    async def batch(*installed: Any) -> float:
+        for adapter in adapters.values():
+            (adapter.install if adapter in installed else adapter.uninstall)()
+        start = time.process_time()
+        for _ in range(runs):
+            if installed:
+                recorder = Recorder("rollout", 1, lambda spans: None)
+                with recording(recorder):
+                    await own.run(agent, "What is 2 + 3?")
+                recorder.close()
+            else:
+                await own.run(agent, "What is 2 + 3?")
+        return (time.process_time() - start) / runs / CALLS_A_RUN * 1e6
+
+    variants = {"unrecorded": (), "model layer": (layer,), "model layer and adapter": (layer, own)}
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(batches + 2):
+        for name, installed in variants.items():
+            cost = await batch(*installed)
+            if number > 1:
+                taken[name].append(cost)
+    added = [hooked - alone for hooked, alone in zip(*(taken[name] for name in list(taken)[:0:-1]), strict=True)]
+    return {**{name: statistics.median(costs) for name, costs in taken.items()}, "added": statistics.median(added)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("frameworks", nargs="*", metavar="FRAMEWORK")
+    parser.add_argument("--batches", type=int, default=40)
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
+    server.start()
+    base_url = here.recv()
+    names = arguments.frameworks or sorted(path.stem for path in (TESTS / "adapters" / "frameworks").glob("*.py"))
+    met, loop = True, asyncio.new_event_loop()
+    print(f"{'µs CPU a model call':16}{'unrecorded':>12}{'model layer':>13}{'and adapter':>13}{'hooks add':>11}")
+    for name in names:
+        framework = importlib.import_module(f"adapters.frameworks.{name}").framework
+        if any(importlib.util.find_spec(package) is None for package in framework.packages):
+            print(f"{name:16}{'not installed':>12}")
+            continue
+        costs = loop.run_until_complete(measure(framework, base_url, arguments.batches, arguments.runs))
+        limit = LIMITS.get(name, LIMIT_MICROSECONDS)
+        within = costs["added"] < limit
+        met = met and within
+        print(
+            f"{name:16}{costs['unrecorded']:12.0f}{costs['model layer']:13.0f}"
+            f"{costs['model layer and adapter']:13.0f}{costs['added']:+11.0f}  "
+            f"{'within' if within else 'OVER'} the limit of {limit} µs"
+        )
+    here.send(None)
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

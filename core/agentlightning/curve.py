@@ -124,23 +124,29 @@ def _draw_steps(axes: Any, steps: Sequence[StepReward]) -> None:
 
 
 def _draw_evaluations(axes: Any, evaluations: Sequence[Evaluation], last: int) -> None:
-    variants = list(dict.fromkeys(evaluation.variant for evaluation in evaluations))
-    for place, variant in enumerate(variants):
-        points = sorted(
-            (x, evaluation.mean)
-            for evaluation in evaluations
-            if evaluation.variant == variant
-            and evaluation.mean is not None
-            and (x := step_of(evaluation.stage, last)) is not None
-        )
-        if not points:
-            continue
+    variants: dict[str, list[tuple[int, float]]] = {}
+    for evaluation in evaluations:
+        x = step_of(evaluation.stage, last)
+        if evaluation.mean is not None and x is not None:
+            variants.setdefault(evaluation.variant, []).append((x, evaluation.mean))
+    highest: dict[int, float] = {}
+    for x, y in (point for points in variants.values() for point in points):
+        highest[x] = max(y, highest.get(x, y))
+    for place, (variant, points) in enumerate(variants.items()):
         color = VARIANTS[place % len(VARIANTS)]
         label = f"held-out{f', {variant}' if variant else ''}"
-        across, up = zip(*points, strict=True)
+        across, up = zip(*sorted(points), strict=True)
         axes.plot(across, up, color=color, linestyle=(0, (2, 3)), linewidth=1, alpha=0.7)
         axes.plot(across, up, color=color, linestyle="", marker="D", markersize=7, label=label)
         for x, y in points:
+            above = y == highest[x]
             axes.annotate(
-                f"{y:.2f}", (x, y), xytext=(0, 9), textcoords="offset points", ha="center", color=color, fontsize=9
+                f"{y:.2f}",
+                (x, y),
+                xytext=(0, 9 if above else -9),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if above else "top",
+                color=color,
+                fontsize=9,
             )

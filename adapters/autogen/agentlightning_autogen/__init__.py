@@ -1,0 +1,1 @@
+"""AutoGen AgentChat agents and teams for agentlightning."""

@@ -1,0 +1,281 @@
+"""Hooks into AutoGen: the public methods of agents, teams, tools and memories, wrapped where a class defines them.
+
+agent       ``run``, ``run_stream``, ``on_messages``, ``on_messages_stream`` of every `ChatAgent`
+team        ``run``, ``run_stream`` of every `Team`
+manager     a team's selector or orchestrator, when it calls a model: the runtime's handling of messages
+tool        ``run_json``, ``run_json_stream`` of every `BaseTool`
+handoff     a tool that hands over, or a `HandoffMessage` without one
+retrieval   ``update_context``, ``query`` of every `Memory`
+
+A method that calls another of the same object is one span.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import functools
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from autogen_agentchat.base import ChatAgent, Team
+from autogen_core.memory import Memory
+from autogen_core.tools import BaseTool, FunctionTool
+
+from agentlightning import semconv
+from agentlightning.adapter import guarded
+from agentlightning.recording import add_locator, current, remove_locator
+from agentlightning_autogen import private
+from agentlightning_autogen.plain import plain
+from agentlightning_autogen.scopes import Entered, Scope, enter, handling, keep_team, locator
+from agentlightning_autogen.turns import Turn, handoff_attributes, tool_attributes
+
+logger = logging.getLogger(__name__)
+
+Opener = Callable[..., Entered | None]
+
+AGENT_METHODS = ("run", "run_stream", "on_messages", "on_messages_stream")
+TEAM_METHODS = ("run", "run_stream")
+TOOL_METHODS = ("run_json", "run_json_stream")
+MEMORY_METHODS = ("update_context", "query")
+
+MARK = "__agentlightning_hook__"
+
+_END = object()
+_installed = False
+_originals: list[tuple[type, str, Any, Any]] = []
+
+
+def install() -> None:
+    """Wraps what there is, once, and adds the locator."""
+    global _installed
+    if not _installed:
+        _installed = True
+        _replace(FunctionTool, "run", _with_context)
+        _hook_handlers()
+        add_locator(locator)
+    refresh()
+
+
+def uninstall() -> None:
+    """Puts every method back, and removes the locator."""
+    global _installed
+    _installed = False
+    for owner, name, original, hooked in _originals:
+        if vars(owner).get(name) is hooked:
+            setattr(owner, name, original)
+    _originals.clear()
+    remove_locator(locator)
+
+
+def refresh() -> None:
+    """Wraps the methods of classes that were written since; nothing where the hooks are not installed."""
+    if not _installed:
+        return
+    for base, methods, opener in (
+        (ChatAgent, AGENT_METHODS, _open_agent),
+        (Team, TEAM_METHODS, _open_team),
+        (BaseTool, TOOL_METHODS, _open_tool),
+        (Memory, MEMORY_METHODS, _open_memory),
+    ):
+        for kind in _family(base):
+            for name in methods:
+                _replace(kind, name, functools.partial(_wrap, opener=opener))
+
+
+def _family(kind: type) -> Iterator[type]:
+    yield kind
+    for below in type.__subclasses__(kind):
+        yield from _family(below)
+
+
+def _replace(owner: type, name: str, wrap: Callable[[Any], Any]) -> None:
+    original = vars(owner).get(name)
+    if not inspect.isfunction(original) or getattr(original, "__isabstractmethod__", False):
+        return
+    if hasattr(original, MARK):
+        return
+    hooked = wrap(original)
+    setattr(hooked, MARK, True)
+    setattr(owner, name, hooked)
+    _originals.append((owner, name, original, hooked))
+
+
+def _wrap(original: Callable[..., Any], opener: Opener) -> Callable[..., Any]:
+    opened = guarded(opener)
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            entered = opened(self, *args, **kwargs) if current() is not None else None
+            if entered is None:
+                return await original(self, *args, **kwargs)
+            try:
+                with entered:
+                    result = await original(self, *args, **kwargs)
+                    entered.read(result)
+            except BaseException as error:
+                entered.end(error)
+                raise
+            entered.end()
+            return result
+
+        return call
+
+    @functools.wraps(original)
+    def stream(self: Any, *args: Any, **kwargs: Any) -> Any:
+        items = original(self, *args, **kwargs)
+        if current() is None or not hasattr(items, "__anext__"):
+            return items
+        return _followed(items, functools.partial(opened, self, *args, **kwargs))
+
+    return stream
+
+
+async def _followed(items: Any, opened: Opener) -> AsyncIterator[Any]:
+    """The same items. The scope is current while one is made, and never while the consumer has it: an asynchronous
+    generator runs in the context of whoever asks it."""
+    entered = opened()
+    if entered is None:
+        async for item in items:
+            yield item
+        return
+    failure: BaseException | None = None
+    item = None
+    try:
+        while True:
+            with entered:
+                last, item = item, await anext(items, _END)
+            if item is _END:
+                break
+            if entered.every:
+                entered.read(item)
+            yield item
+        if not entered.every:
+            entered.read(last)
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        with entered:
+            if hasattr(items, "aclose"):
+                await items.aclose()
+        entered.end(failure)
+
+
+def _open_agent(agent: Any, *_: Any, **__: Any) -> Entered | None:
+    attributes = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: "agent"}
+    entered = enter(agent, "agent", agent.name, attributes, _read_agent, agent=agent.name, every=True)
+    if entered is not None and entered.mine and entered.scope.span is not None:
+        entered.scope.turn = Turn(entered.scope.recorder, agent, entered.scope.span)
+    return entered
+
+
+def _read_agent(scope: Scope, said: Any) -> None:
+    if scope.turn is not None:
+        scope.turn.see(said)
+
+
+def _open_team(team: Any, *_: Any, **__: Any) -> Entered | None:
+    attributes = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: "team"}
+    entered = enter(team, "agent", team.name, attributes, _read_nothing, agent=team.name)
+    key = private.team_id(team)
+    if entered is not None and key is not None:
+        keep_team(key, entered.scope)
+    return entered
+
+
+def _read_nothing(_: Scope, __: Any) -> None:
+    pass
+
+
+def _open_tool(
+    tool: Any, args: Any, cancellation_token: Any = None, call_id: str | None = None, **_: Any
+) -> Entered | None:
+    attributes = tool_attributes(tool.name, call_id, plain(args))
+    entered = enter(tool, "tool", tool.name, attributes, _read_tool)
+    if entered is None or not entered.mine or entered.scope.span is None:
+        return entered
+    turn = entered.scope.within()
+    target = turn.begins(call_id) if turn is not None else None
+    if target is not None:
+        span = entered.scope.span
+        span.kind, span.name = "handoff", target
+        span.attributes.update(handoff_attributes(target))
+    return entered
+
+
+def _read_tool(scope: Scope, result: Any) -> None:
+    if scope.span is not None:
+        told = result if isinstance(result, str | int | float | bool | list | dict | None) else None
+        text = scope.owner.return_value_as_string
+        scope.span.attributes[semconv.TOOL_CALL_RESULT] = plain(told) if told is not None else text(result)
+
+
+def _open_memory(memory: Any, query: Any = None, *_: Any, **__: Any) -> Entered | None:
+    name = getattr(memory, "name", None)
+    entered = enter(memory, "retrieval", name if isinstance(name, str) else type(memory).__name__, {}, _read_memory)
+    if entered is not None and entered.scope.span is not None:
+        text = getattr(query, "content", query)
+        if isinstance(text, str):
+            entered.scope.span.attributes[semconv.RETRIEVAL_QUERY] = text
+    return entered
+
+
+def _read_memory(scope: Scope, found: Any) -> None:
+    results = getattr(getattr(found, "memories", found), "results", None)
+    if scope.span is not None and results is not None:
+        documents = [{"content": plain(item.content), "metadata": plain(item.metadata)} for item in results]
+        scope.span.attributes[semconv.RETRIEVAL_DOCUMENTS] = documents
+
+
+def _with_context(run: Callable[..., Any]) -> Callable[..., Any]:
+    """A tool's plain function runs in a thread of the event loop's pool, which knows nothing of the rollout: a copy of
+    the tool, for this call, has one that takes the context along."""
+
+    @functools.wraps(run)
+    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await run(_carrying(self) or self if current() is not None else self, *args, **kwargs)
+
+    return call
+
+
+@guarded
+def _carrying(tool: Any) -> Any:
+    function = private.blocking_function(tool)
+    if function is None:
+        return tool
+    carrying = copy.copy(tool)
+    private.with_function(carrying, functools.partial(contextvars.copy_context().run, function))
+    return carrying
+
+
+def _hook_handlers() -> None:
+    owner, name = private.HANDLER_CONTEXT, private.HANDLER_METHOD
+    original = vars(owner).get(name)
+    if not isinstance(original, classmethod):
+        logger.warning(
+            "this autogen-core has no MessageHandlerContext.%s: what a team's manager does is recorded as the team's, and "
+            "a runtime that was started outside of a rollout is not followed",
+            name,
+        )
+        return
+    populate = original.__get__(None, owner)
+    handled = guarded(handling)
+
+    @contextmanager
+    def populate_context(cls: type, agent_id: Any) -> Iterator[None]:
+        with populate(agent_id):
+            handler = handled(agent_id)
+            if handler is None:
+                yield
+            else:
+                with handler:
+                    yield
+
+    hooked = classmethod(populate_context)
+    setattr(owner, name, hooked)
+    _originals.append((owner, name, original, hooked))

@@ -1,0 +1,71 @@
+"""The names that AutoGen does not promise, all of them: read here, and nowhere else.
+
+Checked with autogen-agentchat and autogen-core 0.7.1 and 0.7.5. Where one is missing, what depends on it is left out:
+the function says how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from autogen_agentchat.teams import BaseGroupChat
+from autogen_core import MessageHandlerContext
+
+from agentlightning.errors import AdapterError
+
+HANDLER_CONTEXT: Any = MessageHandlerContext
+HANDLER_METHOD = "populate_context"
+"""The context in which the runtime has an agent handle a message. Without it, a selector's calls hang under the team."""
+
+
+def team_id(team: Any) -> str | None:
+    """The key of a team's participants and manager in the runtime; None: the context tells where they are."""
+    found = getattr(team, "_team_id", None)
+    return found if isinstance(found, str) else None
+
+
+def handoffs(agent: Any) -> Mapping[str, Any]:
+    """An agent's hand-offs by the name of their tool; where there is none, they are tools like any other."""
+    found = getattr(agent, "_handoffs", None)
+    return found if isinstance(found, Mapping) else {}
+
+
+def blocking_function(tool: Any) -> Callable[..., Any] | None:
+    """The function that a tool runs in a thread, where it would not know its rollout; None where it does not."""
+    function = getattr(tool, "_func", None)
+    return function if callable(function) and not asyncio.iscoroutinefunction(function) else None
+
+
+def with_function(tool: Any, function: Callable[..., Any]) -> None:
+    """Gives a tool another function."""
+    tool._func = function
+
+
+def renew(team: Any) -> None:
+    """Gives a copied team an id, a runtime and queues of its own, as its constructor does.
+
+    Raises `AdapterError` where this AutoGen keeps its teams otherwise.
+    """
+    if not isinstance(team, BaseGroupChat):
+        return
+    try:
+        messages = team._message_factory
+        BaseGroupChat.__init__(
+            team,
+            name=team._name,
+            description=team._description,
+            participants=team._participants,
+            group_chat_manager_name=team._group_chat_manager_name,
+            group_chat_manager_class=team._base_group_chat_manager_class,
+            termination_condition=team._termination_condition,
+            max_turns=team._max_turns,
+            emit_team_events=team._emit_team_events,
+        )
+        team._message_factory = messages
+    except (AttributeError, TypeError) as error:
+        raise AdapterError(
+            f"the team {type(team).__name__} cannot be copied for a rollout of its own ({error}): name an async "
+            "function (input) -> output that makes a team and runs it"
+        ) from error

@@ -1,0 +1,240 @@
+"""What is running here: agents, teams, tools and memories as they are entered, each with its span.
+
+A `Scope` is current in a context variable, so it follows tasks. The runtime of a team handles messages in the context
+of its ``start()``, which may lie outside the team, or outside the rollout; `handling` finds the team by its key then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any
+from weakref import WeakValueDictionary
+
+from agentlightning import semconv
+from agentlightning.adapter import guarded
+from agentlightning.recording import Recorder, current, current_span, failure_of, locate, recording
+from agentlightning.records import Failure, Span, SpanKind
+from agentlightning_autogen.turns import Turn
+
+FAILURES: dict[str, str] = {"tool": "tool_error", "handoff": "tool_error", "retrieval": "retrieval_error"}
+
+
+class Scope:
+    """Something of AutoGen's that is running, for ``owner``; ``above`` is what it was entered in.
+
+    ``turn`` is kept for an agent, ``cause`` is what a message handler of a team has raised.
+    """
+
+    __slots__ = ("__weakref__", "above", "cause", "ended", "owner", "recorder", "span", "turn")
+
+    def __init__(self, recorder: Recorder, owner: Any, span: Span | None, above: Scope | None) -> None:
+        self.recorder = recorder
+        self.owner = owner
+        self.span = span
+        self.above = above
+        self.turn: Turn | None = None
+        self.cause: Exception | None = None
+        self.ended = False
+
+    def place(self) -> Span | None:
+        """The span that a call made in here hangs under."""
+        return self.span
+
+    def within(self) -> Turn | None:
+        """The turn of the agent that this is, or is in."""
+        scope: Scope | None = self
+        while scope is not None and scope.turn is None:
+            scope = scope.above
+        return scope.turn if scope is not None else None
+
+    def end(self, error: BaseException | None) -> None:
+        """Ends the span. A team's error is given what a participant raised as its cause: AutoGen keeps the text alone."""
+        self.ended = True
+        if isinstance(error, RuntimeError) and error.__cause__ is None and is_text_of(error, self.cause):
+            error.__cause__ = self.cause
+        if self.span is not None:
+            self.recorder.end(self.span, self._failure(error))
+
+    def _failure(self, error: BaseException | None) -> Failure | None:
+        if error is None or isinstance(error, GeneratorExit) or self.span is None:
+            return None
+        if isinstance(error, asyncio.CancelledError):
+            return failure_of(error, "cancelled")
+        return failure_of(root_cause(error), FAILURES.get(self.span.kind, "agent_error"))
+
+
+class Handler(Scope):
+    """The handling of one message by an agent of the runtime. Its span begins when it calls a model or a tool, as a
+    team's manager does to select who speaks, and most do not."""
+
+    __slots__ = ("_agent_id", "_stack", "_token", "base")
+
+    def __init__(self, recorder: Recorder, agent_id: Any, team: Scope | None) -> None:
+        above = running(recorder)
+        super().__init__(recorder, None, None, team if team is not None and not _is_in(above, team) else above)
+        self.base = _base(recorder, self.above)
+        self._agent_id = agent_id
+
+    def place(self) -> Span | None:
+        if self.span is None:
+            name = self._agent_id.type.removesuffix(f"_{self._agent_id.key}")
+            attributes = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: "manager"}
+            self.span = self.recorder.start("agent", name, parent=self.base, agent=name, attributes=attributes)
+        return self.span
+
+    def __enter__(self) -> None:
+        self._stack = ExitStack()
+        if current() is not self.recorder:
+            self._stack.enter_context(recording(self.recorder))
+        self._token = _inside.set(self)
+        task = asyncio.current_task()
+        if task is not None:
+            _tasks.get().add(task)
+            self._stack.callback(_tasks.get().discard, task)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _inside.reset(self._token)
+        self._stack.close()
+        team = team_of(self._agent_id)
+        if team is not None and isinstance(error, Exception):
+            team.cause = error
+        guarded(self.end)(error)
+
+
+class Entered:
+    """A scope that was entered here: made for it, or the owner's that is running already.
+
+    ``every`` item of a stream is read, or the last alone.
+    """
+
+    __slots__ = ("_read", "_token", "every", "mine", "scope")
+
+    def __init__(self, scope: Scope, mine: bool, read: Callable[[Scope, Any], None], every: bool) -> None:
+        self.scope = scope
+        self.mine = mine
+        self.every = every
+        self._read = guarded(read)
+        self._token: Token[Scope | None] | None = None
+
+    def __enter__(self) -> Entered:
+        self._token = _inside.set(self.scope)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _inside.reset(self._token)
+
+    def read(self, result: Any) -> None:
+        """Takes what came out of it."""
+        self._read(self.scope, result)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Ends the scope if it was made here."""
+        if self.mine:
+            guarded(self.scope.end)(error)
+
+
+_inside: ContextVar[Scope | None] = ContextVar("agentlightning_autogen_inside", default=None)
+_teams: WeakValueDictionary[str, Scope] = WeakValueDictionary()
+_tasks: ContextVar[set[asyncio.Task[Any]]] = ContextVar("agentlightning_autogen_tasks", default=set())  # noqa: B039
+
+
+def enter(
+    owner: Any,
+    kind: SpanKind,
+    name: str,
+    attributes: dict[str, Any],
+    read: Callable[[Scope, Any], None],
+    *,
+    agent: str | None = None,
+    every: bool = False,
+) -> Entered | None:
+    """Enters the scope of ``owner``, with a span unless it is the one that is running here; None outside a rollout."""
+    recorder = current()
+    if recorder is None or recorder.closed:
+        return None
+    above = running(recorder)
+    if above is not None and above.owner is owner:
+        return Entered(above, False, read, every)
+    span = recorder.start(kind, name, parent=_base(recorder, above), agent=agent, attributes=attributes)
+    return Entered(Scope(recorder, owner, span, above), True, read, every)
+
+
+def keep_team(key: str, scope: Scope) -> None:
+    """Keeps a team's scope to be found by its key in the runtime, as long as it is running."""
+    _teams[key] = scope
+
+
+def team_of(agent_id: Any) -> Scope | None:
+    """The running team that an agent of the runtime belongs to."""
+    team = _teams.get(agent_id.key)
+    return team if team is not None and not team.ended else None
+
+
+def handling(agent_id: Any) -> Handler | None:
+    """The scope of a message that an agent of the runtime is about to handle; None outside a rollout."""
+    team = team_of(agent_id)
+    recorder = team.recorder if team is not None else current()
+    return Handler(recorder, agent_id, team) if recorder is not None and not recorder.closed else None
+
+
+def running(recorder: Recorder) -> Scope | None:
+    """The innermost scope here that has not ended."""
+    scope = _inside.get()
+    while scope is not None and (scope.ended or scope.recorder is not recorder):
+        scope = scope.above
+    return scope
+
+
+def locator(recorder: Recorder) -> Span | None:
+    """The span that a call made right here belongs under; None outside AutoGen."""
+    scope = running(recorder)
+    return _innermost(scope.place()) if scope is not None else None
+
+
+def handling_tasks() -> set[asyncio.Task[Any]]:
+    """Begins to collect the tasks that handle messages for what is started here; each leaves when it is done."""
+    tasks: set[asyncio.Task[Any]] = set()
+    _tasks.set(tasks)
+    return tasks
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What a participant raised, where a team has made a ``RuntimeError`` with its type and traceback as text of it."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None and is_text_of(error, error.__cause__):
+        error = error.__cause__
+    return error
+
+
+def is_text_of(error: RuntimeError, cause: BaseException | None) -> bool:
+    """Whether a team made ``error`` of ``cause``."""
+    return cause is not None and str(error).startswith(f"{type(cause).__name__}: {cause}\nTraceback:")
+
+
+def _base(recorder: Recorder, scope: Scope | None) -> Span | None:
+    """The span that a new one hangs under, without beginning a handler's."""
+    while isinstance(scope, Handler) and scope.span is None:
+        if scope.base is not None:
+            return _innermost(scope.base)
+        scope = scope.above
+    return _innermost(scope.span) if scope is not None else locate(recorder)
+
+
+def _innermost(span: Span | None) -> Span | None:
+    """That span, or the one that was opened by hand since it began."""
+    by_hand = current_span()
+    if by_hand is None or by_hand.ended_at is not None or (span is not None and by_hand.index < span.index):
+        return span
+    return by_hand
+
+
+def _is_in(scope: Scope | None, other: Scope) -> bool:
+    while scope is not None and scope is not other:
+        scope = scope.above
+    return scope is other

@@ -1,0 +1,104 @@
+"""An agent's turn: which tools its model asked for, which of them ran, and to whom it hands over."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from typing import Any
+
+from autogen_agentchat.base import Response
+from autogen_agentchat.messages import HandoffMessage, ToolCallExecutionEvent, ToolCallRequestEvent
+
+from agentlightning import semconv
+from agentlightning.recording import Recorder
+from agentlightning.records import Failure, Span
+from agentlightning_autogen import private
+
+
+class Turn:
+    """What an agent says about itself while it answers.
+
+    Tools that AutoGen runs by itself are recorded as they run; those of a workbench that runs elsewhere (MCP), and calls
+    that fail before any tool runs, when the agent tells of their results.
+    """
+
+    def __init__(self, recorder: Recorder, agent: Any, span: Span) -> None:
+        self._recorder = recorder
+        self._agent = agent.name
+        self._span = span
+        self._handoffs = private.handoffs(agent)
+        self._seen: set[str] = set()
+        self._asked: dict[str, tuple[Any, float]] = {}
+        self._ran: Counter[str | None] = Counter()
+        self._taken: str | None = None
+        self._target: str | None = None
+
+    def begins(self, call_id: str | None) -> str | None:
+        """A tool begins to run; returns to whom it hands over, where it does."""
+        self._ran[call_id] += 1
+        return self._target if call_id is not None and call_id == self._taken else None
+
+    def see(self, said: Any) -> None:
+        """Takes an event, message or response of the agent's, once."""
+        if isinstance(said, Response):
+            for inner in said.inner_messages or ():
+                self.see(inner)
+            said = said.chat_message
+        if getattr(said, "source", None) != self._agent or said.id in self._seen:
+            return
+        self._seen.add(said.id)
+        if isinstance(said, ToolCallRequestEvent):
+            self._asks(said)
+        elif isinstance(said, ToolCallExecutionEvent):
+            self._tells(said)
+        elif isinstance(said, HandoffMessage) and said.target != self._target:
+            handoff = self._recorder.start("handoff", said.target, parent=self._span)
+            handoff.attributes = handoff_attributes(said.target)
+            self._recorder.end(handoff)
+
+    def _asks(self, event: ToolCallRequestEvent) -> None:
+        self._asked = {call.id: (call, time.time()) for call in event.content}
+        taken = next((call for call in event.content if call.name in self._handoffs), None)
+        if taken is not None:
+            self._taken, self._target = taken.id, self._handoffs[taken.name].target
+
+    def _tells(self, event: ToolCallExecutionEvent) -> None:
+        for result in event.content:
+            if self._ran[result.call_id] > 0:
+                self._ran[result.call_id] -= 1
+                continue
+            call, asked_at = self._asked.get(result.call_id, (None, time.time()))
+            attributes = tool_attributes(result.name, result.call_id, _arguments(call))
+            attributes[semconv.TOOL_CALL_RESULT] = result.content
+            span = self._recorder.start("tool", result.name, parent=self._span, attributes=attributes)
+            span.started_at = asked_at
+            failed = Failure(type="tool_error", message=result.content) if result.is_error else None
+            self._recorder.end(span, failed)
+
+
+def tool_attributes(name: str, call_id: str | None, arguments: Any) -> dict[str, Any]:
+    """The attributes of a tool that is about to run."""
+    attributes = {
+        semconv.OPERATION_NAME: "execute_tool",
+        semconv.TOOL_NAME: name,
+        semconv.TOOL_TYPE: "function",
+        semconv.TOOL_CALL_ID: call_id,
+        semconv.TOOL_CALL_ARGUMENTS: arguments,
+    }
+    return {key: value for key, value in attributes.items() if value is not None}
+
+
+def handoff_attributes(target: str) -> dict[str, Any]:
+    """The attributes of a hand-over to ``target``."""
+    return {semconv.AGENT_NAME: target}
+
+
+def _arguments(call: Any) -> Any:
+    """A call's arguments as a mapping, or the text that they should have been read from."""
+    if call is None:
+        return None
+    try:
+        return json.loads(call.arguments)
+    except ValueError:
+        return call.arguments

@@ -5,12 +5,13 @@ that implements any of these hooks. Its module imports in milliseconds: what it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
 if TYPE_CHECKING:
-    from agentlightning.records import AnyResource, Rollout, Trajectory
+    from agentlightning.records import AnyResource, Rollout, Span, Task, Trajectory
     from agentlightning.store.base import RunRecord
 
 hookspec = pluggy.HookspecMarker("agentlightning")
@@ -54,8 +55,8 @@ def rollout_started(rollout: Rollout) -> None:
 
 
 @hookspec
-def rollout_finished(rollout: Rollout) -> None:
-    """A rollout has ended, scored and written."""
+def rollout_finished(rollout: Rollout, task: Task, spans: Sequence[Span]) -> None:
+    """A rollout has ended, scored and written; ``spans`` are those of its last attempt."""
 
 
 @hookspec

@@ -117,7 +117,7 @@ class Runner:
                 raise StoreError(f"rollout {rollout.id} is leased by another process; wait for it to end or stop it")
             finished = await self._attempt(leased[0], task, resources)
             if finished.rollout.status != "queued":
-                self._notify("rollout_finished", rollout=finished.rollout)
+                self._notify("rollout_finished", rollout=finished.rollout, task=task, spans=finished.spans)
                 return finished
             await asyncio.sleep(BACKOFF_SECONDS * 2 ** (finished.rollout.attempt - 1))
 

@@ -12,7 +12,7 @@ import pytest
 
 from agentlightning.errors import PluginError
 from agentlightning.plugins import Plugins
-from agentlightning.records import Rollout
+from agentlightning.records import Rollout, Task
 
 Install = Callable[..., Plugins]
 
@@ -147,7 +147,7 @@ def test_life_cycle_hooks_reach_every_plugin(install: Install) -> None:
     source = PREAMBLE + "seen = []\n@hookimpl\ndef rollout_finished(rollout):\n    seen.append(rollout.id)\n"
     found = install(watch=source)
     rollout = Rollout(id="r1", run_id="run", group_id="g", task_id="t", stage="train/1")
-    found.hook.rollout_finished(rollout=rollout)
+    found.hook.rollout_finished(rollout=rollout, task=Task(id="t", input="?"), spans=[])
     assert sys.modules["watch"].seen == ["r1"]
 
 

@@ -1,0 +1,1 @@
+"""OpenTelemetry for agentlightning: traces in, spans out, over OTLP/HTTP."""

@@ -1,0 +1,75 @@
+"""``agl otel``: receive traces, send runs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import click
+
+from agentlightning.commands.options import look, store_option
+
+if TYPE_CHECKING:
+    from agentlightning.store.base import Store
+    from agentlightning_otel.sender import Sent
+
+
+@click.group()
+def otel() -> None:
+    """Receive OpenTelemetry traces; send runs as traces."""
+
+
+@otel.command()
+@store_option
+@click.option("--port", default=4318, show_default=True, help="Port to listen on; 0 is any free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--run", metavar="NAME", help="One run for everything.  [default: a run for each service]")
+@click.option(
+    "--settle",
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a trace is waited for, after the last of it came, before its rollout is finished.",
+)
+def receive(url: str, port: int, host: str, run: str | None, settle: float) -> None:
+    """Receive traces over OTLP/HTTP into a store, until stopped."""
+    from agentlightning_otel.server import OtlpServer
+
+    stopped = threading.Event()
+    server = OtlpServer(url, host=host, port=port, run=run, settle=settle)
+    with server:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        click.echo(f"receiving traces at {server.endpoint}/v1/traces into {url}; stop with Ctrl-C")
+        click.echo(f"agents send them there with OTEL_EXPORTER_OTLP_ENDPOINT={server.endpoint}")
+        stopped.wait()
+    click.echo(f"{server.finished} rollout{'' if server.finished == 1 else 's'} received")
+
+
+@otel.command()
+@click.argument("run")
+@click.option("--endpoint", required=True, help="Address of an OTLP/HTTP endpoint, such as http://127.0.0.1:4318.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="NAME=VALUE", help="Header to send along, a key for instance."
+)
+@store_option
+def send(run: str, endpoint: str, headers: tuple[str, ...], url: str) -> None:
+    """Send the rollouts of a RUN to an OTLP/HTTP endpoint."""
+    from agentlightning.commands.find import find_run
+    from agentlightning_otel.errors import OtlpError
+    from agentlightning_otel.sender import Sender, send_run
+
+    given = dict(header.partition("=")[::2] for header in headers)
+    if not all(value for value in given.values()):
+        raise OtlpError("--header: expected name=value")
+    sender = Sender(endpoint, given)
+
+    async def do(store: Store) -> Sent:
+        return await send_run(store, await find_run(store, run), sender)
+
+    try:
+        sent = look(url, do)
+    finally:
+        sender.close()
+    click.echo(f"{sent.rollouts} rollouts ({sent.spans} spans) sent to {sender.url}")

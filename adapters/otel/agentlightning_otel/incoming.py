@@ -1,0 +1,213 @@
+"""One received span, or one received event → our spans: itself, its further answers, and its rewards.
+
+Their ids follow from the trace's and the span's, so what is received twice is recorded once. ``index``,
+``agent`` and ``attempt`` are known only with the whole trace: `agentlightning_otel.trace` sets them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from agentlightning import semconv
+from agentlightning.records import Generation, Span, Usage
+from agentlightning_otel import conventions as names
+from agentlightning_otel.errors import PayloadError
+from agentlightning_otel.failures import failure_of_span
+from agentlightning_otel.messages import FINISH_REASONS, parsed
+from agentlightning_otel.rewards import is_evaluation, only_evaluates, reward_of, rewards_in
+from agentlightning_otel.said import Said, said_in
+from agentlightning_otel.wire import attributes_of, to_python
+
+NANOSECOND = 1e-9
+
+
+def ids_of(trace_id: bytes, span_id: bytes) -> tuple[str, str]:
+    """Both ids in hexadecimal. Raises `PayloadError` where one is missing or has another length."""
+    if len(trace_id) != 16 or not any(trace_id):
+        raise PayloadError(f"trace id {trace_id.hex() or 'missing'}: expected 16 bytes, not all zero")
+    if len(span_id) != 8 or not any(span_id):
+        raise PayloadError(
+            f"span id {span_id.hex() or 'missing'} in trace {trace_id.hex()}: expected 8 bytes, not all zero"
+        )
+    return trace_id.hex(), span_id.hex()
+
+
+def read_span(span: OtlpSpan) -> list[Span]:
+    """The spans that a span makes; the first is the span itself. Raises `PayloadError`."""
+    trace, id = ids_of(span.trace_id, span.span_id)
+    if not span.start_time_unix_nano:
+        raise PayloadError(f"span {id} in trace {trace} has no start time")
+    events = [(event.name, event.time_unix_nano, attributes_of(event.attributes)) for event in span.events]
+    attributes = attributes_of(span.attributes)
+    read = _read(
+        Span(
+            id=id,
+            rollout_id=trace,
+            parent_id=span.parent_span_id.hex() if any(span.parent_span_id) else None,
+            kind="annotation",
+            name=span.name,
+            started_at=span.start_time_unix_nano * NANOSECOND,
+            ended_at=span.end_time_unix_nano * NANOSECOND if span.end_time_unix_nano else None,
+        ),
+        attributes,
+        said_in(attributes, [(name, told) for name, _, told in events]),
+    )
+    found = read[0]
+    found.failure = failure_of_span(
+        found.kind,
+        span.status.code == Status.STATUS_CODE_ERROR,
+        span.status.message,
+        attributes,
+        [told for name, _, told in events if name == "exception"],
+    )
+    if only_evaluates(attributes):
+        found.kind, found.name = "reward", str(attributes[semconv.EVALUATION_NAME])
+        found.reward = reward_of(attributes, at=found.started_at)
+        return [found]
+    return [*read, *_rewards(found, attributes, events)]
+
+
+def read_event(record: LogRecord) -> list[Span]:
+    """The spans that an event of the logs makes: a reward, or what a model call said. None for any other.
+
+    What a model call said is a span with the call's own id that has not ended: it is filled up by the call's.
+    Raises `PayloadError`.
+    """
+    attributes = attributes_of(record.attributes)
+    name = record.event_name or str(attributes.get("event.name", ""))
+    if name not in (names.EVALUATION_EVENT, names.DETAILS_EVENT) or not any(record.trace_id):
+        return []
+    body = to_python(record.body)
+    attributes |= body if isinstance(body, dict) else {}
+    nanoseconds = record.time_unix_nano or record.observed_time_unix_nano
+    if name == names.EVALUATION_EVENT:
+        if not is_evaluation(attributes):
+            return []
+        trace, _ = ids_of(record.trace_id, record.span_id or b"\1" * 8)
+        parent = record.span_id.hex() if any(record.span_id) else None
+        return [_reward_span(trace, parent, attributes, nanoseconds, copy=0)]
+    trace, id = ids_of(record.trace_id, record.span_id)
+    begun = Span(id=id, rollout_id=trace, kind="llm", name="chat", started_at=nanoseconds * NANOSECOND)
+    return _read(begun, attributes, said_in(attributes, []))
+
+
+def _read(span: Span, attributes: dict[str, Any], said: Said) -> list[Span]:
+    """The span with what its attributes say, and a span for each answer beyond the first."""
+    kind, structure = names.meaning(attributes)
+    span.kind = kind
+    span.attributes = {
+        name: value for name, value in names.renamed(attributes).items() if not said.has_read(name)
+    } | said.attributes
+    operation = names.operation(attributes)
+    if operation is not None:
+        span.attributes[semconv.OPERATION_NAME] = operation
+    if structure is not None:
+        span.attributes[semconv.STRUCTURE] = structure
+    _name(span)
+    if kind != "llm" or operation == "embeddings":
+        return [span]
+    answers = said.answers or [None]
+    span.generation = _generation(span.attributes, said, answers[0])
+    return [span, *(_further(span, said, answer, place) for place, answer in enumerate(answers[1:], 1))]
+
+
+def _name(span: Span) -> None:
+    given = span.attributes
+    if span.kind == "tool":
+        span.name = str(given.get(semconv.TOOL_NAME) or span.name.removeprefix("execute_tool "))
+    elif span.kind == "agent" and given.get(semconv.STRUCTURE) == "agent":
+        span.name = str(given.get(semconv.AGENT_NAME) or span.name.removeprefix("invoke_agent "))
+        given.setdefault(semconv.AGENT_NAME, span.name)
+    elif span.kind == "agent":
+        span.name = str(given.get(names.WORKFLOW_NAME) or span.name.removeprefix("invoke_workflow "))
+
+
+def _generation(attributes: Mapping[str, Any], said: Said, answer: dict[str, Any] | None) -> Generation:
+    tokens = [attributes.get(name) for name in (semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS)]
+    reasons = parsed(attributes.get(semconv.RESPONSE_FINISH_REASONS))
+    reason = said.finish_reasons.get(0) or (reasons[0] if isinstance(reasons, list) and reasons else None)
+    model = attributes.get(semconv.RESPONSE_MODEL) or attributes.get(semconv.REQUEST_MODEL)
+    return Generation(
+        messages=said.messages,
+        tools=said.tools,
+        response=answer,
+        model=str(model) if model else None,
+        finish_reason=FINISH_REASONS.get(str(reason), str(reason)) if reason else None,
+        usage=Usage(input_tokens=_count(tokens[0]), output_tokens=_count(tokens[1])) if any(tokens) else None,
+        temperature=_number(attributes.get(semconv.REQUEST_TEMPERATURE), 1.0),
+    )
+
+
+def _further(span: Span, said: Said, answer: dict[str, Any], place: int) -> Span:
+    """A choice beyond the first: a span beside the call's, with the same request and no usage."""
+    request = {name: value for name, value in span.attributes.items() if name.startswith("gen_ai.request.")}
+    reason = said.finish_reasons.get(place)
+    return Span(
+        id=_derived(span.rollout_id, span.id, "choice", place),
+        rollout_id=span.rollout_id,
+        parent_id=span.parent_id,
+        kind="llm",
+        name=span.name,
+        started_at=span.started_at,
+        ended_at=span.ended_at,
+        attributes=request,
+        generation=Generation(
+            messages=said.messages,
+            tools=said.tools,
+            response=answer,
+            model=span.generation.model if span.generation else None,
+            finish_reason=FINISH_REASONS.get(reason, reason) if reason else None,
+            temperature=span.generation.temperature if span.generation else 1.0,
+        ),
+    )
+
+
+def _rewards(
+    span: Span, attributes: Mapping[str, Any], events: list[tuple[str, int, dict[str, Any]]]
+) -> Iterator[Span]:
+    copies: Counter[tuple[str, int]] = Counter()
+    for name, nanoseconds, told in events:
+        if name == names.EVALUATION_EVENT and is_evaluation(told):
+            key = (str(told[semconv.EVALUATION_NAME]), nanoseconds)
+            yield _reward_span(span.rollout_id, span.id, told, nanoseconds, copy=copies[key])
+            copies[key] += 1
+    ended = round((span.ended_at or span.started_at) / NANOSECOND)
+    for place, told in enumerate(rewards_in(attributes)):
+        yield _reward_span(span.rollout_id, span.id, told, ended, copy=-1 - place)
+
+
+def _reward_span(trace: str, parent: str | None, told: Mapping[str, Any], nanoseconds: int, *, copy: int) -> Span:
+    at = nanoseconds * NANOSECOND
+    reward = reward_of(told, at=at)
+    return Span(
+        id=_derived(trace, parent, "reward", reward.name, nanoseconds, copy),
+        rollout_id=trace,
+        parent_id=parent,
+        kind="reward",
+        name=reward.name,
+        started_at=at,
+        ended_at=at,
+        reward=reward,
+    )
+
+
+def _derived(*parts: object) -> str:
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(errors="replace"), digest_size=8).hexdigest()
+
+
+def _count(value: Any) -> int:
+    return int(_number(value, 0.0))
+
+
+def _number(value: Any, default: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return default

@@ -1,0 +1,194 @@
+"""Messages and tools: the GenAI conventions' parts ↔ the shape of the OpenAI chat API.
+
+    {"role": "assistant", "parts": [{"type": "tool_call", "id": "call_1", "name": "add", "arguments": {"a": 1}}]}
+    {"role": "assistant", "content": "", "tool_calls": [{"id": "call_1", "type": "function", "function": {…}}]}
+
+What is in neither shape is kept as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FINISH_REASONS = {"tool_call": "tool_calls"}
+"""The conventions' word → the chat API's."""
+
+
+def parsed(value: Any) -> Any:
+    """What a JSON object or list says that was sent as a string; anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def as_json(value: Any) -> str:
+    """A value as text: text as it is, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def chat_messages(raw: Any) -> list[dict[str, Any]]:
+    """Messages of an attribute or event, as a list or as its JSON, in the shape of the chat API."""
+    raw = parsed(raw)
+    if isinstance(raw, str):
+        return [{"role": "user", "content": raw}]
+    if isinstance(raw, Mapping):
+        raw = [raw]
+    return [message for item in raw or () for message in _chat_message(item)]
+
+
+def system_messages(raw: Any) -> list[dict[str, Any]]:
+    """System instructions: a string, a list of parts, or a list of messages."""
+    raw = parsed(raw)
+    if not raw:
+        return []
+    if isinstance(raw, str):
+        return [{"role": "system", "content": raw}]
+    items = [raw] if isinstance(raw, Mapping) else list(raw)
+    if any(isinstance(item, Mapping) and "role" in item for item in items):
+        return chat_messages(items)
+    return _chat_message({"role": "system", "parts": items})
+
+
+def chat_tools(raw: Any) -> list[dict[str, Any]]:
+    """Tool definitions in the shape of the chat API."""
+    raw = parsed(raw)
+    items = [parsed(item) for item in (raw if isinstance(raw, list) else [])]
+    return [_chat_tool(item) for item in items if isinstance(item, dict)]
+
+
+def gen_ai_messages(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages of the chat API as the GenAI conventions write them."""
+    return [_gen_ai_message(message) for message in messages]
+
+
+def gen_ai_tools(tools: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tools of the chat API as the GenAI conventions write them."""
+    return [
+        {"type": "function", **tool["function"]} if isinstance(tool.get("function"), Mapping) else dict(tool)
+        for tool in tools
+    ]
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """What a chat message says in words."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping) and "text" in part)
+    return content if isinstance(content, str) else ""
+
+
+def _chat_message(item: Any) -> list[dict[str, Any]]:
+    if isinstance(item, str):
+        return [{"role": "user", "content": item}]
+    if not isinstance(item, Mapping):
+        return []
+    role = str(item.get("role", "user"))
+    if not isinstance(item.get("parts"), list):
+        return [_from_content(role, item)]
+    parts = [part if isinstance(part, Mapping) else {"type": "text", "content": str(part)} for part in item["parts"]]
+    message: dict[str, Any] = {"role": role, "content": _content(parts)}
+    if item.get("name"):
+        message["name"] = item["name"]
+    reasoning = "".join(str(part.get("content", "")) for part in parts if part.get("type") == "reasoning")
+    if reasoning:
+        message["reasoning_content"] = reasoning
+    calls = [_call(part.get("id"), part) for part in parts if part.get("type") == "tool_call"]
+    if calls:
+        message["tool_calls"] = calls
+    results = [_result(part) for part in parts if part.get("type") == "tool_call_response"]
+    return [message, *results] if message["content"] or calls or reasoning or not results else results
+
+
+def _content(parts: list[Mapping[str, Any]]) -> Any:
+    said = [part for part in parts if part.get("type") not in ("reasoning", "tool_call", "tool_call_response")]
+    if all(part.get("type") == "text" for part in said):
+        return "\n".join(str(part.get("content", part.get("text", ""))) for part in said)
+    return [_content_part(part) for part in said]
+
+
+def _content_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    if part.get("type") == "text":
+        return {"type": "text", "text": str(part.get("content", part.get("text", "")))}
+    if part.get("modality") == "image" and part.get("type") in ("uri", "blob"):
+        uri = part.get("uri") or f"data:{part.get('mime_type') or 'image/png'};base64,{part.get('content', '')}"
+        return {"type": "image_url", "image_url": {"url": uri}}
+    return dict(part)
+
+
+def _call(id: Any, call: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = call.get("arguments")
+    function = {"name": str(call.get("name", "")), "arguments": "" if arguments is None else as_json(arguments)}
+    return {"id": str(id or ""), "type": "function", "function": function}
+
+
+def _result(part: Mapping[str, Any]) -> dict[str, Any]:
+    said = next((part[name] for name in ("response", "result", "content") if part.get(name) is not None), "")
+    return {"role": "tool", "tool_call_id": str(part.get("id") or ""), "content": as_json(said)}
+
+
+def _from_content(role: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose text is under ``content``, as in the chat API itself and in older events."""
+    left_out = ("role", "finish_reason", "index", "tool_calls", "gen_ai.system")
+    message = {"role": role, "content": parsed(item.get("content")) or ""}
+    message |= {name: value for name, value in item.items() if name not in (*left_out, "content", "parts")}
+    if isinstance(message["content"], dict):
+        message["content"] = as_json(message["content"])
+    if role == "tool" and "id" in message:
+        message.setdefault("tool_call_id", message.pop("id"))
+    calls = parsed(item.get("tool_calls"))
+    if isinstance(calls, list) and calls:
+        message["tool_calls"] = [
+            _call(call.get("id"), call["function"] if isinstance(call.get("function"), Mapping) else call)
+            for call in calls
+            if isinstance(call, Mapping)
+        ]
+    return message
+
+
+def _chat_tool(item: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(item.get("function"), dict) or item.get("type", "function") != "function":
+        return item
+    return {"type": "function", "function": {name: value for name, value in item.items() if name != "type"}}
+
+
+def _gen_ai_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    role = str(message.get("role", "assistant"))
+    parts: list[dict[str, Any]] = []
+    if message.get("reasoning_content"):
+        parts.append({"type": "reasoning", "content": message["reasoning_content"]})
+    content = message.get("content")
+    if role == "tool":
+        parts.append({"type": "tool_call_response", "id": message.get("tool_call_id"), "response": content})
+    elif isinstance(content, list):
+        parts += [_part(part) for part in content]
+    elif content:
+        parts.append({"type": "text", "content": as_json(content)})
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") or {}
+        arguments = parsed(function.get("arguments"))
+        parts.append({"type": "tool_call", "id": call.get("id"), "name": function.get("name"), "arguments": arguments})
+    told = {"role": role, "parts": parts}
+    return {**told, "name": message["name"]} if message.get("name") else told
+
+
+def _part(part: Any) -> dict[str, Any]:
+    if not isinstance(part, Mapping):
+        return {"type": "text", "content": str(part)}
+    if part.get("type") in ("text", "input_text", "output_text"):
+        return {"type": "text", "content": part.get("text", "")}
+    image = part.get("image_url")
+    if part.get("type") == "image_url" and isinstance(image, Mapping):
+        return _image(str(image.get("url", "")))
+    return dict(part)
+
+
+def _image(url: str) -> dict[str, Any]:
+    kind, comma, data = url.partition(";base64,")
+    if kind.startswith("data:") and comma:
+        return {"type": "blob", "modality": "image", "mime_type": kind.removeprefix("data:"), "content": data}
+    return {"type": "uri", "modality": "image", "uri": url}

@@ -1,0 +1,49 @@
+"""Registers the command ``agl otel``, and sends rollouts as they finish where the environment asks for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agentlightning.hookspecs import Register, hookimpl
+
+if TYPE_CHECKING:
+    from agentlightning.records import Rollout, Span, Task
+    from agentlightning.store.base import RunRecord
+    from agentlightning_otel.live import LiveSender
+
+ENDPOINT_VARIABLES = (
+    "AGENTLIGHTNING_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)
+"""The first that is set names the endpoint; empty in the first one means none."""
+
+
+@hookimpl
+def register_commands(register: Register) -> None:
+    register("otel", "agentlightning_otel.commands:otel")
+
+
+@hookimpl
+def rollout_finished(rollout: Rollout, task: Task, spans: Sequence[Span]) -> None:
+    sender = _sender()
+    if sender is not None:
+        sender.send(rollout, spans, task)
+
+
+@hookimpl
+def run_finished(run: RunRecord) -> None:
+    sender = _sender()
+    if sender is not None:
+        sender.flush()
+
+
+def _sender() -> LiveSender | None:
+    endpoint = next((os.environ[name] for name in ENDPOINT_VARIABLES if name in os.environ), "")
+    if not endpoint:
+        return None
+    from agentlightning_otel.live import live_sender
+
+    return live_sender(endpoint)

@@ -1,6 +1,8 @@
 """The one event loop of a process: what is raised on it reaches its waiter, and leaves it running."""
 
 import asyncio
+import signal
+import threading
 
 import pytest
 
@@ -35,3 +37,27 @@ def test_a_task_left_behind_that_exits_does_not_stop_the_loop() -> None:
 
     task = run_on_process_loop(leave_a_task())
     assert isinstance(run_on_process_loop(collect(task)), SystemExit)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+def test_an_interrupt_that_another_thread_receives_cancels_the_coroutine() -> None:
+    cancelled = threading.Event()
+
+    async def wait_for_the_interrupt() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_on_process_loop(wait_for_the_interrupt())
+    assert cancelled.is_set()
+
+
+def test_what_waited_for_signals_before_does_so_again() -> None:
+    before = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    run_on_process_loop(loop_of_this_call())
+    after = signal.set_wakeup_fd(before)
+    assert after == before

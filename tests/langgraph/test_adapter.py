@@ -24,6 +24,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 from pydantic import BaseModel
 
+from agentlightning import adapter as core
 from agentlightning.errors import AdapterError
 from agentlightning.recording import current
 from agentlightning_langgraph.plain import plain
@@ -310,3 +311,19 @@ def test_the_plugin_names_the_adapter():
     named: dict[str, str] = {}
     plugin.register_adapters(register=named.__setitem__)
     assert named == {"langgraph": "agentlightning_langgraph.adapter:LangGraphAdapter"}
+
+
+def test_a_version_outside_of_the_range_is_left_to_the_model_layer_with_one_warning(
+    rollout, calculator, calls, ask, adapter, monkeypatch, caplog
+):
+    adapter.uninstall()
+    core.supports.cache_clear()
+    monkeypatch.setattr(core, "version", lambda name: "2.0.0")
+    adapter.install()
+    adapter.install()
+    with rollout() as recorded:
+        calculator([AIMessage("5")]).invoke(ask)
+    core.supports.cache_clear()
+    assert recorded.spans == []
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "langchain-core 2.0.0 is outside of the supported versions, 1.0 to below 2" in warning

@@ -6,9 +6,12 @@ import sys
 import uuid
 from typing import Any
 
-from agentlightning.adapter import Adapter, AgentDescription
+from agentlightning.adapter import Adapter, AgentDescription, supports
 from agentlightning.errors import AdapterError
 from agentlightning.recording import current
+
+OLDEST, BELOW = "1.0", "2"
+"""Versions of langchain-core that are hooked into."""
 
 
 class LangGraphAdapter(Adapter):
@@ -43,7 +46,7 @@ class LangGraphAdapter(Adapter):
 
     def install(self) -> None:
         """Registers the callback handler and the locator, where LangChain is loaded."""
-        if "langchain_core" in sys.modules:
+        if "langchain_core" in sys.modules and supports("langchain-core", OLDEST, BELOW):
             from agentlightning_langgraph import handler
 
             handler.install()

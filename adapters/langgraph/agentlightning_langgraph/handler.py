@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -30,13 +29,12 @@ from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from agentlightning import semconv
+from agentlightning.adapter import guarded
 from agentlightning.recording import add_locator, failure_of, remove_locator
 from agentlightning.records import Failure, Span, SpanKind
 from agentlightning_langgraph.calls import Request, call_attributes, call_failure, to_generation
 from agentlightning_langgraph.plain import plain
 from agentlightning_langgraph.runs import Run, announced_around, begin, enter, find, locator
-
-logger = logging.getLogger(__name__)
 
 HIDDEN_TAG = "langsmith:hidden"
 STEP_TAGS = ("seq:step:", "map:key:", "branch:", "condition:")
@@ -46,17 +44,14 @@ CLASS_NAMES = ("Runnable", "Channel", "_")
 STEP_TYPES = ("prompt", "parser")
 
 
-def guarded(method: Callable[..., None]) -> Callable[..., None]:
-    """Nothing that goes wrong in a callback reaches the agent."""
+def heard(method: Callable[..., None]) -> Callable[..., None]:
+    """A callback that is deaf until the handler is installed, and whose errors never reach the agent."""
+    hook = guarded(method)
 
     @functools.wraps(method)
     def call(self: RecordingHandler, *args: Any, **kwargs: Any) -> None:
-        if not self.installed:
-            return
-        try:
-            method(self, *args, **kwargs)
-        except Exception:
-            logger.exception("recording %s failed; the agent goes on without it", method.__name__)
+        if self.installed:
+            hook(self, *args, **kwargs)
 
     return call
 
@@ -67,7 +62,7 @@ class RecordingHandler(BaseCallbackHandler):
     run_inline = True
     installed = False
 
-    @guarded
+    @heard
     def on_chain_start(
         self,
         serialized: dict[str, Any] | None,
@@ -92,7 +87,7 @@ class RecordingHandler(BaseCallbackHandler):
         elif _stands_for_itself(run, tags or (), run_type):
             _start_agent(run, "chain")
 
-    @guarded
+    @heard
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is None:
@@ -101,13 +96,13 @@ class RecordingHandler(BaseCallbackHandler):
             _record_unknown_tools(run, outputs)
         _end(run)
 
-    @guarded
+    @heard
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is not None:
             _end(run, _failure(run, error, "agent_error"))
 
-    @guarded
+    @heard
     def on_tool_start(
         self,
         serialized: dict[str, Any] | None,
@@ -131,7 +126,7 @@ class RecordingHandler(BaseCallbackHandler):
             run.node.tools_called.add(tool_call_id or run.name)
         _start(run, "tool", attributes)
 
-    @guarded
+    @heard
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is None or run.span is None:
@@ -145,13 +140,13 @@ class RecordingHandler(BaseCallbackHandler):
         run.span.attributes[semconv.TOOL_CALL_RESULT] = plain(output)
         _end(run, failure)
 
-    @guarded
+    @heard
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is not None:
             _end(run, _failure(run, error, "tool_error"))
 
-    @guarded
+    @heard
     def on_retriever_start(
         self,
         serialized: dict[str, Any] | None,
@@ -169,20 +164,20 @@ class RecordingHandler(BaseCallbackHandler):
         _start(run, "retrieval", {semconv.RETRIEVAL_QUERY: query})
         enter(run)
 
-    @guarded
+    @heard
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is not None and run.span is not None:
             run.span.attributes[semconv.RETRIEVAL_DOCUMENTS] = plain(list(documents))
             _end(run)
 
-    @guarded
+    @heard
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is not None:
             _end(run, _failure(run, error, "retrieval_error"))
 
-    @guarded
+    @heard
     def on_chat_model_start(
         self,
         serialized: dict[str, Any] | None,
@@ -195,7 +190,7 @@ class RecordingHandler(BaseCallbackHandler):
     ) -> None:
         _announce(run_id, parent_run_id, serialized, metadata, messages[0], kwargs)
 
-    @guarded
+    @heard
     def on_llm_start(
         self,
         serialized: dict[str, Any] | None,
@@ -208,13 +203,13 @@ class RecordingHandler(BaseCallbackHandler):
     ) -> None:
         _announce(run_id, parent_run_id, serialized, metadata, prompts[0], kwargs)
 
-    @guarded
+    @heard
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is not None:
             _end_call(run, response)
 
-    @guarded
+    @heard
     def on_llm_error(
         self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
     ) -> None:

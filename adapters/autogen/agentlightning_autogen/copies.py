@@ -1,7 +1,7 @@
 """A copy of an agent or team for each rollout: they hold what was said to them.
 
-AutoGen's own ``dump_component`` loses the globals and closures of tool functions, and cannot dump a selector function or
-an agent without a config. So the objects themselves are copied, those that hold state and no others.
+AutoGen's own ``dump_component`` loses the globals and closures of tool functions, and cannot dump a selector function
+or an agent without a config. So the objects themselves are copied, those that hold state and no others.
 """
 
 from __future__ import annotations

@@ -258,8 +258,8 @@ def _hook_handlers() -> None:
     original = vars(owner).get(name)
     if not isinstance(original, classmethod):
         logger.warning(
-            "this autogen-core has no MessageHandlerContext.%s: what a team's manager does is recorded as the team's, and "
-            "a runtime that was started outside of a rollout is not followed",
+            "this autogen-core has no MessageHandlerContext.%s: what a team's manager does is recorded as the team's, "
+            "and a runtime that was started outside of a rollout is not followed",
             name,
         )
         return

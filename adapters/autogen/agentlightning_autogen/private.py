@@ -17,7 +17,7 @@ from agentlightning.errors import AdapterError
 
 HANDLER_CONTEXT: Any = MessageHandlerContext
 HANDLER_METHOD = "populate_context"
-"""The context in which the runtime has an agent handle a message. Without it, a selector's calls hang under the team."""
+"""The context in which the runtime has an agent handle a message; without it, a selector's calls are the team's."""
 
 
 def team_id(team: Any) -> str | None:

@@ -26,10 +26,10 @@ FAILURES: dict[str, str] = {"tool": "tool_error", "handoff": "tool_error", "retr
 class Scope:
     """Something of AutoGen's that is running, for ``owner``; ``above`` is what it was entered in.
 
-    ``turn`` is kept for an agent, ``cause`` is what a message handler of a team has raised.
+    ``turn`` is kept for an agent, ``causes`` are what the message handlers of a team have raised.
     """
 
-    __slots__ = ("__weakref__", "above", "cause", "ended", "owner", "recorder", "span", "turn")
+    __slots__ = ("__weakref__", "above", "causes", "ended", "owner", "recorder", "span", "turn")
 
     def __init__(self, recorder: Recorder, owner: Any, span: Span | None, above: Scope | None) -> None:
         self.recorder = recorder
@@ -37,7 +37,7 @@ class Scope:
         self.span = span
         self.above = above
         self.turn: Turn | None = None
-        self.cause: Exception | None = None
+        self.causes: list[Exception] = []
         self.ended = False
 
     def place(self) -> Span | None:
@@ -52,10 +52,12 @@ class Scope:
         return scope.turn if scope is not None else None
 
     def end(self, error: BaseException | None) -> None:
-        """Ends the span. A team's error is given what a participant raised as its cause: AutoGen keeps the text alone."""
+        """Ends the span. A team's error is given what a participant raised as its cause: AutoGen keeps the text."""
         self.ended = True
-        if isinstance(error, RuntimeError) and error.__cause__ is None and is_text_of(error, self.cause):
-            error.__cause__ = self.cause
+        if isinstance(error, RuntimeError) and error.__cause__ is None:
+            for cause in self.causes:
+                if is_text_of(error, cause):
+                    error.__cause__ = cause
         if self.span is not None:
             self.recorder.end(self.span, self._failure(error))
 
@@ -82,7 +84,8 @@ class Handler(Scope):
     def place(self) -> Span | None:
         if self.span is None:
             name = self._agent_id.type.removesuffix(f"_{self._agent_id.key}")
-            attributes = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: "manager"}
+            structure = "manager" if team_of(self._agent_id) is not None else "agent"
+            attributes = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure}
             self.span = self.recorder.start("agent", name, parent=self.base, agent=name, attributes=attributes)
         return self.span
 
@@ -103,7 +106,7 @@ class Handler(Scope):
         self._stack.close()
         team = team_of(self._agent_id)
         if team is not None and isinstance(error, Exception):
-            team.cause = error
+            team.causes.append(error)
         guarded(self.end)(error)
 
 
@@ -212,9 +215,9 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def is_text_of(error: RuntimeError, cause: BaseException | None) -> bool:
+def is_text_of(error: RuntimeError, cause: BaseException) -> bool:
     """Whether a team made ``error`` of ``cause``."""
-    return cause is not None and str(error).startswith(f"{type(cause).__name__}: {cause}\nTraceback:")
+    return str(error).startswith(f"{type(cause).__name__}: {cause}\nTraceback:")
 
 
 def _base(recorder: Recorder, scope: Scope | None) -> Span | None:

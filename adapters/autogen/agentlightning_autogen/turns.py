@@ -19,8 +19,8 @@ from agentlightning_autogen import private
 class Turn:
     """What an agent says about itself while it answers.
 
-    Tools that AutoGen runs by itself are recorded as they run; those of a workbench that runs elsewhere (MCP), and calls
-    that fail before any tool runs, when the agent tells of their results.
+    Tools that AutoGen runs by itself are recorded as they run; those of a workbench that runs elsewhere (MCP), and
+    calls that fail before any tool runs, when the agent tells of their results.
     """
 
     def __init__(self, recorder: Recorder, agent: Any, span: Span) -> None:

@@ -37,6 +37,7 @@ def house(framework: Framework) -> Iterator[House]:
         own.reply(script)
         served.reply(script)
         house = House(framework, own, served)
+        house.adapter.prepare()
         framework.solver(own.base_url)  # a framework is hooked into once it is loaded
         for adapter in house.adapters.values():
             adapter.install()

@@ -20,15 +20,18 @@ RESULT_TYPES = ("function_call_output",)
 def script(request: Received) -> Answer:
     """The answer to a chat or responses request."""
     body = request.json
-    names = [tool.get("function", tool)["name"] for tool in body.get("tools") or []]
-    handover = next((name for name in names if name.startswith(("transfer", "handoff", "delegate"))), None)
+    tools = {tool["name"]: tool for tool in (tool.get("function", tool) for tool in body.get("tools") or [])}
+    handover = next((name for name in tools if name.startswith(("transfer", "handoff", "delegate"))), None)
     messages = body.get("messages") or body.get("input")
     messages = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
     asked = SUM.findall(question(messages))
     results = [message for message in messages if _is_result(message)]
     if handover is not None and not results:
-        return Answer([Choice(None, [Call(handover, "{}", "call_over")])])
-    if "add" in names and not any(_says_number(message) for message in results):
+        taken = (tools[handover].get("parameters") or {}).get("properties") or {}
+        given = {"task": question(messages), "context": "", "coworker": "expert"}
+        arguments = {name: value for name, value in given.items() if name in taken}
+        return Answer([Choice(None, [Call(handover, json.dumps(arguments), "call_over")])])
+    if "add" in tools and not any(_says_number(message) for message in results):
         calls = [
             Call("add", json.dumps({"a": int(a), "b": int(b)}), f"call_{place}") for place, (a, b) in enumerate(asked)
         ]

@@ -1,0 +1,1 @@
+"""CrewAI crews, flows and agents for agentlightning."""

@@ -1,0 +1,92 @@
+"""What CrewAI's events tell of tools: arguments, result, call id, failure; and which tools delegate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from agentlightning import semconv
+from agentlightning.recording import Recorder, failure_of
+from agentlightning.records import Failure, Span
+from agentlightning_crewai.places import Place
+from agentlightning_crewai.plain import plain
+
+DELEGATING = ("delegate_work_to_coworker", "ask_question_to_coworker")
+
+
+def attributes_of(event: Any, coworker: str | None) -> dict[str, Any]:
+    """The span's attributes, as far as they are known before the tool runs."""
+    attributes = {
+        semconv.OPERATION_NAME: "execute_tool",
+        semconv.TOOL_NAME: event.tool_name,
+        semconv.TOOL_TYPE: "function",
+        semconv.TOOL_CALL_ARGUMENTS: plain(_arguments(event)),
+    }
+    if coworker is not None:
+        attributes[semconv.AGENT_NAME] = coworker
+    return attributes
+
+
+def coworker_of(event: Any) -> str | None:
+    """Whom a tool delegates to; None where it is no such tool."""
+    if event.tool_name.lower().replace(" ", "_") not in DELEGATING:
+        return None
+    arguments = _arguments(event)
+    given = arguments if isinstance(arguments, dict) else {}
+    return str(given.get("coworker") or given.get("co_worker") or "coworker").strip()
+
+
+def identify(around: Place | None, attributes: dict[str, Any]) -> None:
+    """Adds the id of the model's tool call that is carried out: CrewAI's events do not tell it, the last answer of the
+    model that was asked in the same place does. Of calls that are equal each is taken once."""
+    said = around.call.generation if around is not None and around.call is not None else None
+    if around is None or said is None or said.response is None:
+        return
+    for call in said.response.get("tool_calls") or ():
+        function = call.get("function") or {}
+        asked = (function.get("name"), _parsed(function.get("arguments")))
+        carried_out = (attributes[semconv.TOOL_NAME], attributes[semconv.TOOL_CALL_ARGUMENTS])
+        if asked == carried_out and call.get("id") not in around.claimed:
+            around.claimed.add(call["id"])
+            attributes[semconv.TOOL_CALL_ID] = call["id"]
+            return
+
+
+def finished(place: Place, event: Any) -> Failure | None:
+    """Keeps a tool's result; a tool that returned, but says that it failed, has failed."""
+    place.span.attributes[semconv.TOOL_CALL_RESULT] = plain(event.output)
+    failure = getattr(event, "failure", None)
+    return Failure(type="tool_error", message=str(failure.message)) if failure is not None else None
+
+
+def failed(place: Place, event: Any) -> Failure:
+    """The failure of a tool that raised."""
+    return _failure(event)
+
+
+def record_unstarted(recorder: Recorder, parent: Span | None, event: Any) -> None:
+    """A tool that could not be started: an unknown name, arguments that are no JSON."""
+    attributes = attributes_of(event, None)
+    recorder.end(recorder.start("tool", event.tool_name, parent=parent, attributes=attributes), _failure(event))
+
+
+def _failure(event: Any) -> Failure:
+    error = event.error if isinstance(event.error, BaseException) else sys.exception()
+    if error is not None:
+        return failure_of(error, "tool_error")
+    return Failure(type="tool_error", message=str(event.error))
+
+
+def _arguments(event: Any) -> Any:
+    return _parsed(event.tool_args)
+
+
+def _parsed(arguments: Any) -> Any:
+    """A mapping where the text of one was given."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments

@@ -1,7 +1,8 @@
 """What the conformance suite needs of a framework: the same few agents, written as its users write them.
 
 Every agent talks to an OpenAI-compatible endpoint at ``base_url`` with the key ``sk-own`` and the model ``own-model``,
-retries at least once, and takes a question as its input. No code here knows of agentlightning.
+retries at least once, and takes a question as its input. No code here knows of agentlightning. Where a framework has no
+object for it, ``streaming`` and ``team`` may be asynchronous functions that run its agents.
 """
 
 from __future__ import annotations

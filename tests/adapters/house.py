@@ -61,6 +61,10 @@ class House:
         """A policy for those agents; for all without."""
         return Policy(name="policy", version=1, agents=agents or ("*",), model="policy", base_url=self.served.base_url)
 
+    def runs(self, agent: Any) -> Adapter:
+        """The adapter that runs an agent: the framework's own, or that of plain functions."""
+        return next(adapter for adapter in self.adapters.values() if adapter.accepts(agent))
+
     async def run(
         self, agent: Any, question: str, resources: Sequence[AnyResource], *, id: str = "r", timeout: float = 60
     ) -> tuple[Any, Recorded]:
@@ -71,7 +75,7 @@ class House:
         with recording(recorder):
             try:
                 async with asyncio.timeout(timeout):
-                    output = await self.adapter.run(agent, question)
+                    output = await self.runs(agent).run(agent, question)
             except Exception as error:  # noqa: BLE001 - what an agent raises is its output here
                 output = error
         recorder.close()

@@ -1,0 +1,77 @@
+"""Which objects of the OpenAI Agents SDK are agents, and how to run one on a task's input."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, ClassVar
+
+from agentlightning.adapter import Adapter, AgentDescription, supports
+from agentlightning.errors import AdapterError
+
+OLDEST, BELOW = "0.20", "0.25"
+
+
+class OpenAIAgentsAdapter(Adapter):
+    """Runs an ``agents.Agent`` with ``Runner.run``.
+
+    The SDK is touched only when the agent's own code has imported it. Its import name is ``agents``, which a
+    package of the user's own may have as well: that one is left alone.
+    """
+
+    name: ClassVar[str] = "openai-agents"
+
+    def accepts(self, agent: Any) -> bool:
+        """True for every ``Agent``."""
+        return _is_a(agent, "agents.agent", "Agent")
+
+    async def run(self, agent: Any, input: Any) -> Any:
+        """Runs the agent without a session, and returns its final output as plain data: a string, or a mapping
+        where the agent has an ``output_type``.
+
+        The input is a text, or a list of messages or of other items of the responses API. A run that stops for an
+        approval has nobody to give it: its output is ``{"interruptions": [{"tool": …, "arguments": …}]}``. Raises
+        `AdapterError` where the input is anything else, and for a ``SandboxAgent``, whose sandbox is not the
+        agent's own.
+        """
+        from agentlightning_openai_agents import running
+
+        if _is_a(agent, "agents.sandbox", "SandboxAgent"):
+            raise AdapterError(
+                f"the agent {agent.name!r} is a SandboxAgent, whose sandbox is given to the run: name a function "
+                "instead, async def solve(question): return (await Runner.run(agent.clone(), question, "
+                "run_config=RunConfig(sandbox=…))).final_output"
+            )
+        return await running.run(agent, input)
+
+    def install(self) -> None:
+        """Hooks into the SDK, where it is loaded and of a version that is supported."""
+        loaded = hasattr(sys.modules.get("agents.tracing"), "add_trace_processor")
+        if loaded and supports("openai-agents", OLDEST, BELOW):
+            from agentlightning_openai_agents import hooks
+
+            hooks.install()
+
+    def uninstall(self) -> None:
+        """Makes the trace processor deaf, which the SDK cannot forget, and takes everything else out."""
+        hooks = sys.modules.get("agentlightning_openai_agents.hooks")
+        if hooks is not None:
+            hooks.uninstall()
+
+    def describe(self, agent: Any) -> AgentDescription:
+        """What the agent, and those it can hand over to or call as tools, hold. Best effort."""
+        from agentlightning_openai_agents.describe import inspect_agent
+
+        found = inspect_agent(agent)
+        return AgentDescription(
+            framework="OpenAI Agents SDK",
+            kind=type(agent).__name__,
+            model=", ".join(found.models) or None,
+            prompts=found.prompts,
+            tools=found.tools,
+            input="a text (one user message), or a list of messages",
+        )
+
+
+def _is_a(value: Any, module: str, name: str) -> bool:
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(value, kind)

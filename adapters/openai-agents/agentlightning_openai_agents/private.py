@@ -1,0 +1,70 @@
+"""Everything of the SDK that is used and not promised by its documentation. Checked with 0.20.0 and 0.24.0.
+
+Where a name is missing, what it is for is left out, with a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from agentlightning.recording import current
+
+logger = logging.getLogger(__name__)
+
+_EXPORTS = ("on_trace_start", "on_span_end")
+
+
+def watch_errors(span: Any, heard: Callable[[], None]) -> None:
+    """Calls ``heard`` when the SDK sets an error on this span, which it does where it handles a tool's exception:
+    the only place where that is still to be had."""
+    set_error = span.set_error
+
+    def set_and_tell(error: Any) -> None:
+        heard()
+        set_error(error)
+
+    try:
+        span.set_error = set_and_tell
+    except AttributeError:
+        logger.warning("the SDK's spans cannot be watched: failures of tools are recorded without their exception")
+
+
+def keep_traces_here() -> None:
+    """The SDK sends every trace to OpenAI's servers, unless its processors were replaced. Not those of a rollout."""
+    try:
+        from agents.tracing.processors import default_processor
+    except ImportError:
+        logger.warning("this SDK has no default_processor: its own export of traces, if any, stays on in rollouts")
+        return
+    processor = default_processor()
+    for name in _EXPORTS:
+        if name not in vars(processor):
+            setattr(processor, name, _outside_of_rollouts(getattr(processor, name)))
+
+
+def send_traces_again() -> None:
+    """Undoes `keep_traces_here`."""
+    from agents.tracing.processors import default_processor
+
+    for name in _EXPORTS:
+        vars(default_processor()).pop(name, None)
+
+
+def _outside_of_rollouts(export: Callable[[Any], None]) -> Callable[[Any], None]:
+    def call(item: Any) -> None:
+        if current() is None:
+            export(item)
+
+    return call
+
+
+def agents_behind(agent: Any) -> list[Any]:
+    """The agents that an agent's hand-offs and tools lead to, as far as they tell."""
+    referred = (getattr(handoff, "_agent_ref", None) for handoff in agent.handoffs)
+    return [
+        *agent.handoffs,
+        *(refer() for refer in referred if refer is not None),
+        *(getattr(tool, "_agent_instance", None) for tool in agent.tools),
+    ]

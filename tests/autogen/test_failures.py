@@ -131,6 +131,16 @@ async def test_a_cancelled_team_ends_with_all_it_has_begun(
     ]
 
 
+async def test_a_cancelled_model_call_ends_its_team_without_the_hooks(
+    adapter, rollout, assistant, slow_endpoint, monkeypatch
+):
+    monkeypatch.setattr(running, "GRACE_SECONDS", 60.0)  # none is needed
+    adapter.uninstall()
+    team = RoundRobinGroupChat([assistant("writer")])
+    with rollout():
+        await cancelled_once(slow_endpoint, adapter.run(team, "Go."))
+
+
 async def test_a_cancelled_run_that_does_not_end_is_left(adapter, rollout, slow_endpoint, monkeypatch):
     """Without the hooks, nobody knows the tasks of the runtime."""
     monkeypatch.setattr(running, "GRACE_SECONDS", 0.01)

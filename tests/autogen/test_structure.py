@@ -121,8 +121,10 @@ async def test_agents_of_a_graph_work_side_by_side(adapter, rollout, assistant):
         assert [call.agent for call in recorded.all("llm") if call.parent_id == agent.id] == [name]
 
 
-async def test_a_society_of_mind_holds_its_team(adapter, rollout, assistant, model):
-    team = RoundRobinGroupChat([assistant("writer")], name="inner", max_turns=1)
+async def test_a_society_of_mind_holds_its_team(adapter, rollout, assistant, endpoint, model, add):
+    """It passes on what its team says; that is told once, where it happened."""
+    endpoint.reply(tool_call("add", a=2, b=3), text("5"))
+    team = RoundRobinGroupChat([assistant("writer", tools=[add])], name="inner", max_turns=1)
     with rollout() as recorded:
         await adapter.run(SocietyOfMindAgent("society", team, model), "Write.")
     assert recorded.outline() == [
@@ -130,6 +132,7 @@ async def test_a_society_of_mind_holds_its_team(adapter, rollout, assistant, mod
         "  team inner [inner]",
         "    agent writer [writer]",
         "      llm chat [writer]",
+        "      tool add [writer]",
         "  llm chat [society]",
     ]
 
@@ -243,24 +246,25 @@ async def test_a_stream_that_is_left_early_has_not_failed(rollout, assistant):
     assert recorded.outline() == ["agent writer [writer]"]
 
 
-async def test_a_span_opened_by_hand_holds_what_is_run_in_it(rollout, assistant):
+async def test_a_span_opened_by_hand_holds_what_is_run_in_it(rollout, assistant, endpoint):
     async def plan() -> str:
         """Plans."""
         async with agl.span("plan", agent="planner"):
             result: TaskResult = await assistant("writer").run(task="Write.")
         return result.messages[-1].to_text()
 
+    endpoint.reply(tool_call("plan"), text("Once upon a time."))
     with rollout() as recorded:
         async with agl.span("outside"):
             await assistant("boss", tools=[plan]).run(task="Go.")
-            await plan()
     assert recorded.outline() == [
         "agent outside [None]",
         "  agent boss [boss]",
         "    llm chat [boss]",
-        "  agent plan [planner]",
-        "    agent writer [writer]",
-        "      llm chat [writer]",
+        "    tool plan [boss]",
+        "      agent plan [planner]",
+        "        agent writer [writer]",
+        "          llm chat [writer]",
     ]
 
 

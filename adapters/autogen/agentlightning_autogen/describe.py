@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from autogen_agentchat.base import ChatAgent, Team
@@ -14,54 +11,26 @@ from autogen_core.models import ChatCompletionClient, SystemMessage
 from autogen_core.tools import BaseTool, StaticWorkbench
 from pydantic import BaseModel
 
-logger = logging.getLogger(__name__)
+from agentlightning.describing import Found, add, walk
 
-MAX_OBJECTS = 5000
 PROMPT_NAME = re.compile(r"prompt|instruction|system", re.IGNORECASE)
 LOOKED_INTO = (ChatAgent, Team, BaseTool, StaticWorkbench)
 
 
-@dataclass
-class Found:
-    """What an agent holds, each thing once, in the order of the walk."""
-
-    models: list[str] = field(default_factory=list)
-    prompts: list[str] = field(default_factory=list)
-    tools: list[str] = field(default_factory=list)
-
-
 def inspect_agent(agent: Any) -> Found:
     """Looks at an agent without running it."""
-    found = Found()
-    seen: set[int] = set()
-    waiting: deque[tuple[str, Any]] = deque([("", agent)])
-    while waiting and len(seen) < MAX_OBJECTS:
-        name, value = waiting.popleft()
-        if id(value) in seen and type(value) is not str:
-            continue
-        seen.add(id(value))
-        try:
-            _note(found, name, value)
-            waiting.extend(_parts(value))
-        except Exception:
-            logger.debug("could not look into %r", name, exc_info=True)
-    return found
+    return walk(agent, _note, _parts)
 
 
 def _note(found: Found, name: str, value: Any) -> None:
     if isinstance(value, SystemMessage):
-        _add(found.prompts, value.content)
+        add(found.prompts, value.content)
     elif isinstance(value, str) and " " in value and PROMPT_NAME.search(name):
-        _add(found.prompts, value)
+        add(found.prompts, value)
     elif isinstance(value, BaseTool):
-        _add(found.tools, value.name)
+        add(found.tools, value.name)
     elif isinstance(value, ChatCompletionClient):
-        _add(found.models, _model(value))
-
-
-def _add(names: list[str], name: str) -> None:
-    if name not in names:
-        names.append(name)
+        add(found.models, _model(value))
 
 
 def _model(client: ChatCompletionClient) -> str:

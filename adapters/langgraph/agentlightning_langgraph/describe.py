@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import re
 import types
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
@@ -22,61 +19,33 @@ from langchain_core.messages import SystemMessage
 from langchain_core.prompts import SystemMessagePromptTemplate
 from langchain_core.tools import BaseTool
 
-logger = logging.getLogger(__name__)
+from agentlightning.describing import Found, add, walk
 
-MAX_OBJECTS = 5000
 PROMPT_NAME = re.compile(r"prompt|instruction|system", re.IGNORECASE)
 PROMPT_START = re.compile(r"\s*(You are|You will|You must|Answer|Act as|Your (task|job|role)) ")
 MODEL_NAMES = ("model_name", "model", "model_id", "deployment_name")
 
 
-@dataclass
-class Found:
-    """What an agent holds, each thing once, in the order of the walk."""
-
-    models: list[str] = field(default_factory=list)
-    prompts: list[str] = field(default_factory=list)
-    tools: list[str] = field(default_factory=list)
-
-
 def inspect_agent(agent: Any) -> Found:
     """Looks at an agent without running it."""
-    found = Found()
-    seen: set[int] = set()
-    waiting: deque[tuple[str, Any]] = deque([("", agent)])
-    while waiting and len(seen) < MAX_OBJECTS:
-        name, value = waiting.popleft()
-        if id(value) in seen and type(value) is not str:
-            continue
-        seen.add(id(value))
-        try:
-            _note(found, name, value)
-            waiting.extend(_parts(value))
-        except Exception:
-            logger.debug("could not look into %r", name, exc_info=True)
-    return found
-
-
-def _add(names: list[str], name: str) -> None:
-    if name not in names:
-        names.append(name)
+    return walk(agent, _note, _parts)
 
 
 def _note(found: Found, name: str, value: Any) -> None:
     if isinstance(value, str):
         if " " in value and (PROMPT_NAME.search(name) or PROMPT_START.match(value)):
-            _add(found.prompts, value)
+            add(found.prompts, value)
     elif isinstance(value, BaseTool):
-        _add(found.tools, value.name)
+        add(found.tools, value.name)
     elif isinstance(value, SystemMessage):
-        _add(found.prompts, str(value.content))
+        add(found.prompts, str(value.content))
     elif isinstance(value, SystemMessagePromptTemplate):
-        _add(found.prompts, str(getattr(value.prompt, "template", value.prompt)))
+        add(found.prompts, str(getattr(value.prompt, "template", value.prompt)))
     elif isinstance(value, BaseLanguageModel):
         names = (getattr(value, name, None) for name in MODEL_NAMES)
-        _add(found.models, next((name for name in names if isinstance(name, str)), type(value).__name__))
+        add(found.models, next((name for name in names if isinstance(name, str)), type(value).__name__))
     elif isinstance(value, dict) and value.get("type") == "function" and "name" in value.get("function", {}):
-        _add(found.tools, value["function"]["name"])
+        add(found.tools, value["function"]["name"])
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:

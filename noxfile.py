@@ -14,16 +14,41 @@ nox.options.default_venv_backend = "venv"
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ("--constraint", str(ROOT / "constraints.txt"))
-DISTRIBUTIONS = (
+OPENAI_2 = ("--constraint", str(ROOT / "constraints-openai2.txt"))
+TRAINING = (
     "core",
     "adapters/openai",
-    "adapters/langgraph",
     "algorithms/policy",
     "algorithms/grpo",
     "algorithms/sft",
     "algorithms/selection",
     "rewards/standard",
 )
+FRAMEWORKS = ("adapters/langgraph", "adapters/autogen", "adapters/openai-agents", "adapters/otel")
+CREWAI = "adapters/crewai"
+DISTRIBUTIONS = (*TRAINING, *FRAMEWORKS, CREWAI)
+
+ADAPTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "openai-2": ((), ("openai==2.54.0",)),
+    "openai-3": ((), ("openai==3.54.0",)),
+    "langgraph-oldest": (
+        ("adapters/langgraph",),
+        ("langgraph==1.2.6", "langchain==1.3.4", "langchain-openai==1.2.0"),
+    ),
+    "langgraph-newest": (("adapters/langgraph",), (*CONSTRAINTS, "langgraph", "langchain", "langchain-openai")),
+    "autogen-oldest": (("adapters/autogen",), ("autogen-agentchat==0.7.1", "autogen-ext[openai]==0.7.1")),
+    "autogen-newest": (("adapters/autogen",), (*CONSTRAINTS, "autogen-agentchat", "autogen-ext[openai]")),
+    "openai-agents-oldest": (("adapters/openai-agents",), ("openai-agents==0.20.0",)),
+    "openai-agents-newest": (("adapters/openai-agents",), (*CONSTRAINTS, "openai-agents")),
+    "crewai-oldest": ((CREWAI,), ("crewai==1.11.0",)),
+    "crewai-newest": ((CREWAI,), (*OPENAI_2, "crewai")),
+    "together": (
+        (*FRAMEWORKS[:-1], CREWAI),
+        (*OPENAI_2, "langchain", "langchain-openai", "autogen-ext[openai]", "openai-agents"),
+    ),
+}
+"""Environments of the session ``adapters``: folders beside core and the model layer, and packages."""
+
 QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -35,7 +60,7 @@ def install(session: nox.Session, *folders: str, extras: tuple[str, ...] = ()) -
 @nox.session
 def quickstart(session: nox.Session) -> None:
     """Trains the calculator agent with GRPO on this machine's CPU. `nox -s quickstart -- --set seed=1`."""
-    install(session, *DISTRIBUTIONS, extras=("matplotlib", "langgraph", "langchain-openai"))
+    install(session, *TRAINING, "adapters/langgraph", extras=("matplotlib", "langgraph", "langchain-openai"))
     prepare(session)
     session.chdir("examples/calculator")
     session.run("agl", "train", "config.yaml", *session.posargs, env=QUIET)
@@ -50,10 +75,19 @@ def prepare(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Lint, types and every test that needs no GPU and no other environment."""
-    install(session, *DISTRIBUTIONS, extras=("-r", "requirements-dev.txt"))
+    install(session, *TRAINING, *FRAMEWORKS, extras=("-r", "requirements-dev.txt"))
     check(session)
-    arguments = session.posargs or ["--ignore=tests/parity", "--ignore=tests/gpu"]
+    arguments = session.posargs or [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai")]
     session.run("pytest", *arguments, env=QUIET)
+    if not session.posargs:
+        session.notify("crewai")
+
+
+@nox.session
+def crewai(session: nox.Session) -> None:
+    """CrewAI needs openai 2, so it has an environment of its own; `nox -s tests` runs this, too."""
+    session.install(*OPENAI_2, "-r", "requirements-test.txt", *(f"./{folder}" for folder in (*TRAINING, CREWAI)))
+    session.run("pytest", "tests/crewai", "tests/adapters", "-k", "crewai", *session.posargs, env=QUIET)
 
 
 @nox.session
@@ -69,21 +103,15 @@ def check(session: nox.Session) -> None:
     session.run("mypy")
 
 
-@nox.session(name="adapter-openai")
-@nox.parametrize("version", ["2", "3"])
-def adapter_openai(session: nox.Session, version: str) -> None:
-    """The model layer against both majors of the openai client."""
-    install(session, "core", "adapters/openai", extras=("-r", "requirements-test.txt"))
-    session.install("openai==2.54.0" if version == "2" else "openai==3.54.0")
-    session.run("pytest", "tests/openai", env=QUIET)
-
-
-@nox.session(name="adapter-langgraph")
-def adapter_langgraph(session: nox.Session) -> None:
-    """The LangGraph adapter in an environment without the rest."""
-    extras = ("-r", "requirements-test.txt", "langchain", "langchain-openai")
-    install(session, "core", "adapters/openai", "adapters/langgraph", extras=extras)
-    session.run("pytest", "tests/langgraph", env=QUIET)
+@nox.session
+@nox.parametrize(("adapter", "packages"), [nox.param(*choice, id=name) for name, choice in ADAPTERS.items()])
+def adapters(session: nox.Session, adapter: tuple[str, ...], packages: tuple[str, ...]) -> None:
+    """Every adapter by itself, its framework at the oldest and at the newest version it was checked with, and all
+    of them together."""
+    folders = ("core", "adapters/openai", *adapter)
+    session.install("-r", "requirements-test.txt", *packages, *(f"./{folder}" for folder in folders))
+    names = [folder.rpartition("/")[2].replace("-", "_") for folder in adapter or ("adapters/openai",)]
+    session.run("pytest", "tests/adapters", *(f"tests/{name}" for name in names), *session.posargs, env=QUIET)
 
 
 @nox.session
@@ -97,7 +125,7 @@ def parity(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measures what the READMEs claim: import, install size, recording, store, rollouts, engine."""
-    install(session, *DISTRIBUTIONS, extras=("-r", "requirements-dev.txt"))
+    install(session, *TRAINING, *FRAMEWORKS, extras=("-r", "requirements-dev.txt"))
     prepare(session)
     for script in sorted((ROOT / "tests" / "bench").glob("*.py")):
         session.run("python", str(script), env=QUIET)

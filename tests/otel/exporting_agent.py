@@ -1,4 +1,4 @@
-"""An agent of another process, instrumented with OpenTelemetry's own SDK and exporter. It knows nothing of this library.
+"""An agent of another process, with the SDK and the exporter of OpenTelemetry. It knows nothing of this library.
 
 OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 python exporting_agent.py [simple | batch] [number of questions]
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 
-from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource

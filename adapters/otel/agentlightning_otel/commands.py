@@ -61,7 +61,7 @@ def send(run: str, endpoint: str, headers: tuple[str, ...], url: str) -> None:
     from agentlightning_otel.sender import Sender, send_run
 
     given = dict(header.partition("=")[::2] for header in headers)
-    if not all(value for value in given.values()):
+    if not all(name and value for name, value in given.items()):
         raise OtlpError("--header: expected name=value")
     sender = Sender(endpoint, given)
 

@@ -21,6 +21,14 @@ TRANSFER_TARGET = "gen_ai.transfer.target.name"
 EVALUATION_LABEL = "gen_ai.evaluation.score.label"
 EVALUATION_EVENT = "gen_ai.evaluation.result"
 DETAILS_EVENT = "gen_ai.client.inference.operation.details"
+MESSAGE_EVENTS = {
+    "gen_ai.system.message": "system",
+    "gen_ai.user.message": "user",
+    "gen_ai.assistant.message": "assistant",
+    "gen_ai.tool.message": "tool",
+}
+"""The events in which older instrumentations tell what was said, and whose messages they are."""
+CHOICE_EVENT = "gen_ai.choice"
 RETRIEVAL_QUERY = "gen_ai.retrieval.query.text"
 RETRIEVAL_DOCUMENTS = "gen_ai.retrieval.documents"
 
@@ -31,6 +39,9 @@ REWARD_WEIGHT = "agentlightning.reward.weight"
 RUN_ID = "agentlightning.run.id"
 ROLLOUT_ID = "agentlightning.rollout.id"
 TASK_ID = "agentlightning.task.id"
+
+EVENTS = "agentlightning.otel.events"
+"""On a received span: the message events that came apart from it, by what orders them."""
 
 ALIASES = {
     "gen_ai.system": semconv.PROVIDER_NAME,
@@ -62,6 +73,7 @@ ALIASES = {
 """Another name → ours. Where a span has both, ours stays."""
 
 INVOCATION_PARAMETERS = {
+    "model": semconv.REQUEST_MODEL,
     "temperature": semconv.REQUEST_TEMPERATURE,
     "top_p": semconv.REQUEST_TOP_P,
     "max_tokens": semconv.REQUEST_MAX_TOKENS,

@@ -18,7 +18,16 @@ _INFRASTRUCTURE = (
     "not_found",
     "invalid_response",
 )
-_AGENT = ("context_too_long", "bad_request", "cancelled", "tool_error", "retrieval_error", "agent_error")
+_WORDS = (
+    *_INFRASTRUCTURE,
+    "context_too_long",
+    "bad_request",
+    "cancelled",
+    "tool_error",
+    "retrieval_error",
+    "agent_error",
+)
+"""Types of failures, as adapters write them."""
 
 _CONTEXT = re.compile(r"context[_ ]?length|maximum context|context window|too many tokens|prompt is too long", re.I)
 _OF_A_MODEL_CALL = (
@@ -57,27 +66,27 @@ def failure_of_span(
     raised = [*exceptions][-1:]
     exception = str(raised[0].get("exception.type", "")) if raised else ""
     text = message or (str(raised[0].get("exception.message", "")) if raised else "") or str(error or "failed")
-    type, fault = _type_and_fault(kind, str(error or exception), text)
+    type, fault = _type_and_fault(kind, str(error or exception), text, attributes.get(FAULT))
     return Failure(
         type=type,
         message=text,
-        fault=attributes[FAULT] if attributes.get(FAULT) in ("agent", "infrastructure") else fault,
+        fault=fault,
         exception=exception or (str(error) if error is not None and str(error) != type else None),
         traceback=raised[0].get("exception.stacktrace") if raised else None,
     )
 
 
-def _type_and_fault(kind: SpanKind, error: str, text: str) -> tuple[str, Fault]:
-    if error in _INFRASTRUCTURE:
-        return error, "infrastructure"
-    if error in _AGENT:
-        return error, "agent"
+def _type_and_fault(kind: SpanKind, error: str, text: str, told: Any) -> tuple[str, Fault]:
+    if told == "agent" or told == "infrastructure":
+        return error, told
     if kind == "llm":
-        type = _of_a_model_call(error, text)
+        type = error if error in _WORDS else _of_a_model_call(error, text)
         return type, "infrastructure" if type in _INFRASTRUCTURE else "agent"
     if re.search(r"cancel", error, re.I):
         return "cancelled", "agent"
-    return _BY_KIND.get(kind, "agent_error"), "agent"
+    if kind in _BY_KIND:
+        return _BY_KIND[kind], "agent"
+    return error if error in _WORDS else "agent_error", "agent"
 
 
 def _of_a_model_call(error: str, text: str) -> str:

@@ -20,7 +20,7 @@ from agentlightning.records import Generation, Span, Usage
 from agentlightning_otel import conventions as names
 from agentlightning_otel.errors import PayloadError
 from agentlightning_otel.failures import failure_of_span
-from agentlightning_otel.messages import FINISH_REASONS, parsed
+from agentlightning_otel.messages import FINISH_REASONS, as_json, parsed
 from agentlightning_otel.rewards import is_evaluation, only_evaluates, reward_of, rewards_in
 from agentlightning_otel.said import Said, said_in
 from agentlightning_otel.wire import attributes_of, to_python
@@ -77,25 +77,49 @@ def read_span(span: OtlpSpan) -> list[Span]:
 def read_event(record: LogRecord) -> list[Span]:
     """The spans that an event of the logs makes: a reward, or what a model call said. None for any other.
 
-    What a model call said is a span with the call's own id that has not ended: it is filled up by the call's.
-    Raises `PayloadError`.
+    What a model call said is a span with the call's own id that has not ended: the call's own is put together with
+    it. Raises `PayloadError`.
     """
-    attributes = attributes_of(record.attributes)
-    name = record.event_name or str(attributes.get("event.name", ""))
-    if name not in (names.EVALUATION_EVENT, names.DETAILS_EVENT) or not any(record.trace_id):
+    name, told = _event(record)
+    if not any(record.trace_id):
         return []
-    body = to_python(record.body)
-    attributes |= body if isinstance(body, dict) else {}
     nanoseconds = record.time_unix_nano or record.observed_time_unix_nano
-    if name == names.EVALUATION_EVENT:
-        if not is_evaluation(attributes):
-            return []
+    if name == names.EVALUATION_EVENT and is_evaluation(told):
         trace, _ = ids_of(record.trace_id, record.span_id or b"\1" * 8)
-        parent = record.span_id.hex() if any(record.span_id) else None
-        return [_reward_span(trace, parent, attributes, nanoseconds, copy=0)]
+        return [_reward_span(trace, record.span_id.hex() or None, told, nanoseconds, copy=0)]
+    if name not in (names.DETAILS_EVENT, names.CHOICE_EVENT, *names.MESSAGE_EVENTS):
+        return []
     trace, id = ids_of(record.trace_id, record.span_id)
     begun = Span(id=id, rollout_id=trace, kind="llm", name="chat", started_at=nanoseconds * NANOSECOND)
-    return _read(begun, attributes, said_in(attributes, []))
+    if name == names.DETAILS_EVENT:
+        return _read(begun, {semconv.OPERATION_NAME: "chat", **told}, said_in(told, []))
+    begun.attributes = {names.EVENTS: {f"{nanoseconds:020} {_derived(name, as_json(told))}": [name, told]}}
+    return [begun]
+
+
+def generation_of(attributes: Mapping[str, Any], said: Said, answer: dict[str, Any] | None) -> Generation:
+    """What a model call says; its parameters and counts are in ``attributes``, under our names."""
+    tokens = [attributes.get(name) for name in (semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS)]
+    reasons = parsed(attributes.get(semconv.RESPONSE_FINISH_REASONS))
+    reason = said.finish_reasons.get(0) or (reasons[0] if isinstance(reasons, list) and reasons else None)
+    model = attributes.get(semconv.RESPONSE_MODEL) or attributes.get(semconv.REQUEST_MODEL)
+    return Generation(
+        messages=said.messages,
+        tools=said.tools,
+        response=answer,
+        model=str(model) if model else None,
+        finish_reason=FINISH_REASONS.get(str(reason), str(reason)) if reason else None,
+        usage=Usage(input_tokens=_count(tokens[0]), output_tokens=_count(tokens[1])) if any(tokens) else None,
+        temperature=_number(attributes.get(semconv.REQUEST_TEMPERATURE), 1.0),
+    )
+
+
+def _event(record: LogRecord) -> tuple[str, dict[str, Any]]:
+    """The name of an event, and what its body and attributes tell."""
+    attributes = attributes_of(record.attributes)
+    body = to_python(record.body)
+    name = record.event_name or str(attributes.pop("event.name", ""))
+    return name, attributes | (body if isinstance(body, dict) else {})
 
 
 def _read(span: Span, attributes: dict[str, Any], said: Said) -> list[Span]:
@@ -114,7 +138,7 @@ def _read(span: Span, attributes: dict[str, Any], said: Said) -> list[Span]:
     if kind != "llm" or operation == "embeddings":
         return [span]
     answers = said.answers or [None]
-    span.generation = _generation(span.attributes, said, answers[0])
+    span.generation = generation_of(span.attributes, said, answers[0])
     return [span, *(_further(span, said, answer, place) for place, answer in enumerate(answers[1:], 1))]
 
 
@@ -127,22 +151,6 @@ def _name(span: Span) -> None:
         given.setdefault(semconv.AGENT_NAME, span.name)
     elif span.kind == "agent":
         span.name = str(given.get(names.WORKFLOW_NAME) or span.name.removeprefix("invoke_workflow "))
-
-
-def _generation(attributes: Mapping[str, Any], said: Said, answer: dict[str, Any] | None) -> Generation:
-    tokens = [attributes.get(name) for name in (semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS)]
-    reasons = parsed(attributes.get(semconv.RESPONSE_FINISH_REASONS))
-    reason = said.finish_reasons.get(0) or (reasons[0] if isinstance(reasons, list) and reasons else None)
-    model = attributes.get(semconv.RESPONSE_MODEL) or attributes.get(semconv.REQUEST_MODEL)
-    return Generation(
-        messages=said.messages,
-        tools=said.tools,
-        response=answer,
-        model=str(model) if model else None,
-        finish_reason=FINISH_REASONS.get(str(reason), str(reason)) if reason else None,
-        usage=Usage(input_tokens=_count(tokens[0]), output_tokens=_count(tokens[1])) if any(tokens) else None,
-        temperature=_number(attributes.get(semconv.REQUEST_TEMPERATURE), 1.0),
-    )
 
 
 def _further(span: Span, said: Said, answer: dict[str, Any], place: int) -> Span:

@@ -27,8 +27,13 @@ def parsed(value: Any) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """A value as text: text as it is, the rest as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """A value as text: text as it is, the rest as JSON, or as Python writes it where JSON cannot."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)
 
 
 def chat_messages(raw: Any) -> list[dict[str, Any]]:

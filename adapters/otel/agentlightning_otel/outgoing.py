@@ -22,7 +22,7 @@ from agentlightning import semconv
 from agentlightning.records import Failure, Generation, Reward, Rollout, Span, Task
 from agentlightning_otel import conventions as names
 from agentlightning_otel.messages import as_json, gen_ai_messages, gen_ai_tools
-from agentlightning_otel.wire import pairs_of
+from agentlightning_otel.wire import pairs_of, sendable
 
 Event = OtlpSpan.Event
 
@@ -132,7 +132,7 @@ def _span(span: Span, trace: bytes, parent: bytes, rewards: Iterable[Reward]) ->
             trace_id=trace,
             span_id=span_id(span.id),
             parent_span_id=parent,
-            name=f"{operation} {subject}" if operation is not None and subject else span.name,
+            name=sendable(f"{operation} {subject}" if operation is not None and subject else span.name),
             kind=kind,
         ),
         (span.started_at, span.ended_at or span.started_at),
@@ -203,7 +203,7 @@ def _made(
     span.start_time_unix_nano, span.end_time_unix_nano = map(_nanoseconds, times)
     span.attributes.extend(pairs_of({name: _sent(name, value) for name, value in attributes.items()}))
     if failure is not None:
-        span.status.CopyFrom(Status(code=Status.STATUS_CODE_ERROR, message=failure.message))
+        span.status.CopyFrom(Status(code=Status.STATUS_CODE_ERROR, message=sendable(failure.message)))
         span.events.append(_exception(failure, times[1]))
     span.events.extend(_evaluation(reward) for reward in rewards)
     return span

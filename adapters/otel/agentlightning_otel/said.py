@@ -15,13 +15,6 @@ Event = tuple[str, Attributes]
 
 _INPUT, _OUTPUT = "input.value", "output.value"
 _PARAMETERS = "llm.invocation_parameters"
-_MESSAGE_EVENTS = {
-    "gen_ai.system.message": "system",
-    "gen_ai.user.message": "user",
-    "gen_ai.assistant.message": "assistant",
-    "gen_ai.tool.message": "tool",
-}
-_CHOICE_EVENT = "gen_ai.choice"
 
 
 @dataclass(slots=True)
@@ -90,7 +83,9 @@ def _keep(said: Said, ours: str, given: Attributes, *theirs: str) -> None:
 def _read_request(given: Attributes, events: Sequence[Event], said: Said) -> None:
     system = system_messages(given.get(names.SYSTEM_INSTRUCTIONS))
     asked = chat_messages(given.get(names.INPUT_MESSAGES))
-    told = [{"role": role, **message} for name, message in events if (role := _MESSAGE_EVENTS.get(name)) is not None]
+    told = [
+        {"role": role, **message} for name, message in events if (role := names.MESSAGE_EVENTS.get(name)) is not None
+    ]
     prompts = [message["gen_ai.prompt"] for name, message in events if "gen_ai.prompt" in message]
     said.messages = [
         *system,
@@ -112,7 +107,7 @@ def _read_answers(given: Attributes, events: Sequence[Event], said: Said) -> Non
         items
         or [_openinference(item) for item in names.family(given, "llm.output_messages")]
         or [_openllmetry(item) for item in names.family(given, "gen_ai.completion")]
-        or [_choice(told) for name, told in events if name == _CHOICE_EVENT]
+        or [_choice(told) for name, told in events if name == names.CHOICE_EVENT]
     )
     if not items:
         raw = parsed(
@@ -142,6 +137,9 @@ def _read_tools(given: Attributes, said: Said) -> None:
 
 def _read_parameters(given: Attributes, said: Said) -> None:
     parameters = parsed(given.get(_PARAMETERS))
+    if given.get("llm.finish_reason"):
+        said.finish_reasons.setdefault(0, str(given["llm.finish_reason"]))
+        said.read.add("llm.finish_reason")
     if isinstance(parameters, dict):
         said.attributes |= {
             names.INVOCATION_PARAMETERS[name]: value

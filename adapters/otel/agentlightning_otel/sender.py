@@ -28,6 +28,8 @@ BATCH_SPANS = 512
 BATCH_BYTES = 2 * 1024**2
 """Some endpoints take 4 MiB at most."""
 RETRIES = 5
+BACKOFF_SECONDS = 0.5
+"""Before the second try; doubled each time, unless the endpoint says how long to wait."""
 RETRIED = (429, 502, 503, 504)
 """https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes"""
 TIMEOUT_SECONDS = 30.0
@@ -56,7 +58,11 @@ class Sender:
             "Content-Encoding": "gzip",
         }
         retry = urllib3.Retry(
-            retries, status_forcelist=RETRIED, allowed_methods=None, backoff_factor=0.5, raise_on_status=False
+            retries,
+            status_forcelist=RETRIED,
+            allowed_methods=None,
+            backoff_factor=BACKOFF_SECONDS,
+            raise_on_status=False,
         )
         self._pool = urllib3.PoolManager(retries=retry, timeout=TIMEOUT_SECONDS)
 

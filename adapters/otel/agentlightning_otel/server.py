@@ -5,11 +5,11 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp says which answer means what.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
@@ -73,11 +73,11 @@ class OtlpServer:
         self._failure: Exception | None = None
         self._receiver: Receiver | None = None
         config = uvicorn.Config(
-            self._app(), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5, ws="none"
+            self._app(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, ws="none"
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name="agentlightning-otel", daemon=True
+            target=lambda: asyncio.run(self._serve()), name="agentlightning-otel", daemon=True
         )
 
     @property
@@ -122,24 +122,21 @@ class OtlpServer:
             Route("/v1/traces", self._answer(self._traces), methods=["POST"]),
             Route("/v1/logs", self._answer(self._logs), methods=["POST"]),
         ]
-        return Starlette(routes=routes, lifespan=self._living)
+        return Starlette(routes=routes)
 
-    @asynccontextmanager
-    async def _living(self, app: Starlette) -> AsyncIterator[None]:
-        opened = AsyncExitStack()
+    async def _serve(self) -> None:
         try:
             store = open_store(self._store)
-            opened.push_async_callback(store.close)
-            self._receiver = await opened.enter_async_context(Receiver(store, **self._options))
-        except Exception as error:  # noqa: BLE001 - raised again by `start`
-            await opened.aclose()
-            self._failure, self._server.should_exit = error, True
-        self._ready.set()
-        yield
-        try:
-            await opened.aclose()
-        except StoreError as error:
+            try:
+                async with Receiver(store, **self._options) as self._receiver:
+                    self._ready.set()
+                    await self._server.serve([self._socket])
+            finally:
+                await store.close()
+        except Exception as error:  # noqa: BLE001 - raised by whoever starts or stops it
             self._failure = error
+        finally:
+            self._ready.set()
 
     def _answer(
         self, export: Callable[[bytes, Request], Awaitable[Message]]

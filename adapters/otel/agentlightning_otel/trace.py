@@ -15,7 +15,9 @@ import msgspec
 from agentlightning import semconv
 from agentlightning.records import Failure, Generation, Record, Reward, Span
 from agentlightning_otel import conventions as names
+from agentlightning_otel.incoming import generation_of
 from agentlightning_otel.messages import text_of
+from agentlightning_otel.said import said_in
 
 
 class Outcome(Record, kw_only=True):
@@ -40,7 +42,7 @@ def add(spans: dict[str, Span], pieces: Iterable[Span]) -> list[Span]:
     changed: set[str] = set()
     for piece in pieces:
         known = spans.get(piece.id)
-        whole = piece if known is None else _merged(known, piece)
+        whole = _with_events(piece if known is None else _merged(known, piece))
         if known is None or whole != known:
             spans[piece.id] = whole
             changed.add(piece.id)
@@ -81,7 +83,7 @@ def outcome_of(spans: Mapping[str, Span]) -> Outcome:
         task_id=str(named) if named is not None else (None if given is None else _digest(given)),
         input=given,
         output=_output(tops, calls),
-        failure=_blamed(root if root is not None and root.failure else (tops[-1] if tops else root), ordered),
+        failure=_failure(root, tops, calls, ordered),
         rewards=[_placed(span, spans) for span in ordered if span.reward is not None],
         started_at=min(span.started_at for span in ordered),
         ended_at=max(span.ended_at or span.started_at for span in ordered),
@@ -94,7 +96,7 @@ def _merged(known: Span, piece: Span) -> Span:
     return msgspec.structs.replace(
         second,
         parent_id=second.parent_id or first.parent_id,
-        attributes={**first.attributes, **second.attributes},
+        attributes={**first.attributes, **second.attributes, **_events(first, second)},
         generation=_joined(first.generation, second.generation),
         reward=second.reward or first.reward,
         failure=second.failure or first.failure,
@@ -102,6 +104,21 @@ def _merged(known: Span, piece: Span) -> Span:
         index=known.index,
         agent=known.agent,
     )
+
+
+def _events(*spans: Span) -> dict[str, Any]:
+    events = {key: told for span in spans for key, told in span.attributes.get(names.EVENTS, {}).items()}
+    return {names.EVENTS: events} if events else {}
+
+
+def _with_events(span: Span) -> Span:
+    """The span with what was said in the events that came apart from it so far."""
+    events = span.attributes.get(names.EVENTS)
+    if not events:
+        return span
+    said = said_in({semconv.OPERATION_NAME: "chat"}, [(name, told) for _, (name, told) in sorted(events.items())])
+    told = generation_of(span.attributes, said, said.answers[0] if said.answers else None)
+    return msgspec.structs.replace(span, generation=_joined(span.generation, told))
 
 
 def _joined(first: Generation | None, second: Generation | None) -> Generation | None:
@@ -159,27 +176,43 @@ def _question(messages: list[dict[str, Any]]) -> Any:
     """The text of the only message of a user; else the messages, without the system's."""
     others = [message for message in messages if message.get("role") not in ("system", "developer")]
     if len(others) == 1 and isinstance(others[0].get("content"), str):
-        return others[0]["content"]
+        return others[0]["content"] or None
     return others or None
 
 
 def _output(tops: list[Span], calls: list[Span]) -> Any:
-    for span in reversed(tops):
+    """What the last agent at the top answered; else the last answer of a model."""
+    for span in reversed([span for span in tops if span.kind == "agent"]):
         messages = span.attributes.get(names.OUTPUT_MESSAGES)
-        if span.kind == "agent" and messages:
-            return text_of(messages[-1]) or messages[-1]
-        if span.kind == "agent" and span.attributes.get("output.value") is not None:
+        if messages:
+            return _answer(messages[-1])
+        if span.attributes.get("output.value") is not None:
             return span.attributes["output.value"]
-    answers = sorted(calls, key=lambda span: span.ended_at or span.started_at)
-    last = next(
-        (span.generation.response for span in reversed(answers) if span.generation and span.generation.response), None
+    ended = sorted(calls, key=lambda span: span.ended_at or span.started_at, reverse=True)
+    answers = [span.generation.response for span in ended if span.generation and span.generation.response]
+    return _answer(answers[0]) if answers else None
+
+
+def _answer(message: dict[str, Any]) -> Any:
+    """The text of a message; one that says nothing in words but calls tools as it is."""
+    return text_of(message) or (message if message.get("tool_calls") else None)
+
+
+def _failure(root: Span | None, tops: list[Span], calls: list[Span], ordered: list[Span]) -> Failure | None:
+    """Of the root, else of the last agent at the top. An agent that swallowed the infrastructure's failure of its
+    last model call has no valid result either."""
+    agents = [span for span in tops if span.kind == "agent"] or ([] if root is not None else tops)
+    failed = next(
+        (span.failure for span in (root, *agents[-1:]) if span is not None and span.failure is not None), None
     )
-    return None if last is None else text_of(last) or last
+    last = max(calls, key=lambda span: span.ended_at or span.started_at, default=None)
+    if failed is None and last is not None and last.failure is not None and last.failure.fault == "infrastructure":
+        return last.failure
+    return _cause(failed, ordered)
 
 
-def _blamed(top: Span | None, ordered: list[Span]) -> Failure | None:
-    """The failure of the top; where one further down came up through it, that one, which knows the fault."""
-    failure = top.failure if top is not None else None
+def _cause(failure: Failure | None, ordered: list[Span]) -> Failure | None:
+    """Where a failure came up from further down: the one there, which knows the fault."""
     if failure is None or failure.type != "agent_error":
         return failure
     causes = [

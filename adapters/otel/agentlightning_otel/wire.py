@@ -79,19 +79,20 @@ def to_value(value: Any) -> AnyValue:
         return AnyValue(array_value=ArrayValue(values=[to_value(item) for item in value]))
     if isinstance(value, dict):
         return AnyValue(kvlist_value=KeyValueList(values=pairs_of(value)))
-    return AnyValue(string_value=_sendable(str(value)))
+    return AnyValue(string_value=sendable(str(value)))
 
 
 def pairs_of(attributes: dict[str, Any]) -> list[KeyValue]:
     """Attributes as a message holds them; those without a value are left out."""
     return [
-        KeyValue(key=_sendable(str(name)), value=to_value(value))
+        KeyValue(key=sendable(str(name)), value=to_value(value))
         for name, value in attributes.items()
         if value is not None
     ]
 
 
-def _sendable(text: str) -> str:
+def sendable(text: str) -> str:
+    """The text without what UTF-8 has no place for."""
     return text.encode(errors="replace").decode()
 
 

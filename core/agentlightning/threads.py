@@ -49,8 +49,16 @@ def use_daemon_threads(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_default_executor(DaemonThreads())
 
 
-@cache
+_making_the_loop = threading.Lock()
+
+
 def _process_loop() -> asyncio.AbstractEventLoop:
+    with _making_the_loop:
+        return _make_process_loop()
+
+
+@cache
+def _make_process_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=_run_whatever_is_raised, args=(loop,), name="agentlightning-loop", daemon=True).start()
     return loop

@@ -3,9 +3,11 @@
 import asyncio
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from agentlightning import threads
 from agentlightning.threads import run_on_process_loop
 
 
@@ -22,6 +24,18 @@ def test_what_a_coroutine_raises_is_raised_and_the_loop_goes_on(error: BaseExcep
     with pytest.raises(type(error)):
         run_on_process_loop(fail())
     assert run_on_process_loop(loop_of_this_call()) is before
+
+
+def test_threads_that_need_it_first_at_the_same_time_are_given_one_loop() -> None:
+    threads._make_process_loop.cache_clear()
+    together = threading.Barrier(16)
+
+    def ask(_: int) -> asyncio.AbstractEventLoop:
+        together.wait()
+        return run_on_process_loop(loop_of_this_call())
+
+    with ThreadPoolExecutor(16) as pool:
+        assert len(set(pool.map(ask, range(16)))) == 1
 
 
 def test_a_task_left_behind_that_exits_does_not_stop_the_loop() -> None:

@@ -19,6 +19,7 @@ import functools
 import logging
 import sys
 from typing import Any
+from weakref import WeakSet
 
 from agents.tracing import TracingProcessor, add_trace_processor, get_trace_provider
 
@@ -26,7 +27,7 @@ from agentlightning import semconv
 from agentlightning.adapter import guarded
 from agentlightning.recording import add_locator, failure_of, remove_locator
 from agentlightning.records import Failure, SpanKind
-from agentlightning_openai_agents import private
+from agentlightning_openai_agents import private, sync_runs
 from agentlightning_openai_agents.calls import call_failure, call_name, to_generation
 from agentlightning_openai_agents.places import Place, enter, enter_trace, locator, place_of, place_of_trace
 from agentlightning_openai_agents.plain import plain
@@ -209,17 +210,17 @@ def _typed(error: BaseException, type_otherwise: str) -> Failure:
 
 
 _processor = RecordingProcessor()
-_told_by: Any = None
+_told_by: WeakSet[Any] = WeakSet()
 
 
 def install() -> None:
     """Adds the trace processor, once for each provider of traces, and the locator."""
-    global _told_by
     provider = get_trace_provider()
-    if provider is not _told_by:
+    if provider not in _told_by:
         add_trace_processor(_processor)
-        _told_by = provider
+        _told_by.add(provider)
     private.keep_traces_here()
+    sync_runs.install()
     _processor.installed = True
     add_locator(locator)
 
@@ -228,4 +229,5 @@ def uninstall() -> None:
     """Makes the processor deaf, removes the locator, and lets the SDK send its traces again."""
     _processor.installed = False
     private.send_traces_again()
+    sync_runs.uninstall()
     remove_locator(locator)

@@ -6,14 +6,17 @@ Where a name is missing, what it is for is left out, with a warning.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
 from agentlightning.recording import current
+from agentlightning_openai.levers import PLACEHOLDER_KEY
 
 logger = logging.getLogger(__name__)
 
 _EXPORTS = ("on_trace_start", "on_span_end")
+_exporting: Any = None
 
 
 def watch_errors(span: Any, heard: Callable[[], None]) -> None:
@@ -33,28 +36,29 @@ def watch_errors(span: Any, heard: Callable[[], None]) -> None:
 
 def keep_traces_here() -> None:
     """The SDK sends every trace to OpenAI's servers, unless its processors were replaced. Not those of a rollout."""
+    global _exporting
     try:
         from agents.tracing.processors import default_processor
     except ImportError:
         logger.warning("this SDK has no default_processor: its own export of traces, if any, stays on in rollouts")
         return
-    processor = default_processor()
+    _exporting = default_processor()
     for name in _EXPORTS:
-        if name not in vars(processor):
-            setattr(processor, name, _outside_of_rollouts(getattr(processor, name)))
+        if name not in vars(_exporting):
+            setattr(_exporting, name, _outside_of_rollouts(getattr(_exporting, name)))
 
 
 def send_traces_again() -> None:
     """Undoes `keep_traces_here`."""
-    from agents.tracing.processors import default_processor
-
-    for name in _EXPORTS:
-        vars(default_processor()).pop(name, None)
+    for name in _EXPORTS if _exporting is not None else ():
+        vars(_exporting).pop(name, None)
 
 
 def _outside_of_rollouts(export: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Our placeholder is no key to send anything with: without one, the SDK would not."""
+
     def call(item: Any) -> None:
-        if current() is None:
+        if current() is None and os.environ.get("OPENAI_API_KEY") != PLACEHOLDER_KEY:
             export(item)
 
     return call

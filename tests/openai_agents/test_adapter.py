@@ -1,0 +1,174 @@
+"""Which agents the adapter takes, how it hands them a task, what it gives back, and what it costs to load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from agents import Agent, function_tool, handoff
+from agents.sandbox import SandboxAgent
+from pydantic import BaseModel
+from stub_server import text
+
+from agentlightning.errors import AdapterError
+from agentlightning_openai_agents.plain import plain
+
+
+def test_it_takes_agents_and_nothing_else(adapter):
+    assert adapter.accepts(Agent("solver"))
+    assert adapter.accepts(SandboxAgent("coder"))
+    assert not adapter.accepts(Agent)
+    assert not adapter.accepts(str.upper)
+    assert not adapter.accepts("agent")
+
+
+def test_a_package_of_the_users_own_that_is_called_agents_is_none_of_ours(adapter, monkeypatch):
+    class Agent:
+        pass
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "agents"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "agents", SimpleNamespace(Agent=Agent))
+    adapter.uninstall()
+    adapter.install()
+    assert not adapter.accepts(Agent())
+    assert "agents.tracing" not in sys.modules
+
+
+async def test_a_string_is_the_question_and_the_answer_is_a_string(adapter, make, stub):
+    stub.reply(text("It is 5."))
+    assert await adapter.run(make("solver"), "What is 2 + 3?") == "It is 5."
+
+
+async def test_a_list_is_the_messages(adapter, make, stub):
+    stub.reply(text("It is 5."))
+    messages = [{"role": "user", "content": "Hi"}, {"role": "user", "content": "What is 2 + 3?"}]
+    await adapter.run(make("solver"), messages)
+    assert [item["content"] for item in stub.requests[0].json["input"]] == ["Hi", "What is 2 + 3?"]
+
+
+class Sum(BaseModel):
+    total: int
+
+
+async def test_an_agent_with_an_output_type_gives_a_mapping(adapter, make, stub):
+    stub.reply(text('{"total": 5}'))
+    assert await adapter.run(make("solver", output_type=Sum), "What is 2 + 3?") == {"total": 5}
+
+
+@dataclass
+class Plan:
+    steps: tuple[Sum, ...]
+
+
+class Endless:
+    def __str__(self) -> str:
+        return "no end"
+
+
+def test_the_output_is_plain_data():
+    assert plain(Plan((Sum(total=1),))) == {"steps": [{"total": 1}]}
+    assert plain({"who": Endless(), "raw": b"\xff"}) == {"who": "no end", "raw": "_w=="}
+    assert plain(None) is None
+    circle: list[Any] = []
+    circle.append(circle)
+    assert plain(circle) == "[[...]]"
+
+
+@pytest.mark.parametrize(("input", "what"), [({"q": "?"}, "a dict"), (7, "a int"), ([], "an empty list")])
+async def test_an_input_that_does_not_fit_is_an_error_that_says_what_would(adapter, make, input, what):
+    with pytest.raises(AdapterError, match=rf"'solver' takes a text or a list of messages.*{what}.*name a function"):
+        await adapter.run(make("solver"), input)
+
+
+async def test_a_sandbox_agent_is_an_error_that_says_how_to_run_it(adapter):
+    with pytest.raises(AdapterError, match=r"'coder' is a SandboxAgent.*RunConfig\(sandbox=…\)"):
+        await adapter.run(SandboxAgent("coder"), "Write it.")
+
+
+async def test_a_run_that_waits_for_an_approval_gives_what_it_would_do(adapter, make, stub, calls):
+    @function_tool(needs_approval=True)
+    def pay(amount: int) -> str:
+        """Pays."""
+        return "paid"
+
+    stub.reply(calls(("pay", '{"amount": 7}')))
+    output = await adapter.run(make("clerk", tools=[pay]), "Pay 7.")
+    assert output == {"interruptions": [{"tool": "pay", "arguments": '{"amount": 7}'}]}
+
+
+async def test_one_run_sees_nothing_of_another(adapter, make, stub):
+    agent = make("solver")
+    stub.reply(lambda request: text(str(len(request.json["input"]))))
+    assert await asyncio.gather(*(adapter.run(agent, f"question {n}") for n in range(4))) == ["1"] * 4
+    assert await adapter.run(agent, "another") == "1"
+
+
+async def test_what_an_agent_raises_passes_through(adapter, make, stub, calls):
+    @function_tool(failure_error_function=None)
+    def fail() -> str:
+        """Fails."""
+        raise ValueError("broken")
+
+    stub.reply(calls(("fail", "{}")))
+    with pytest.raises(Exception, match="broken") as raised:
+        await adapter.run(make("solver", tools=[fail]), "?")
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+def test_describing_finds_models_prompts_and_tools_of_the_agents_behind_it(adapter, make, add):
+    def made_when_run(context: Any, agent: Any) -> str:
+        return "made"
+
+    expert = Agent("expert", instructions="You know.", model="big", handoffs=[make("clerk", instructions="You file.")])
+    helper = Agent("helper", instructions=made_when_run)
+    tool = Agent("judge", instructions="You judge.").as_tool("judge", "Judges.")
+    agent = Agent("triage", instructions="You hand over.", model="small", tools=[add, tool])
+    agent.handoffs = [expert, handoff(helper)]
+    expert.handoffs.append(agent)
+    found = adapter.describe(agent)
+    assert (found.framework, found.kind) == ("OpenAI Agents SDK", "Agent")
+    assert found.tools == ["add", "judge"]
+    assert set(found.prompts) == {"You hand over.", "You know.", "You judge.", "You file."}
+    assert {"small", "big", "own-model"} < set(found.model.split(", "))
+    assert found.input == "a text (one user message), or a list of messages"
+
+
+LOADING = """
+import json, sys, time
+import agentlightning.adapter, agentlightning.hookspecs
+started = time.process_time()
+import agentlightning_openai_agents.plugin
+from agentlightning_openai_agents.adapter import OpenAIAgentsAdapter
+adapter = OpenAIAgentsAdapter()
+accepted = adapter.accepts(print)
+adapter.install()
+adapter.uninstall()
+seconds = time.process_time() - started
+foreign = [name for name in sys.modules if name.partition(".")[0] in ("agents", "openai", "pydantic", "mcp")]
+print(json.dumps({"seconds": seconds, "foreign": foreign, "accepted": accepted}))
+"""
+
+
+def test_loading_the_adapter_loads_no_framework_and_takes_milliseconds():
+    runs = []
+    for _ in range(3):
+        out = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=True).stdout
+        runs.append(json.loads(out))
+    assert runs[0]["foreign"] == []
+    assert not runs[0]["accepted"]
+    assert min(run["seconds"] for run in runs) < 0.02
+
+
+def test_the_plugin_names_the_adapter():
+    from agentlightning_openai_agents import plugin
+
+    named: dict[str, str] = {}
+    plugin.register_adapters(register=named.__setitem__)
+    assert named == {"openai-agents": "agentlightning_openai_agents.adapter:OpenAIAgentsAdapter"}

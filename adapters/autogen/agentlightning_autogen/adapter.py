@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from agentlightning.adapter import Adapter, AgentDescription, supports
 
-OLDEST, BELOW = "0.7.1", "0.8"
+OLDEST, BELOW = "0.7.0", "0.8"
 
 
 class AutoGenAdapter(Adapter):

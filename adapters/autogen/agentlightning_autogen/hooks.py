@@ -17,8 +17,9 @@ import copy
 import functools
 import inspect
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from autogen_agentchat.base import ChatAgent, Team
@@ -46,6 +47,7 @@ MARK = "__agentlightning_hook__"
 
 _END = object()
 _installed = False
+_looked_at: weakref.ref[Any] | None = None
 _originals: list[tuple[type, str, Any, Any]] = []
 
 
@@ -62,8 +64,8 @@ def install() -> None:
 
 def uninstall() -> None:
     """Puts every method back, and removes the locator."""
-    global _installed
-    _installed = False
+    global _installed, _looked_at
+    _installed, _looked_at = False, None
     for owner, name, original, hooked in _originals:
         if vars(owner).get(name) is hooked:
             setattr(owner, name, original)
@@ -71,10 +73,17 @@ def uninstall() -> None:
     remove_locator(locator)
 
 
+def look_at(agent: Any) -> None:
+    """Wraps the methods of classes that were written since the hooks were installed, if that is another agent than
+    the last one."""
+    global _looked_at
+    if _installed and (_looked_at is None or _looked_at() is not agent):
+        _looked_at = weakref.ref(agent)
+        refresh()
+
+
 def refresh() -> None:
-    """Wraps the methods of classes that were written since; nothing where the hooks are not installed."""
-    if not _installed:
-        return
+    """Wraps the methods of every class that has been written so far, once."""
     for base, methods, opener in (
         (ChatAgent, AGENT_METHODS, _open_agent),
         (Team, TEAM_METHODS, _open_team),
@@ -266,15 +275,9 @@ def _hook_handlers() -> None:
     populate = original.__get__(None, owner)
     handled = guarded(handling)
 
-    @contextmanager
-    def populate_context(cls: type, agent_id: Any) -> Iterator[None]:
-        with populate(agent_id):
-            handler = handled(agent_id)
-            if handler is None:
-                yield
-            else:
-                with handler:
-                    yield
+    def populate_context(cls: type, agent_id: Any) -> AbstractContextManager[None]:
+        context = populate(agent_id)
+        return handled(agent_id, context) or context
 
     hooked = classmethod(populate_context)
     setattr(owner, name, hooked)

@@ -1,6 +1,6 @@
 """The names that AutoGen does not promise, all of them: read here, and nowhere else.
 
-Checked with autogen-agentchat and autogen-core 0.7.1 and 0.7.5. Where one is missing, what depends on it is left out:
+Checked with autogen-agentchat and autogen-core 0.7.0 and 0.7.5. Where one is missing, what depends on it is left out:
 the function says how.
 """
 

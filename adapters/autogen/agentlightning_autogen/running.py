@@ -22,7 +22,7 @@ GRACE_SECONDS = 5.0
 async def run(agent: Any, input: Any) -> dict[str, Any]:
     """Runs a copy of the agent; see `AutoGenAdapter.run`."""
     task = to_task(input)
-    hooks.refresh()
+    hooks.look_at(agent)
     copied = await fresh(agent)
     tasks = handling_tasks()
     token = CancellationToken()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any
@@ -70,44 +70,55 @@ class Scope:
 
 
 class Handler(Scope):
-    """The handling of one message by an agent of the runtime. Its span begins when it calls a model or a tool, as a
-    team's manager does to select who speaks, and most do not."""
+    """The handling of one message by an agent of the runtime, in its ``context``. Its span begins when it calls a model
+    or a tool, as a team's manager does to select who speaks, and most do not."""
 
-    __slots__ = ("_agent_id", "_stack", "_token", "base")
+    __slots__ = ("_agent_id", "_context", "_recording", "_task", "_token", "base")
 
-    def __init__(self, recorder: Recorder, agent_id: Any, team: Scope | None) -> None:
+    def __init__(
+        self, recorder: Recorder, agent_id: Any, team: Scope | None, context: AbstractContextManager[None]
+    ) -> None:
         above = running(recorder)
         super().__init__(recorder, None, None, team if team is not None and not _is_in(above, team) else above)
-        self.base = _base(recorder, self.above)
+        self.base = locate(recorder) if self.above is None else None
         self._agent_id = agent_id
+        self._context = context
+        self._recording: AbstractContextManager[Recorder] | None = None
+        self._task: asyncio.Task[Any] | None = None
 
     def place(self) -> Span | None:
         if self.span is None:
             name = self._agent_id.type.removesuffix(f"_{self._agent_id.key}")
             structure = "manager" if team_of(self._agent_id) is not None else "agent"
             attributes = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure}
-            self.span = self.recorder.start("agent", name, parent=self.base, agent=name, attributes=attributes)
+            parent = _base(self.recorder, self)
+            self.span = self.recorder.start("agent", name, parent=parent, agent=name, attributes=attributes)
         return self.span
 
     def __enter__(self) -> None:
-        self._stack = ExitStack()
+        self._context.__enter__()
         if current() is not self.recorder:
-            self._stack.enter_context(recording(self.recorder))
+            self._recording = recording(self.recorder)
+            self._recording.__enter__()
         self._token = _inside.set(self)
-        task = asyncio.current_task()
-        if task is not None:
-            _tasks.get().add(task)
-            self._stack.callback(_tasks.get().discard, task)
+        self._task = asyncio.current_task()
+        if self._task is not None:
+            _tasks.get().add(self._task)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._task is not None:
+            _tasks.get().discard(self._task)
         _inside.reset(self._token)
-        self._stack.close()
-        team = team_of(self._agent_id)
-        if team is not None and isinstance(error, Exception):
-            team.causes.append(error)
-        guarded(self.end)(error)
+        if self._recording is not None:
+            self._recording.__exit__(None, None, None)
+        if isinstance(error, Exception):
+            team = team_of(self._agent_id)
+            if team is not None:
+                team.causes.append(error)
+        end(self, error)
+        self._context.__exit__(None, None, None)
 
 
 class Entered:
@@ -122,7 +133,7 @@ class Entered:
         self.scope = scope
         self.mine = mine
         self.every = every
-        self._read = guarded(read)
+        self._read = read
         self._token: Token[Scope | None] | None = None
 
     def __enter__(self) -> Entered:
@@ -135,12 +146,12 @@ class Entered:
 
     def read(self, result: Any) -> None:
         """Takes what came out of it."""
-        self._read(self.scope, result)
+        read(self._read, self.scope, result)
 
     def end(self, error: BaseException | None = None) -> None:
         """Ends the scope if it was made here."""
         if self.mine:
-            guarded(self.scope.end)(error)
+            end(self.scope, error)
 
 
 _inside: ContextVar[Scope | None] = ContextVar("agentlightning_autogen_inside", default=None)
@@ -169,6 +180,18 @@ def enter(
     return Entered(Scope(recorder, owner, span, above), True, read, every)
 
 
+@guarded
+def end(scope: Scope, error: BaseException | None) -> None:
+    """Ends a scope."""
+    scope.end(error)
+
+
+@guarded
+def read(reader: Callable[[Scope, Any], None], scope: Scope, result: Any) -> None:
+    """Has a scope's result read."""
+    reader(scope, result)
+
+
 def keep_team(key: str, scope: Scope) -> None:
     """Keeps a team's scope to be found by its key in the runtime, as long as it is running."""
     _teams[key] = scope
@@ -180,11 +203,11 @@ def team_of(agent_id: Any) -> Scope | None:
     return team if team is not None and not team.ended else None
 
 
-def handling(agent_id: Any) -> Handler | None:
-    """The scope of a message that an agent of the runtime is about to handle; None outside a rollout."""
+def handling(agent_id: Any, context: AbstractContextManager[None]) -> Handler | None:
+    """The scope of a message that an agent of the runtime is about to handle in ``context``; None outside a rollout."""
     team = team_of(agent_id)
     recorder = team.recorder if team is not None else current()
-    return Handler(recorder, agent_id, team) if recorder is not None and not recorder.closed else None
+    return Handler(recorder, agent_id, team, context) if recorder is not None and not recorder.closed else None
 
 
 def running(recorder: Recorder) -> Scope | None:
@@ -223,7 +246,7 @@ def is_text_of(error: RuntimeError, cause: BaseException) -> bool:
 def _base(recorder: Recorder, scope: Scope | None) -> Span | None:
     """The span that a new one hangs under, without beginning a handler's."""
     while isinstance(scope, Handler) and scope.span is None:
-        if scope.base is not None:
+        if scope.above is None:
             return _innermost(scope.base)
         scope = scope.above
     return _innermost(scope.span) if scope is not None else locate(recorder)

@@ -303,6 +303,18 @@ def test_a_failure_that_the_agent_got_over_is_not_its_rollouts(receiving, otlp):
     assert spans[1].failure.type == "rate_limited"
 
 
+def test_an_agent_that_swallowed_the_failure_of_its_last_call_has_no_valid_result(receiving, otlp):
+    receiving.receive(
+        otlp.request(
+            otlp.span(1, "invoke_agent a", {"gen_ai.operation.name": "invoke_agent"}),
+            otlp.span(2, "chat", {**CURRENT, **SAID}, parent=1),
+            otlp.span(3, "chat", {**CURRENT, "error.type": "429"}, parent=1),
+        )
+    )
+    rollout, _ = receiving.one()
+    assert (rollout.status, rollout.failure.type, rollout.comparable) == ("failed", "rate_limited", False)
+
+
 def event(name, body=None, *, span=1, at=101.0, **attributes):
     return LogRecord(
         event_name=name,

@@ -120,3 +120,11 @@ print(sorted(heavy & set(sys.modules)))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_a_run_ends_when_its_rollouts_are_sent(train, collector, monkeypatch):
+    monkeypatch.setenv("AGENTLIGHTNING_OTLP_ENDPOINT", collector.endpoint)
+    flushed = []
+    monkeypatch.setattr(LiveSender, "flush", lambda self: flushed.append(self))
+    train()
+    assert flushed == [live_sender(collector.endpoint)]

@@ -86,7 +86,7 @@ def read_event(record: LogRecord) -> list[Span]:
     nanoseconds = record.time_unix_nano or record.observed_time_unix_nano
     if name == names.EVALUATION_EVENT and is_evaluation(told):
         trace, _ = ids_of(record.trace_id, record.span_id or b"\1" * 8)
-        return [_reward_span(trace, record.span_id.hex() or None, told, nanoseconds, copy=0)]
+        return [_reward_span(trace, record.span_id.hex() or None, told, nanoseconds * NANOSECOND, nanoseconds, 0)]
     if name not in (names.DETAILS_EVENT, names.CHOICE_EVENT, *names.MESSAGE_EVENTS):
         return []
     trace, id = ids_of(record.trace_id, record.span_id)
@@ -137,9 +137,8 @@ def _read(span: Span, attributes: dict[str, Any], said: Said) -> list[Span]:
     _name(span)
     if kind != "llm" or operation == "embeddings":
         return [span]
-    answers = said.answers or [None]
-    span.generation = generation_of(span.attributes, said, answers[0])
-    return [span, *(_further(span, said, answer, place) for place, answer in enumerate(answers[1:], 1))]
+    span.generation = generation_of(span.attributes, said, said.answers[0] if said.answers else None)
+    return [span, *(_further(span, said, answer, place) for place, answer in enumerate(said.answers[1:], 1))]
 
 
 def _name(span: Span) -> None:
@@ -184,18 +183,17 @@ def _rewards(
     for name, nanoseconds, told in events:
         if name == names.EVALUATION_EVENT and is_evaluation(told):
             key = (str(told[semconv.EVALUATION_NAME]), nanoseconds)
-            yield _reward_span(span.rollout_id, span.id, told, nanoseconds, copy=copies[key])
+            yield _reward_span(span.rollout_id, span.id, told, nanoseconds * NANOSECOND, nanoseconds, copies[key])
             copies[key] += 1
-    ended = round((span.ended_at or span.started_at) / NANOSECOND)
-    for place, told in enumerate(rewards_in(attributes)):
-        yield _reward_span(span.rollout_id, span.id, told, ended, copy=-1 - place)
+    for place, evaluated in enumerate(rewards_in(attributes)):
+        yield _reward_span(span.rollout_id, span.id, evaluated, span.ended_at or span.started_at, "attribute", place)
 
 
-def _reward_span(trace: str, parent: str | None, told: Mapping[str, Any], nanoseconds: int, *, copy: int) -> Span:
-    at = nanoseconds * NANOSECOND
+def _reward_span(trace: str, parent: str | None, told: Mapping[str, Any], at: float, *identity: object) -> Span:
+    """``identity`` tells it from the span's other rewards of its name."""
     reward = reward_of(told, at=at)
     return Span(
-        id=_derived(trace, parent, "reward", reward.name, nanoseconds, copy),
+        id=_derived(trace, parent, "reward", reward.name, *identity),
         rollout_id=trace,
         parent_id=parent,
         kind="reward",

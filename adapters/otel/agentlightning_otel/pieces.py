@@ -35,7 +35,8 @@ class Pieces(NamedTuple):
 
 def pieces_of_traces(request: ExportTraceServiceRequest) -> Pieces:
     """The spans of a request."""
-    found, rejected = [], []
+    found: list[Piece] = []
+    rejected: list[str] = []
     for group in request.resource_spans:
         resource = attributes_of(group.resource.attributes)
         for scope in group.scope_spans:
@@ -49,7 +50,8 @@ def pieces_of_traces(request: ExportTraceServiceRequest) -> Pieces:
 
 def pieces_of_logs(request: ExportLogsServiceRequest) -> Pieces:
     """What the GenAI events of a request tell; other log records are passed over."""
-    found, rejected = [], []
+    found: list[Piece] = []
+    rejected: list[str] = []
     for group in request.resource_logs:
         resource = attributes_of(group.resource.attributes)
         for scope in group.scope_logs:

@@ -84,7 +84,7 @@ def outcome_of(spans: Mapping[str, Span]) -> Outcome:
         input=given,
         output=_output(tops, calls),
         failure=_failure(root, tops, calls, ordered),
-        rewards=[_placed(span, spans) for span in ordered if span.reward is not None],
+        rewards=[_placed(span.reward, span, spans) for span in ordered if span.reward is not None],
         started_at=min(span.started_at for span in ordered),
         ended_at=max(span.ended_at or span.started_at for span in ordered),
     )
@@ -226,11 +226,11 @@ def _cause(failure: Failure | None, ordered: list[Span]) -> Failure | None:
     return causes[-1] if causes else failure
 
 
-def _placed(span: Span, spans: Mapping[str, Span]) -> Reward:
+def _placed(reward: Reward, span: Span, spans: Mapping[str, Span]) -> Reward:
     """The reward with its place: None where it is for the whole, that is for the root or for no span known."""
     target = spans.get(span.parent_id or "")
     whole = target is None or target.parent_id is None
-    return msgspec.structs.replace(span.reward, span_id=None if whole or target is None else target.id)
+    return msgspec.structs.replace(reward, span_id=None if whole or target is None else target.id)
 
 
 def _digest(value: Any) -> str:

@@ -43,7 +43,8 @@ def encode(message: Message, content_type: str) -> bytes:
     """An answer in the form in which it was asked for."""
     if content_type.partition(";")[0].strip().lower() == JSON:
         return json.dumps(json_format.MessageToDict(message)).encode()
-    return message.SerializeToString()
+    body: bytes = message.SerializeToString()
+    return body
 
 
 def to_python(value: AnyValue) -> Any:
@@ -114,7 +115,7 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
 
 
 def _from_protobuf(body: bytes, kind: type[M]) -> M:
-    message = kind()
+    message: M = kind()
     try:
         message.ParseFromString(body)
     except DecodeError as error:

@@ -13,6 +13,7 @@ from agentlightning.adapter import Adapter, AgentDescription, supports
 from agentlightning.threads import DaemonThreads
 from agentlightning_crewai import inputs
 from agentlightning_crewai.kinds import is_agent, is_crew, is_crew_class, is_flow
+from agentlightning_crewai.places import abandon
 
 OLDEST, BELOW = "1.11", "2"
 """Before 1.11, tools that are called at once run in threads without the rollout's context."""
@@ -43,6 +44,13 @@ class CrewAIAdapter(Adapter):
 
         Raises `AdapterError` when the input does not fit, or no copy can be made.
         """
+        try:
+            return await self._run(agent, input)
+        except Exception as error:
+            abandon(error)
+            raise
+
+    async def _run(self, agent: Any, input: Any) -> Any:
         from agentlightning_crewai.fresh import fresh_agent, fresh_crew, fresh_flow
         from agentlightning_crewai.plain import agent_output, crew_output, plain
 

@@ -33,22 +33,15 @@ def announce(recorder: Recorder, parent: Span | None, event: Any) -> Span:
     attributes = {key: value for key, value in known.items() if value is not None}
     span = recorder.start("llm", f"chat {event.model or ''}".rstrip(), parent=parent, attributes=attributes)
     recorder.announced.add(span.id)
-    messages = event.messages
-    span.generation = Generation(
-        messages=[{"role": "user", "content": messages}] if isinstance(messages, str) else plain(messages or []),
-        tools=[tool for tool in plain(event.tools or []) if isinstance(tool, dict)],
-        model=event.model,
-        temperature=attributes.get(semconv.REQUEST_TEMPERATURE, 1.0),
-    )
     return span
 
 
 def completed(place: Place, event: Any) -> None:
     """Writes the answer of a call that nobody took over."""
-    span, said = place.span, place.span.generation
-    if not _is_unseen(place) or said is None:
+    if not _is_unseen(place):
         return
-    response = plain(event.response)
+    span, said = place.span, _asked(place)
+    span.generation, response = said, plain(event.response)
     if isinstance(response, list):
         said.response = {"role": "assistant", "content": None, "tool_calls": response}
     else:
@@ -65,6 +58,7 @@ def failed(place: Place, event: Any) -> Failure | None:
     """The failure of a call that nobody took over."""
     if not _is_unseen(place):
         return None
+    place.span.generation = _asked(place)
     error = sys.exception()
     if error is None:
         return Failure(type="agent_error", message=str(event.error))
@@ -73,6 +67,18 @@ def failed(place: Place, event: Any) -> Failure | None:
     if kind is None and isinstance(error, TimeoutError | ConnectionError):
         kind = "timeout" if isinstance(error, TimeoutError) else "engine_unavailable"
     return failure_of(error, kind, "infrastructure") if kind is not None else failure_of(error)
+
+
+def _asked(place: Place) -> Generation:
+    """What the model was asked."""
+    event = place.request
+    messages = event.messages
+    return Generation(
+        messages=[{"role": "user", "content": messages}] if isinstance(messages, str) else plain(messages or []),
+        tools=[tool for tool in plain(event.tools or []) if isinstance(tool, dict)],
+        model=event.model,
+        temperature=place.span.attributes.get(semconv.REQUEST_TEMPERATURE, 1.0),
+    )
 
 
 def _is_unseen(place: Place) -> bool:

@@ -1,66 +1,75 @@
-"""What can be found out about a crew, a flow or an agent by looking at it. Best effort."""
+"""What can be found out about an agent by looking at it: models, prompts, tools, the keys of its input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from agentlightning.adapter import AgentDescription
+from agentlightning.describing import Found, add, walk
 from agentlightning_crewai.inputs import crew_keys, flow_keys
-from agentlightning_crewai.kinds import is_agent, is_crew, is_crew_class, is_flow
+from agentlightning_crewai.kinds import is_agent, is_crew, is_crew_class, is_flow, is_task
 
 
 def describe(agent: Any) -> AgentDescription:
-    """Models, prompts (as CrewAI writes them), tools and the keys of the input."""
-    if is_flow(agent):
-        return _flow(agent)
-    if is_agent(agent):
-        return _described(agent, [agent], [], [], "a string (what the agent is asked), or a list of messages")
-    crew = agent.crew() if is_crew_class(agent) else agent
-    keys = crew_keys(crew)
-    mapping = f"a mapping with the keys {', '.join(keys)}" if keys else "a mapping; its templates have no placeholder"
-    text = f"a string ({{{keys[0]}}} in its templates), or {mapping}" if len(keys) == 1 else mapping
-    return _described(agent, _agents(crew), crew.tasks, keys, text)
-
-
-def _flow(flow: Any) -> AgentDescription:
-    kind = flow if isinstance(flow, type) else type(flow)
-    keys = flow_keys(flow() if isinstance(flow, type) else flow)
-    parts = list(vars(kind).values())
-    crews = [part for part in parts if is_crew(part)]
-    agents = [agent for crew in crews for agent in _agents(crew)] + [part for part in parts if is_agent(part)]
-    mapping = f"a mapping with the keys {', '.join(keys)}" if keys else "a mapping: the inputs of the flow"
-    found = _described(flow, agents, [task for crew in crews for task in crew.tasks], keys, mapping)
-    found.kind = kind.__name__
-    return found
-
-
-def _described(agent: Any, agents: list[Any], tasks: Iterable[Any], keys: list[str], input: str) -> AgentDescription:
-    tasks = list(tasks)
-    prompts = [_system_prompt(agent) for agent in agents] + [task.description for task in tasks]
-    tools = [tool.name for holder in [*agents, *tasks] for tool in holder.tools or ()]
+    """Prompts are written as CrewAI writes them: who an agent is, and what a task asks for. Best effort."""
+    found = walk(agent, _note, _parts)
+    keys, text = _input(agent)
     return AgentDescription(
         framework="CrewAI",
-        kind=type(agent).__name__,
-        model=", ".join(dict.fromkeys(_models(agents))) or None,
-        prompts=list(dict.fromkeys(prompts)),
-        tools=list(dict.fromkeys(tools)),
-        input=input,
-        input_keys=keys if len(keys) != 1 else [],
+        kind=(agent if isinstance(agent, type) else type(agent)).__name__,
+        model=", ".join(found.models) or None,
+        prompts=found.prompts,
+        tools=found.tools,
+        input=text,
+        input_keys=keys if len(keys) > 1 else [],
     )
 
 
-def _agents(crew: Any) -> list[Any]:
-    everyone = [*crew.agents, *(task.agent for task in crew.tasks), crew.manager_agent]
-    return list({id(agent): agent for agent in everyone if agent is not None}.values())
+def _input(agent: Any) -> tuple[list[str], str]:
+    """The keys that the input may have, and what to say of it."""
+    if is_agent(agent):
+        return [], "a string (what the agent is asked), or a list of messages"
+    if is_flow(agent):
+        keys, whose = flow_keys(agent() if isinstance(agent, type) else agent), "the flow's state"
+    else:
+        keys, whose = crew_keys(agent.crew() if is_crew_class(agent) else agent), "the crew's templates"
+    if not keys:
+        return keys, f"a mapping; {whose} has no keys that are known" if is_flow(agent) else "a mapping"
+    mapping = f"a mapping with the keys {', '.join(keys)} of {whose}"
+    return keys, f"a string (the key {keys[0]}), or {mapping}" if len(keys) == 1 else mapping
 
 
-def _models(agents: Iterable[Any]) -> Iterator[str]:
-    for agent in agents:
-        model = getattr(agent.llm, "model", agent.llm)
+def _note(found: Found, name: str, value: Any) -> None:
+    if is_agent(value):
+        model = getattr(value.llm, "model", value.llm)
         if isinstance(model, str):
-            yield model
+            add(found.models, model)
+        add(found.prompts, f"You are {value.role}. {value.backstory}\nYour personal goal is: {value.goal}")
+    elif is_task(value):
+        add(found.prompts, value.description)
+    elif name == "tool":
+        add(found.tools, value.name)
 
 
-def _system_prompt(agent: Any) -> str:
-    return f"You are {agent.role}. {agent.backstory}\nYour personal goal is: {agent.goal}"
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    if is_crew_class(value):
+        yield "crew", value.crew()
+    elif is_crew(value):
+        yield from (("", part) for part in (*value.agents, *value.tasks, value.manager_agent))
+    elif is_agent(value) or is_task(value):
+        yield from (("tool", tool) for tool in value.tools or ())
+        yield "agent", getattr(value, "agent", None)
+    elif is_flow(value):
+        kind = value if isinstance(value, type) else type(value)
+        yield from {**vars(kind), **({} if kind is value else vars(value))}.items()
+    elif callable(function := getattr(value, "__wrapped__", value)) and inspect.isfunction(function):
+        yield from _named_by(function)
+
+
+def _named_by(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """What a flow's method finds outside of itself: a crew of its module, say."""
+    outside = inspect.getclosurevars(function)
+    yield from outside.nonlocals.items()
+    yield from ((name, part) for name, part in outside.globals.items() if is_crew(part) or is_agent(part))

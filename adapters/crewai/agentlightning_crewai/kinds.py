@@ -21,6 +21,11 @@ def is_agent(agent: Any) -> bool:
     return _is_a(agent, "crewai.agents.agent_builder.base_agent", "BaseAgent") and hasattr(agent, "kickoff")
 
 
+def is_task(value: Any) -> bool:
+    """Whether it is a ``Task``."""
+    return _is_a(value, "crewai.task", "Task")
+
+
 def is_flow(agent: Any) -> bool:
     """Whether it is a ``Flow``, or a class of flows."""
     kind = _type("crewai.flow.flow", "Flow")

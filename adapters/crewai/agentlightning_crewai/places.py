@@ -13,7 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentlightning.recording import Recorder, current_span, locate
+from agentlightning.adapter import guarded
+from agentlightning.recording import Recorder, current, current_span, failure_of, locate
 from agentlightning.records import Failure, Span
 
 
@@ -21,7 +22,8 @@ from agentlightning.records import Failure, Span
 class Place:
     """Something of CrewAI's that runs. ``event`` is the type of the event that began it, ``source`` who emitted that;
     ``call`` is the span of the last model call made right in it, ``claimed`` the ids of that call's tool calls that
-    have a span by now."""
+    have a span by now, ``refused`` the ids (or names) of those that could not be started;
+    ``request`` is the event of a model call."""
 
     event: str
     source: Any
@@ -31,15 +33,19 @@ class Place:
     ended: bool = False
     call: Span | None = None
     claimed: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    request: Any = None
 
 
 _here: ContextVar[Place | None] = ContextVar("agentlightning_crewai_here", default=None)
+_left: ContextVar[Place | None] = ContextVar("agentlightning_crewai_left", default=None)
 
 
 def here(recorder: Recorder) -> Place | None:
-    """The innermost place of this rollout that runs here and has not ended."""
+    """The innermost place of this rollout that runs here. It may have ended meanwhile, where this is a thread that goes
+    on in the background."""
     place = _here.get()
-    while place is not None and (place.ended or place.recorder is not recorder):
+    while place is not None and place.recorder is not recorder:
         place = place.parent
     return place
 
@@ -64,21 +70,39 @@ def find(recorder: Recorder, event: str, source: Any) -> Place | None:
 
 def leave(place: Place, failure: Failure | None = None) -> None:
     """Ends a place, and those in it that nobody ended."""
-    inner = here(place.recorder)
-    while inner is not None and inner is not place:
-        inner = inner.parent
-    if inner is place:
-        while (left := here(place.recorder)) is not None and left is not place:
-            _end(left)
+    inside, inner = here(place.recorder), []
+    while inside is not None and inside is not place:
+        inner.append(inside)
+        inside = inside.parent
+    if inside is place:
+        for forgotten in inner:
+            _end(forgotten)
         _here.set(place.parent)
+    _left.set(place)
     _end(place, failure)
 
 
+@guarded
+def abandon(error: Exception) -> None:
+    """Ends what is left open in a rollout whose agent has raised: not every version of CrewAI says so of flows."""
+    recorder = current()
+    if recorder is not None:
+        for place in reversed(list(_open(recorder))):
+            _end(place, failure_of(error))
+
+
+def just_left() -> Place | None:
+    """The place that was left last here; None from then on, until another one is."""
+    place = _left.get()
+    _left.set(None)
+    return place
+
+
 def _end(place: Place, failure: Failure | None = None) -> None:
+    if place.ended:
+        return
     place.ended = True
-    open_places = _open(place.recorder)
-    if place in open_places:
-        open_places.remove(place)
+    _open(place.recorder).remove(place)
     place.recorder.end(place.span, failure)
 
 

@@ -49,6 +49,8 @@ def seen(source: Any, event: Any) -> None:
     kind = event.type
     if kind == "llm_call_started":
         _begin_call(recorder, source, event)
+    elif (happens := MOMENTS.get(kind)) is not None:
+        happens(recorder, source, event)
     elif (begins := STARTS.get(kind)) is not None:
         _begin(recorder, source, event, begins(source, event))
     elif (ends := ENDS.get(kind)) is not None:
@@ -57,7 +59,7 @@ def seen(source: Any, event: Any) -> None:
         if place is not None:
             leave(place, close(place, event))
         elif kind == "tool_usage_error":
-            tools.record_unstarted(recorder, innermost(recorder, here(recorder)), event)
+            tools.unstarted(recorder, source, event)
 
 
 def _begin(recorder: Recorder, source: Any, event: Any, begun: Begun | None) -> None:
@@ -77,8 +79,8 @@ def _begin_call(recorder: Recorder, source: Any, event: Any) -> None:
         return
     span = calls.announce(recorder, innermost(recorder, around), event)
     if around is not None:
-        around.call, around.claimed = span, set()
-    enter(Place(event.type, source, recorder, span, around))
+        around.call, around.claimed, around.refused = span, set(), set()
+    enter(Place(event.type, source, recorder, span, around, request=event))
 
 
 def _structure(structure: str, name: str, agent: str | None = None) -> Begun:
@@ -136,7 +138,7 @@ def _knowledge(source: Any, event: Any) -> Begun:
 
 def _guardrail(source: Any, event: Any) -> Begun:
     name = getattr(event, "guardrail_name", None) or "guardrail"
-    return Begun("annotation", "guardrail", None, {semconv.EVALUATION_NAME: name, "retry": event.retry_count})
+    return Begun("annotation", "guardrail", None, {semconv.EVALUATION_NAME: name})
 
 
 def _nothing(place: Place, event: Any) -> None:
@@ -172,6 +174,12 @@ def _judged(place: Place, event: Any) -> None:
     if event.error is not None:
         place.span.attributes[semconv.EVALUATION_EXPLANATION] = event.error
 
+
+MOMENTS: dict[str, Callable[[Recorder, Any, Any], None]] = {
+    "tool_selection_error": tools.unstarted,
+    "tool_validate_input_error": tools.unstarted,
+    "tool_failure_detected": tools.detected,
+}
 
 STARTS: dict[str, Callable[[Any, Any], Begun | None]] = {
     "crew_kickoff_started": _crew,

@@ -8,8 +8,8 @@ from typing import Any
 
 from agentlightning import semconv
 from agentlightning.recording import Recorder, failure_of
-from agentlightning.records import Failure, Span
-from agentlightning_crewai.places import Place
+from agentlightning.records import Failure
+from agentlightning_crewai.places import Place, here, innermost, just_left
 from agentlightning_crewai.plain import plain
 
 DELEGATING = ("delegate_work_to_coworker", "ask_question_to_coworker")
@@ -30,7 +30,7 @@ def attributes_of(event: Any, coworker: str | None) -> dict[str, Any]:
 
 def coworker_of(event: Any) -> str | None:
     """Whom a tool delegates to; None where it is no such tool."""
-    if event.tool_name.lower().replace(" ", "_") not in DELEGATING:
+    if _sanitized(event.tool_name) not in DELEGATING:
         return None
     arguments = _arguments(event)
     given = arguments if isinstance(arguments, dict) else {}
@@ -65,17 +65,39 @@ def failed(place: Place, event: Any) -> Failure:
     return _failure(event)
 
 
-def record_unstarted(recorder: Recorder, parent: Span | None, event: Any) -> None:
-    """A tool that could not be started: an unknown name, arguments that are no JSON."""
+def unstarted(recorder: Recorder, source: Any, event: Any) -> None:
+    """A tool that could not be started is a failed span all the same: an unknown name, arguments that are no JSON.
+    CrewAI tries several times to make sense of one answer of the model; that is one span."""
+    around = here(recorder)
     attributes = attributes_of(event, None)
-    recorder.end(recorder.start("tool", event.tool_name, parent=parent, attributes=attributes), _failure(event))
+    identify(around, attributes)
+    if event.type == "tool_selection_error":
+        del attributes[semconv.TOOL_CALL_ARGUMENTS]  # the event has them empty, whatever they are
+    if around is not None:
+        asked = attributes.get(semconv.TOOL_CALL_ID) or f"{_sanitized(event.tool_name)} without an id"
+        if asked in around.refused:
+            return
+        around.refused.add(asked)
+    span = recorder.start("tool", event.tool_name, parent=innermost(recorder, around), attributes=attributes)
+    recorder.end(span, _failure(event))
+
+
+def detected(recorder: Recorder, source: Any, event: Any) -> None:
+    """CrewAI says of every tool that it failed, right after its end, and so it does of one that it did not start."""
+    left = just_left()
+    known = left is not None and left.span.failure is not None and left.event == "tool_usage_started"
+    if left is None or not known or _sanitized(left.span.attributes[semconv.TOOL_NAME]) != _sanitized(event.tool_name):
+        unstarted(recorder, source, event)
 
 
 def _failure(event: Any) -> Failure:
-    error = event.error if isinstance(event.error, BaseException) else sys.exception()
-    if error is not None:
-        return failure_of(error, "tool_error")
-    return Failure(type="tool_error", message=str(event.error))
+    told = event.failure.message if hasattr(event, "failure") else event.error
+    error = told if isinstance(told, BaseException) else sys.exception()
+    return failure_of(error, "tool_error") if error is not None else Failure(type="tool_error", message=str(told))
+
+
+def _sanitized(name: str) -> str:
+    return name.lower().replace(" ", "_")
 
 
 def _arguments(event: Any) -> Any:

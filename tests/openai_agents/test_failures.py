@@ -6,8 +6,16 @@ import asyncio
 from typing import Any
 
 import pytest
-from agents import Agent, GuardrailFunctionOutput, MaxTurnsExceeded, OutputGuardrail, Runner, function_tool
-from stub_server import error, text
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    MaxTurnsExceeded,
+    ModelBehaviorError,
+    OutputGuardrail,
+    Runner,
+    function_tool,
+)
+from stub_server import Answer, Choice, error, text
 
 from agentlightning import semconv
 
@@ -112,6 +120,17 @@ async def test_a_model_that_does_not_answer_is_the_infrastructures(adapter, make
         await adapter.run(make("solver"), "?")
     assert (ran.only("llm").failure.type, ran.only("llm").failure.fault) == ("engine_unavailable", "infrastructure")
     assert ran.only("agent", "solver").failure.type == "agent_error"
+
+
+async def test_an_answer_that_was_cut_off_is_kept_whatever_becomes_of_the_run(adapter, make, stub, rollout):
+    stub.reply(Answer([Choice("It is", finish_reason="length")]))
+    with rollout() as ran:
+        (output,) = await asyncio.gather(adapter.run(make("solver"), "?"), return_exceptions=True)
+    call, agent = ran.only("llm"), ran.only("agent", "solver")
+    assert (call.failure, call.generation.finish_reason) == (None, "length")
+    assert call.generation.response["content"] == "It is"
+    assert (output == "It is") == (agent.failure is None)
+    assert isinstance(output, ModelBehaviorError) == (agent.failure is not None)
 
 
 async def test_an_agent_that_stands_in_for_one_that_failed_has_not_failed(make, stub, rollout):

@@ -56,3 +56,12 @@ async def test_what_has_no_input_raises_before_anything_runs(adapter, rollout, m
     with rollout() as recorded, pytest.raises(Exception, match="question"):
         await adapter.run(made.crew(made.task(made.agent("writer"))), {"answer": "?"})
     assert recorded.all("llm") == []
+
+
+async def test_a_time_out_is_told_from_other_errors(adapter, rollout, stub, made):
+    def late(output):
+        raise TimeoutError("too late")
+
+    with rollout() as recorded, pytest.raises(TimeoutError):
+        await adapter.run(made.crew(made.task(made.agent("writer"), guardrail=late)), "?")
+    assert [span.failure.type for span in recorded.spans[:2]] == ["timeout", "timeout"]

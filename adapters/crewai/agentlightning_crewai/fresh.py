@@ -57,28 +57,37 @@ def fresh_agent(agent: Any) -> Iterator[Any]:
 
 @contextmanager
 def fresh_flow(flow: Any) -> Iterator[Any]:
-    """A new flow of the same class, with the fields that were given to this one.
+    """A new flow of the same class, with the fields that were given to this one, and memory that is no one else's.
 
     Raises `AdapterError` when the class needs more than that.
     """
-    kind, given = (flow, {}) if isinstance(flow, type) else (type(flow), _given(flow))
+    kind = flow if isinstance(flow, type) else type(flow)
     with _Memories() as memories:
         try:
-            copy = kind(**given)
+            original = _made(flow) if isinstance(flow, type) else flow
+            copy = kind(**_given(original, memories))
         except Exception as error:
             raise AdapterError(
                 f"a flow of the class {kind.__name__!r} cannot be made anew for a rollout ({error}): name the class, "
                 "or a function (input) -> output that makes the flow and kicks it off"
             ) from error
         if getattr(copy, "memory", None) is not None:
-            copy.memory = memories.own(copy.memory)
+            copy.memory = memories.own(original.memory)
         yield copy
 
 
-def _given(flow: Any) -> dict[str, Any]:
-    """The fields of a flow that were set by whoever made it."""
-    fields = getattr(flow, "model_fields_set", ())
-    return {name: getattr(flow, name) for name in fields if name in type(flow).model_fields}
+@cache
+def _made(kind: type) -> Any:
+    return kind()
+
+
+def _given(flow: Any, memories: _Memories) -> dict[str, Any]:
+    """The fields of a flow that were set by whoever made it; with a memory, so that the copy need not open one."""
+    fields = getattr(type(flow), "model_fields", {})
+    given = {name: getattr(flow, name) for name in getattr(flow, "model_fields_set", ()) if name in fields}
+    if "memory" in fields and flow.memory is not None:
+        given["memory"] = memories.own(flow.memory)
+    return given
 
 
 def _separate_agent(old: Any, new: Any, agents: dict[int, Any], memories: _Memories) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import socket
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+SIGNALS_HEARD_WITHIN = 0.5
+"""Seconds."""
 
 
 class DaemonThreads(ThreadPoolExecutor):
@@ -94,37 +94,25 @@ def run_on_process_loop(coroutine: Coroutine[Any, Any, T]) -> T:
         else:
             outcome.set_result(task.result())
 
-    loop.call_soon_threadsafe(start)
+    def cancel() -> None:
+        if tasks:
+            tasks[0].cancel()
+        else:
+            coroutine.close()
+            outcome.cancel()
+
     try:
+        loop.call_soon_threadsafe(start)
         _wait(outcome)
     except KeyboardInterrupt:
-        loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+        loop.call_soon_threadsafe(cancel)
         _wait(outcome)
         raise
     return outcome.result()
 
 
 def _wait(outcome: Future[Any]) -> None:
-    """Waits until it is done, also where the system gives Ctrl-C to another thread than the main one.
-
-    A lock that the main thread waits for does not hear of such a signal; a descriptor that Python writes to does.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        wait([outcome])
-        return
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-
-    def wake(_: Future[Any]) -> None:
-        with suppress(OSError):
-            theirs.send(b"\0")
-
-    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    try:
-        outcome.add_done_callback(wake)
-        while not outcome.done():
-            ours.recv(4096)
-    finally:
-        signal.set_wakeup_fd(before)
-        ours.close()
-        theirs.close()
+    """Waits until it is done, and hears Ctrl-C: where the system gives the signal to another thread than the main
+    one, the main thread learns of it only when it wakes."""
+    while not outcome.done():
+        wait([outcome], timeout=SIGNALS_HEARD_WITHIN)

@@ -67,11 +67,3 @@ def test_an_interrupt_that_another_thread_receives_cancels_the_coroutine() -> No
     with pytest.raises(KeyboardInterrupt):
         run_on_process_loop(wait_for_the_interrupt())
     assert cancelled.is_set()
-
-
-def test_what_waited_for_signals_before_does_so_again() -> None:
-    before = signal.set_wakeup_fd(-1)
-    signal.set_wakeup_fd(before)
-    run_on_process_loop(loop_of_this_call())
-    after = signal.set_wakeup_fd(before)
-    assert after == before

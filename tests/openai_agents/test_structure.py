@@ -217,8 +217,8 @@ async def test_what_traces_may_not_hold_is_recorded_all_the_same(make, add, stub
 
 
 async def test_without_turns_everything_is_the_agents(make, add, stub, calls, rollout):
-    asked = calls(("add", '{"a": 2, "b": 3}'))
-    stub.reply(asked, calls(("add", '{"a": 4, "b": 5}'), first=1), text("9"))
+    same = ("add", '{"a": 2, "b": 3}')
+    stub.reply(calls(same), calls(same, first=1), text("5"))
     config = RunConfig(tracing={"include_task_and_turn_spans": False})
     with rollout() as ran:
         await Runner.run(make("solver", tools=[add]), "?", run_config=config)
@@ -270,3 +270,27 @@ async def test_a_call_that_another_providers_client_failed_at_is_a_failure(adapt
         await adapter.run(Agent("solver", model=Canned(RuntimeError("no such model"))), "?")
     call = ran.only("llm")
     assert (call.failure.type, call.failure.exception) == ("agent_error", "builtins.RuntimeError")
+
+
+class Voting(Canned):
+    """A model that asks twice, and takes the last answer."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def get_response(self, system_instructions: Any, input: Any, *_: Any, **__: Any) -> ModelResponse:
+        with generation_span(model="voting"):
+            for _ in range(2):
+                answer = await self._client.responses.create(model="small", input=input)
+        return ModelResponse(answer.output, Usage(requests=2), None)
+
+
+async def test_two_requests_of_what_the_sdk_takes_for_one_call_are_beside_each_other(adapter, client, stub, rollout):
+    stub.reply(text("5"), text("6"))
+    with rollout() as ran:
+        assert await adapter.run(Agent("solver", model=Voting(client)), "?") == "6"
+    assert ran.outline()[2:] == [
+        "    turn turn 1 [solver]",
+        "      llm chat small [solver]",
+        "      llm chat small [solver]",
+    ]

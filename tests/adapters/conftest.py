@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters.framework import Framework
+from adapters.framework import Framework, missing
 from adapters.house import House
 from adapters.script import script
 from stub_server import StubServer
@@ -22,9 +21,8 @@ NAMES = sorted(path.stem for path in (Path(__file__).parent / "frameworks").glob
 @pytest.fixture(params=NAMES)
 def framework(request: pytest.FixtureRequest) -> Framework:
     found: Framework = importlib.import_module(f"adapters.frameworks.{request.param}").framework
-    missing = [name for name in found.packages if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} not installed")
+    if absent := missing(found):
+        pytest.skip(f"{', '.join(absent)} not installed")
     name = request.node.name.partition("[")[0].removeprefix("test_")
     if name in found.gaps:
         request.applymarker(pytest.mark.xfail(reason=found.gaps[name], strict=True))

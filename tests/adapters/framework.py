@@ -7,7 +7,11 @@ object for it, ``streaming`` and ``team`` may be asynchronous functions that run
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol
+
+TESTS = Path(__file__).parents[1]
 
 KEY = "sk-own"
 MODEL = "own-model"
@@ -18,6 +22,17 @@ def add(a: int, b: int) -> int:
     if a < 0:
         raise ValueError("only positive numbers")
     return a + b
+
+
+def missing(framework: Framework) -> list[str]:
+    """The packages of a framework that are not installed. A folder of tests may bear a package's name."""
+
+    def is_installed(package: str) -> bool:
+        spec = find_spec(package)
+        places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
+        return any(place and not Path(place).is_relative_to(TESTS) for place in places)
+
+    return [package for package in framework.packages if not is_installed(package)]
 
 
 class Framework(Protocol):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import importlib.util
 import logging
 import multiprocessing
 import statistics
@@ -90,9 +89,11 @@ def main() -> int:
     names = arguments.frameworks or sorted(path.stem for path in (TESTS / "adapters" / "frameworks").glob("*.py"))
     met, loop = True, asyncio.new_event_loop()
     print(f"{'µs CPU a model call':16}{'unrecorded':>12}{'model layer':>13}{'and adapter':>13}{'hooks add':>11}")
+    from adapters.framework import missing
+
     for name in names:
         framework = importlib.import_module(f"adapters.frameworks.{name}").framework
-        if any(importlib.util.find_spec(package) is None for package in framework.packages):
+        if missing(framework):
             print(f"{name:16}{'not installed':>12}")
             continue
         costs = loop.run_until_complete(measure(framework, base_url, arguments.batches, arguments.runs))

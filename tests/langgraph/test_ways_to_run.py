@@ -181,10 +181,11 @@ def test_installing_again_registers_no_second_handler(adapter):
 
 
 def test_uninstalling_twice_is_allowed_and_takes_the_locator_out(adapter):
-    assert len(recording_module._locators) == 1
+    with_ours = list(recording_module._locators)
     adapter.uninstall()
     adapter.uninstall()
-    assert recording_module._locators == []
+    (ours,) = (locator for locator in with_ours if locator not in recording_module._locators)
+    assert ours.__module__ == "agentlightning_langgraph.runs"
 
 
 ROLLOUTS = 64

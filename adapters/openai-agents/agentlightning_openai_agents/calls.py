@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentlightning import semconv
-from agentlightning.records import Failure, Generation, Usage
+from agentlightning.records import Generation, Usage
 from agentlightning_openai import responses_api
-from agentlightning_openai.failures import classify
 
 
 def call_name(data: Any) -> tuple[str, dict[str, Any]]:
@@ -17,11 +16,6 @@ def call_name(data: Any) -> tuple[str, dict[str, Any]]:
     model = getattr(data, "model", None)
     attributes = {semconv.OPERATION_NAME: "chat", **({semconv.REQUEST_MODEL: str(model)} if model else {})}
     return f"chat {model}" if model else "chat", attributes
-
-
-def call_failure(error: BaseException) -> Failure:
-    """What a model call raised: most clients' exceptions are those of the ``openai`` client, or derived from them."""
-    return classify(error)
 
 
 def to_generation(data: Any, attributes: dict[str, Any]) -> Generation:

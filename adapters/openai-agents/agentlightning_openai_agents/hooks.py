@@ -26,10 +26,11 @@ from agents.tracing import TracingProcessor, add_trace_processor, get_trace_prov
 from agentlightning import semconv
 from agentlightning.adapter import guarded
 from agentlightning.recording import add_locator, failure_of, remove_locator
-from agentlightning.records import Failure, SpanKind
+from agentlightning.records import Failure, Span
+from agentlightning_openai.failures import classify
 from agentlightning_openai_agents import private, sync_runs
-from agentlightning_openai_agents.calls import call_failure, call_name, to_generation
-from agentlightning_openai_agents.places import Place, enter, enter_trace, locator, place_of, place_of_trace
+from agentlightning_openai_agents.calls import call_name, to_generation
+from agentlightning_openai_agents.places import Place, enter, locator, place_of
 from agentlightning_openai_agents.plain import plain
 from agentlightning_openai_agents.tools import called
 
@@ -44,27 +45,37 @@ FAILURES = {
 }
 """Types of the failures that the SDK's own exceptions are."""
 
+TRIPPED = "agentlightning.guardrail.tripped"
+
 
 class RecordingProcessor(TracingProcessor):
     """Writes the traces and spans of the current rollout as spans."""
 
     installed = False
 
+    @guarded
     def on_trace_start(self, trace: Any) -> None:
-        if self.installed:
-            _begin_trace(trace)
+        place = enter(trace.trace_id, None) if self.installed else None
+        if place is not None:
+            _start_agent(place, trace.name, "workflow")
 
+    @guarded
     def on_trace_end(self, trace: Any) -> None:
-        if self.installed:
-            _end_trace(trace)
+        place = place_of(trace.trace_id) if self.installed else None
+        if place is not None and place.span is not None:
+            place.recorder.end(place.span, _failure(place))
 
+    @guarded
     def on_span_start(self, span: Any) -> None:
-        if self.installed:
-            _begin(span)
+        place = enter(span.span_id, span.parent_id or span.trace_id) if self.installed else None
+        if place is not None:
+            _begin(place, span, span.span_data)
 
+    @guarded
     def on_span_end(self, span: Any) -> None:
-        if self.installed:
-            _end(span)
+        place = place_of(span.span_id) if self.installed else None
+        if place is not None and place.span is not None:
+            _end(place, place.span, span, span.span_data)
 
     def shutdown(self) -> None:
         """Nothing waits here."""
@@ -73,102 +84,67 @@ class RecordingProcessor(TracingProcessor):
         """Nothing waits here."""
 
 
-@guarded
-def _begin_trace(trace: Any) -> None:
-    place = enter_trace(trace)
-    if place is not None:
-        _start_agent(place, trace.name, "workflow")
-
-
-@guarded
-def _end_trace(trace: Any) -> None:
-    place = place_of_trace(trace)
-    if place is not None and place.span is not None:
-        place.recorder.end(place.span, _failure(place))
-
-
-@guarded
-def _begin(span: Any) -> None:
-    place = enter(span)
-    if place is None:
-        return
-    data = span.span_data
+def _begin(place: Place, span: Any, data: Any) -> None:
     kind = data.type
-    if kind == "agent":
-        _start_agent(place, data.name, "agent")
-    elif kind == "turn":
+    if kind == "turn":
         _start_agent(place, f"turn {data.turn}", "turn", data.agent_name)
     elif kind in ("response", "generation"):
         _announce(place, data)
+    elif kind == "agent" or kind == "guardrail":
+        _start_agent(place, data.name, kind)
     elif kind == "function":
-        _start(place, "tool", data.name, {semconv.OPERATION_NAME: "execute_tool", semconv.TOOL_NAME: data.name})
+        place.start("tool", data.name, {semconv.OPERATION_NAME: "execute_tool", semconv.TOOL_NAME: data.name})
         if place.above is not None:
             place.above.tools.append(span)
         private.watch_errors(span, functools.partial(_note_error, place))
-    elif kind == "guardrail":
-        _start_agent(place, data.name, "guardrail")
     elif kind == "handoff":
-        _start(place, "handoff", data.to_agent or "handoff", {})
+        place.start("handoff", data.to_agent or "handoff", {})
     elif kind in ("custom", "mcp_tools"):
-        _start(place, "annotation", data.name if kind == "custom" else "mcp_tools", {})
+        place.start("annotation", data.name if kind == "custom" else "mcp_tools", {})
 
 
-@guarded
-def _end(span: Any) -> None:
-    place = place_of(span)
-    if place is None or place.span is None:
-        return
-    data = span.span_data
-    kind, attributes = data.type, place.span.attributes
+def _end(place: Place, ours: Span, span: Any, data: Any) -> None:
+    kind = data.type
     if kind in ("response", "generation"):
-        _end_call(place, data)
+        _end_call(place, ours, data)
         return
     if kind == "function":
-        attributes.update(called(span, place))
-        place.recorder.end(place.span, _tool_failure(place, span))
+        ours.attributes.update(called(span, place))
+        place.recorder.end(ours, _tool_failure(place, span))
         return
     if kind == "guardrail":
-        attributes[TRIPPED] = data.triggered
+        ours.attributes[TRIPPED] = data.triggered
     elif kind == "handoff" and data.to_agent:
-        place.span.name = attributes[semconv.AGENT_NAME] = data.to_agent
+        ours.name = ours.attributes[semconv.AGENT_NAME] = data.to_agent
     elif kind == "custom":
-        attributes.update(plain(data.data))
+        ours.attributes.update(plain(data.data))
     elif kind == "mcp_tools":
-        attributes.update(server=data.server, tools=data.result)
-    place.recorder.end(place.span, _failure(place))
-
-
-TRIPPED = "agentlightning.guardrail.tripped"
-
-
-def _start(place: Place, kind: SpanKind, name: str, attributes: dict[str, Any], agent: str | None = None) -> None:
-    place.span = place.recorder.start(kind, name, parent=place.base, agent=agent, attributes=attributes)
+        ours.attributes.update(server=data.server, tools=data.result)
+    place.recorder.end(ours, _failure(place))
 
 
 def _start_agent(place: Place, name: str, structure: str, agent: str | None = None) -> None:
     attributes = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure}
-    _start(place, "agent", name, attributes, agent or name)
+    place.start("agent", name, attributes, agent or name)
 
 
 def _announce(place: Place, data: Any) -> None:
     """Starts the span of a model call, for the model layer to take over when it sees the call."""
-    name, attributes = call_name(data)
-    _start(place, "llm", name, attributes)
-    if place.span is not None:
-        place.recorder.announced.add(place.span.id)
+    span = place.start("llm", *call_name(data))
+    place.recorder.announced.add(span.id)
     if place.above is not None:
-        place.above.call, place.above.tools = place.span, []
+        place.above.call, place.above.tools = span, []
 
 
-def _end_call(place: Place, data: Any) -> None:
+def _end_call(place: Place, span: Span, data: Any) -> None:
     """Writes a model call that nobody took over."""
-    span, announced = place.span, place.recorder.announced
-    if span is None or span.id not in announced:
+    announced = place.recorder.announced
+    if span.id not in announced:
         return
     announced.discard(span.id)
     error = _raised(place)
     span.generation = to_generation(data, span.attributes)
-    place.recorder.end(span, call_failure(error) if error is not None else None)
+    place.recorder.end(span, classify(error) if error is not None else None)
 
 
 def _note_error(place: Place) -> None:

@@ -11,12 +11,11 @@ import logging
 import sys
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakValueDictionary
 
 from agents.tracing import get_current_span, get_current_trace
 
 from agentlightning.recording import Recorder, current, current_span, locate
-from agentlightning.records import Span
+from agentlightning.records import Span, SpanKind
 
 logger = logging.getLogger(__name__)
 
@@ -25,63 +24,51 @@ NO_ID = "no-op"
 """The id of every span and trace of the SDK while tracing is disabled."""
 
 
-@dataclass(slots=True, weakref_slot=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Place:
-    """Where a trace or span of the SDK stands. ``base`` is the span it hangs under, ``span`` its own, if any;
-    ``before`` is the exception that was being handled around it when it began, ``error`` the one that the SDK
-    handled inside of it. ``call`` is the model call made last directly in it, ``tools`` are the SDK's spans of the
-    tools run since then."""
+    """Where a trace or span of the SDK stands. ``base`` is the span it hangs under, ``span`` its own, if any, and
+    ``inner`` the one that what happens in it hangs under; ``before`` is the exception that was being handled around it
+    when it began, ``error`` the one that the SDK handled inside of it. ``call`` is the model call made last directly
+    in it, ``tools`` are the SDK's spans of the tools run since then."""
 
     recorder: Recorder
     above: Place | None
     base: Span | None
+    inner: Span | None
+    before: BaseException | None
     span: Span | None = None
-    before: BaseException | None = None
     error: BaseException | None = None
     call: Span | None = None
     tools: list[Any] = field(default_factory=list)
 
-    @property
-    def inner(self) -> Span | None:
-        """The span that what happens here hangs under."""
-        return self.span if self.span is not None else self.base
+    def start(self, kind: SpanKind, name: str, attributes: dict[str, Any], agent: str | None = None) -> Span:
+        """The place's own span, which begins now."""
+        span = self.recorder.start(kind, name, parent=self.base, agent=agent, attributes=attributes)
+        self.span = self.inner = span
+        return span
 
 
-_places: WeakValueDictionary[str, Place] = WeakValueDictionary()
+def enter(id: str, above_id: str | None) -> Place | None:
+    """The place of a span of the SDK that begins under another or in a trace, or of a trace; None outside of a rollout.
 
-
-def enter(span: Any) -> Place | None:
-    """The place of a span of the SDK that begins; None outside of a rollout."""
+    This and what it calls runs for every span of the SDK, and is flat to be fast.
+    """
     recorder = current()
     if recorder is None or recorder.closed:
         return None
-    above = _place(recorder, span.parent_id, span.trace_id)
-    place = Place(recorder, above, innermost(above.inner) if above is not None else locate(recorder))
-    place.before = sys.exc_info()[1]
-    _places[span.span_id] = place
-    _kept(recorder)[span.span_id] = place
+    places: dict[str, Place] | None = recorder.scratch.get(SCRATCH)
+    if places is None:
+        places = recorder.scratch[SCRATCH] = {}
+    above = places.get(above_id) if above_id is not None else None
+    base = innermost(above.inner) if above is not None else locate(recorder)
+    place = places[id] = Place(recorder, above, base, base, sys.exc_info()[1])
     return place
 
 
-def enter_trace(trace: Any) -> Place | None:
-    """The place of a trace that begins; None outside of a rollout. Several rollouts may give theirs the same id."""
+def place_of(id: str) -> Place | None:
+    """The place of a trace or span of the SDK in the current rollout; several rollouts may have traces of one id."""
     recorder = current()
-    if recorder is None or recorder.closed:
-        return None
-    place = Place(recorder, None, locate(recorder), before=sys.exc_info()[1])
-    _kept(recorder)[trace.trace_id] = place
-    return place
-
-
-def place_of(span: Any) -> Place | None:
-    """The place of a span of the SDK, from whatever context it ends in."""
-    return _places.get(span.span_id)
-
-
-def place_of_trace(trace: Any) -> Place | None:
-    """The place of a trace in the current rollout."""
-    recorder = current()
-    return _kept(recorder).get(trace.trace_id) if recorder is not None else None
+    return recorder.scratch.get(SCRATCH, {}).get(id) if recorder is not None else None
 
 
 def locator(recorder: Recorder) -> Span | None:
@@ -89,15 +76,12 @@ def locator(recorder: Recorder) -> Span | None:
     agent that is running, else one that was opened by hand inside of it; None outside of the SDK."""
     span = get_current_span()
     trace = get_current_trace() if span is None else None
-    found = span if span is not None else trace
-    if found is None:
+    if span is None and trace is None:
         return None
-    if found.trace_id == NO_ID:
-        _warn_of_disabled_tracing()
-        return None
-    place = _place(recorder, span.span_id if span is not None else None, found.trace_id)
+    id = span.span_id if span is not None else trace.trace_id
+    place = recorder.scratch.get(SCRATCH, {}).get(id)
     if place is None:
-        _warn_of_lost_processor()
+        _warn_of_lost_processor() if id != NO_ID else _warn_of_disabled_tracing()
         return None
     over = place.inner
     if over is not None and over.kind == "llm" and over.id not in recorder.announced:
@@ -111,15 +95,6 @@ def innermost(span: Span | None) -> Span | None:
     if here is None or here.ended_at is not None or (span is not None and here.index <= span.index):
         return span
     return here
-
-
-def _kept(recorder: Recorder) -> dict[str, Place]:
-    kept: dict[str, Place] = recorder.scratch.setdefault(SCRATCH, {})
-    return kept
-
-
-def _place(recorder: Recorder, span_id: str | None, trace_id: str) -> Place | None:
-    return _kept(recorder).get(trace_id if span_id is None else span_id)
 
 
 @functools.cache

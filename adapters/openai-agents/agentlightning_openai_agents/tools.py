@@ -9,6 +9,8 @@ from agentlightning import semconv
 from agentlightning_openai_agents.places import Place
 from agentlightning_openai_agents.plain import plain
 
+MCP_SERVER = "agentlightning.mcp.server"
+
 
 def called(span: Any, place: Place) -> dict[str, Any]:
     """The attributes of a tool's span, when it ends."""
@@ -23,9 +25,6 @@ def called(span: Any, place: Place) -> dict[str, Any]:
         MCP_SERVER: (data.mcp_data or {}).get("server"),
     }
     return {key: value for key, value in attributes.items() if value is not None}
-
-
-MCP_SERVER = "agentlightning.mcp.server"
 
 
 def _asked(span: Any, turn: Place) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@ record."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ _storage = tempfile.TemporaryDirectory(prefix="crewai-")
 os.environ["CREWAI_STORAGE_DIR"] = _storage.name  # CrewAI reads it when it is imported, and keeps files there
 for _adapter in (CrewAIAdapter(), OpenAIAdapter()):
     _adapter.prepare()
+importlib.import_module("crewai")  # the adapter hooks into it only where it is loaded
 
 
 class Recording:

@@ -126,6 +126,7 @@ async def test_what_one_rollout_says_no_other_hears(adapter, rollout, stub, made
         assert not any(f"question {other:02}" in said for other in range(16) if other != number)
     assert crew.tasks[0].description == "{question}"
     assert crew.tasks[0].output is None
+    assert not crew._task_output_handler.load(), "what all crews of a machine share"
 
 
 async def test_a_tools_uses_are_counted_in_each_rollout(adapter, rollout, stub, made):

@@ -34,13 +34,14 @@ def office(made: Any) -> type:
 
         @listen("to answer")
         def answer(self) -> Any:
-            return made.crew(made.task(made.agent("writer"))).kickoff(inputs={"question": self.state.question})
+            tasks = made.task(made.agent("writer")), made.task(made.agent("critic"), "Is it right?")
+            return made.crew(*tasks).kickoff(inputs={"question": self.state.question})
 
     return Office
 
 
 async def test_the_methods_of_a_flow_and_what_they_do(adapter, rollout, stub, made):
-    stub.reply(text("a draft"), text("an answer"))
+    stub.reply(text("a draft"), text("a better one"), text("an answer"))
     with rollout() as recorded:
         output = await adapter.run(office(made)(), "Who?")
     assert output["output"] == "an answer"
@@ -54,6 +55,9 @@ async def test_the_methods_of_a_flow_and_what_they_do(adapter, rollout, stub, ma
         "      task Who? [writer]",
         "        agent writer [writer]",
         "          llm chat stub-model [writer]",
+        "      task Is it right? [critic]",
+        "        agent critic [critic]",
+        "          llm chat stub-model [critic]",
     ]
 
 

@@ -9,29 +9,29 @@ from typing import Any
 
 import pytest
 from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
-from stub_server import Answer, Raw, Received, StubServer, text
+from stub_server import Answer, Raw, Received, StubServer, error, text
 
 from agentlightning import semconv
 
 SECRET = "The treasure lies under the oak."
 
 
+def embeddings(request: Received) -> Raw:
+    """All texts are alike."""
+    given = request.json["input"]
+    count = len(given) if isinstance(given, list) else 1
+    data = [{"object": "embedding", "index": place, "embedding": [0.5] * 8} for place in range(count)]
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    return Raw(200, json.dumps({"object": "list", "model": "embedder", "data": data, "usage": usage}).encode())
+
+
 @pytest.fixture
 def remembering(stub: StubServer) -> None:
-    """The stub embeds everything alike, and thinks of one thing to remember."""
+    """The stub's model thinks of one thing to remember."""
 
     def answer(request: Received) -> Answer | Raw:
         if request.path.endswith("embeddings"):
-            given = request.json["input"]
-            count = len(given) if isinstance(given, list) else 1
-            data = [{"object": "embedding", "index": place, "embedding": [0.5] * 8} for place in range(count)]
-            body = {
-                "object": "list",
-                "model": "embedder",
-                "data": data,
-                "usage": {"prompt_tokens": 1, "total_tokens": 1},
-            }
-            return Raw(200, json.dumps(body).encode())
+            return embeddings(request)
         asked = json.dumps(request.json)
         if "memories" in asked and "response_format" in request.json:
             return text(json.dumps({"memories": [SECRET]}))
@@ -75,3 +75,26 @@ async def test_knowledge_is_looked_up(adapter, rollout, made, embedder):
     assert "Oaks grow tall." in found.attributes[semconv.RETRIEVAL_DOCUMENTS][0]
     (task,) = [span for span in recorded.spans if span.attributes.get(semconv.STRUCTURE) == "task"]
     assert found.parent_id == recorded.only("agent", "writer").parent_id == task.id
+    embedded = [call for call in recorded.all("llm") if call.name.startswith("embeddings")]
+    assert embedded[-1].parent_id == found.id
+    assert all(call.parent_id is not None for call in embedded), "a copy of the crew embeds nothing"
+
+
+async def test_knowledge_for_which_no_question_is_found_holds_nothing_up(adapter, rollout, made, stub, embedder):
+    def answer(request: Received) -> Answer | Raw:
+        if request.path.endswith("embeddings"):
+            return embeddings(request)
+        return error(400, "no") if "rewrite" in json.dumps(request.json) else text("said")
+
+    stub.reply(answer)
+    source = StringKnowledgeSource(content="Oaks grow tall.")
+    crew = made.crew(made.task(made.agent("writer")), knowledge_sources=[source], embedder=embedder)
+    with rollout() as recorded:
+        await adapter.run(crew, "How tall are oaks?")
+    assert [line for line in recorded.outline() if "embeddings" not in line][1:] == [
+        "  task How tall are oaks? [writer]",
+        "    retrieval knowledge [writer]",
+        "      llm chat stub-model [writer] !bad_request",
+        "    agent writer [writer]",
+        "      llm chat stub-model [writer]",
+    ]

@@ -28,11 +28,13 @@ def fresh_crew(crew: Any) -> Iterator[Any]:
     known = {id(agent) for agent in crew.agents}
     strangers = [task.agent for task in crew.tasks if task.agent is not None and id(task.agent) not in known]
     strangers = list({id(agent): agent for agent in strangers}.values())
-    whole = crew.model_copy(update={"agents": [*crew.agents, *strangers]}) if strangers else crew
+    # Without knowledge: a crew that is made with sources embeds them all, and nobody writes to what is embedded.
+    whole = crew.model_copy(update={"agents": [*crew.agents, *strangers], "knowledge_sources": None, "knowledge": None})
     with _Memories() as memories:
         copy = whole.copy()
         agents = {id(old): new for old, new in zip(whole.agents, copy.agents, strict=True)}
         copy.agents = copy.agents[: len(crew.agents)]
+        copy.knowledge_sources, copy.knowledge = crew.knowledge_sources, crew.knowledge
         originals = list(whole.agents)
         if crew.manager_agent is not None:
             agents[id(crew.manager_agent)] = copy.manager_agent

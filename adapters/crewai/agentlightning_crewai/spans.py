@@ -66,6 +66,9 @@ def _begin(recorder: Recorder, source: Any, event: Any, begun: Begun | None) -> 
     if begun is None:
         return
     around = here(recorder)
+    if around is not None and around.event == "knowledge_search_query_started" and begun.kind == "agent":
+        leave(around)  # no event says that no question for the knowledge was found
+        around = here(recorder)
     if begun.kind in ("tool", "handoff"):
         tools.identify(around, begun.attributes)
     parent = innermost(recorder, around)

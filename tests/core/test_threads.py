@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -53,7 +54,16 @@ def test_a_task_left_behind_that_exits_does_not_stop_the_loop() -> None:
     assert isinstance(run_on_process_loop(collect(task)), SystemExit)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where the tests run in the background and the shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_that_another_thread_receives_cancels_the_coroutine() -> None:
     cancelled = threading.Event()
 

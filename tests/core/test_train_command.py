@@ -151,7 +151,9 @@ def test_nothing_to_resume_is_an_error(agl: Agl) -> None:
 @pytest.mark.skipif(not hasattr(signal, "pause"), reason="needs POSIX signals")
 def test_an_interrupt_says_what_is_saved_and_exits_130(folder: Path) -> None:
     (folder / "interrupt").touch()
-    command = [sys.executable, "-c", "from agentlightning.cli import main; main()", "train", "config.yaml"]
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # background jobs ignore it
+    start = f"{heard}; from agentlightning.cli import main; main()"
+    command = [sys.executable, "-c", start, "train", "config.yaml"]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 130, ended.stderr
     assert "saved: 6 finished rollouts, the checkpoint of step 2" in ended.stderr

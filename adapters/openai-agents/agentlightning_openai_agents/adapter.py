@@ -22,7 +22,7 @@ class OpenAIAgentsAdapter(Adapter):
 
     def accepts(self, agent: Any) -> bool:
         """True for every ``Agent``."""
-        return _is_a(agent, "agents.agent", "Agent")
+        return _is_loaded() and _is_a(agent, "agents.agent", "Agent")
 
     async def run(self, agent: Any, input: Any) -> Any:
         """Runs the agent without a session, and returns its final output as plain data: a string, or a mapping
@@ -45,8 +45,7 @@ class OpenAIAgentsAdapter(Adapter):
 
     def install(self) -> None:
         """Hooks into the SDK, where it is loaded and of a version that is supported."""
-        loaded = hasattr(sys.modules.get("agents.tracing"), "add_trace_processor")
-        if loaded and supports("openai-agents", OLDEST, BELOW):
+        if _is_loaded() and supports("openai-agents", OLDEST, BELOW):
             from agentlightning_openai_agents import hooks
 
             hooks.install()
@@ -70,6 +69,10 @@ class OpenAIAgentsAdapter(Adapter):
             tools=found.tools,
             input="a text (one user message), or a list of messages",
         )
+
+
+def _is_loaded() -> bool:
+    return hasattr(sys.modules.get("agents.tracing"), "add_trace_processor")
 
 
 def _is_a(value: Any, module: str, name: str) -> bool:

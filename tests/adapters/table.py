@@ -11,6 +11,13 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+TITLES = {
+    "autogen": "AutoGen",
+    "crewai": "CrewAI",
+    "langchain": "LangChain",
+    "langgraph": "LangGraph",
+    "openai_agents": "OpenAI Agents",
+}
 
 
 def tested() -> list[str]:
@@ -23,7 +30,7 @@ def table() -> str:
     """The table in Markdown, with the reasons of its gaps."""
     names = sorted(path.stem for path in (HERE / "frameworks").glob("*.py"))
     gaps = {name: importlib.import_module(f"adapters.frameworks.{name}").framework.gaps for name in names}
-    lines = [f"| | {' | '.join(names)} |", f"| --- |{' :-: |' * len(names)}"]
+    lines = [f"| | {' | '.join(TITLES.get(name, name) for name in names)} |", f"| --- |{' :-: |' * len(names)}"]
     for test in tested():
         cells = ["–" if test in gaps[name] else "yes" for name in names]
         lines.append(f"| {test.replace('_', ' ')} | {' | '.join(cells)} |")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from typing import Any
 
 import pytest
 from crewai.events.event_bus import CrewAIEventsBus
+from crewai.events.types.crew_events import CrewKickoffCompletedEvent, CrewKickoffStartedEvent
+from crewai.events.types.memory_events import MemoryQueryStartedEvent, MemorySaveStartedEvent
 from stub_server import text
 
 from agentlightning import adapter as core
@@ -36,10 +39,7 @@ def test_under_somebody_elses_patch_it_is_switched_off(monkeypatch, caplog, roll
     monkeypatch.setattr(CrewAIEventsBus, "emit", lambda bus, source, event: ours(bus, source, event))
     bus.uninstall()
     assert "patched by someone else" in caplog.text
-    from crewai.events.event_bus import crewai_event_bus
-    from crewai.events.types.crew_events import CrewKickoffStartedEvent
-
-    crewai_event_bus.emit(None, CrewKickoffStartedEvent(crew_name="team", inputs=None))
+    emit(None, CrewKickoffStartedEvent(crew_name="team", inputs=None))
     assert seen == []
 
 
@@ -94,3 +94,29 @@ async def test_events_after_a_rollout_are_nobodys(adapter, rollout, stub, made):
         recorded.recorder.close()
         await adapter.run(made.crew(made.task(made.agent("writer"))), "?")
     assert [span for span in recorded.spans if span.kind != "llm"] == []
+
+
+def emit(source: object, event: Any) -> None:
+    from crewai.events.event_bus import crewai_event_bus
+
+    crewai_event_bus.emit(source, event)
+
+
+def test_what_crewai_forgets_to_end_ends_with_what_it_is_in(rollout):
+    crew, memory = object(), object()
+    with rollout() as recorded:
+        emit(crew, CrewKickoffStartedEvent(crew_name="team", inputs=None))
+        emit(memory, MemoryQueryStartedEvent(query="?", limit=1))
+        emit(crew, CrewKickoffCompletedEvent(crew_name="team", output="done"))
+        emit(crew, CrewKickoffStartedEvent(crew_name="next", inputs=None))
+    assert recorded.outline() == ["crew team [team]", "  retrieval memory [team]", "crew next [next] !cancelled"]
+
+
+def test_what_goes_on_in_the_background_belongs_where_it_began(rollout):
+    crew, memory = object(), object()
+    with rollout() as recorded:
+        emit(crew, CrewKickoffStartedEvent(crew_name="team", inputs=None))
+        background = contextvars.copy_context()
+        emit(crew, CrewKickoffCompletedEvent(crew_name="team", output="done"))
+        background.run(emit, memory, MemorySaveStartedEvent(value="this"))
+    assert recorded.outline() == ["crew team [team]", "  annotation memory_save [team] !cancelled"]

@@ -66,7 +66,7 @@ class House:
         return next(adapter for adapter in self.adapters.values() if adapter.accepts(agent))
 
     async def run(
-        self, agent: Any, question: str, resources: Sequence[AnyResource], *, id: str = "r", timeout: float = 60
+        self, agent: Any, question: str, resources: Sequence[AnyResource], *, id: str = "r", timeout: float = 100
     ) -> tuple[Any, Recorded]:
         """The output (or the exception) of one rollout, and what was recorded."""
         spans: list[Span] = []

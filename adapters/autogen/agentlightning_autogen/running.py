@@ -42,7 +42,7 @@ async def run(agent: Any, input: Any) -> dict[str, Any]:
 async def _stop(running: asyncio.Future[Any], token: CancellationToken, tasks: set[asyncio.Task[Any]]) -> None:
     """A team that is cancelled waits until its participants have answered: they are cancelled, too."""
     token.cancel()
-    for task in [running]:
+    for task in [*tasks, running]:
         task.cancel()
     done, _ = await asyncio.wait([running], timeout=GRACE_SECONDS)
     running.cancel()

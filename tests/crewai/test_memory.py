@@ -48,7 +48,7 @@ def embedder(stub: StubServer) -> dict[str, Any]:
 @pytest.mark.usefixtures("remembering")
 async def test_memory_is_looked_up_written_and_forgotten_with_the_rollout(adapter, rollout, made, embedder):
     crew = made.crew(made.task(made.agent("writer")), made.task(made.agent("critic")), memory=True, embedder=embedder)
-    kept = Path(os.environ["CREWAI_STORAGE_DIR"])
+    kept = Path(os.environ["CREWAI_STORAGE_DIR"]) / "memory"
     before = set(kept.rglob("*"))
     for _ in range(2):
         with rollout() as recorded:

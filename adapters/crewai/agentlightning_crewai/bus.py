@@ -15,7 +15,7 @@ from typing import Any
 from agentlightning.adapter import guarded
 from agentlightning.recording import add_locator, remove_locator
 from agentlightning_crewai.places import locator
-from agentlightning_crewai.spans import seen
+from agentlightning_crewai.spans import TOLD, seen
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class _Patch:
 
         @functools.wraps(self.original)
         def emit(bus: Any, source: Any, event: Any) -> Any:
-            if self.active:
+            if self.active and event.type in TOLD:
                 _see(source, event)
             return self.original(bus, source, event)
 

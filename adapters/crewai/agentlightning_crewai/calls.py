@@ -1,5 +1,5 @@
-"""Model calls: announced to the model layer, and written as text where that does not see them (another provider's
-client, a local model)."""
+"""Model calls. The model layer records those that it sees; those that it does not (another provider's client, a local
+model) are written as text, with what CrewAI says of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from agentlightning import semconv
-from agentlightning.recording import Recorder, failure_of
-from agentlightning.records import Failure, Generation, Span, Usage
-from agentlightning_crewai.places import Place
+from agentlightning.recording import failure_of
+from agentlightning.records import Failure, Generation, Usage
+from agentlightning_crewai.places import Place, innermost
 from agentlightning_crewai.plain import plain
 
 STATUS_TYPES = {
@@ -22,26 +22,14 @@ STATUS_TYPES = {
 """Failure types of the HTTP status that providers' exceptions carry as ``status_code``."""
 
 
-def announce(recorder: Recorder, parent: Span | None, event: Any) -> Span:
-    """The span of a call that is about to be made, for the model layer to take over when it sees the call."""
-    known = {
-        semconv.OPERATION_NAME: "chat",
-        semconv.REQUEST_MODEL: event.model,
-        semconv.REQUEST_TEMPERATURE: getattr(event, "temperature", None),
-        semconv.REQUEST_MAX_TOKENS: getattr(event, "max_tokens", None),
-    }
-    attributes = {key: value for key, value in known.items() if value is not None}
-    span = recorder.start("llm", f"chat {event.model or ''}".rstrip(), parent=parent, attributes=attributes)
-    recorder.announced.add(span.id)
-    return span
-
-
 def completed(place: Place, event: Any) -> None:
-    """Writes the answer of a call that nobody took over."""
-    if not _is_unseen(place):
+    """Keeps the answer for the tools that it calls; writes the call where nobody saw it."""
+    if place.parent is not None:
+        place.parent.answered(event.response)
+    if place.seen:
         return
-    span, said = place.span, _asked(place)
-    span.generation, response = said, plain(event.response)
+    said, attributes = _asked(place.request)
+    response = plain(event.response)
     if isinstance(response, list):
         said.response = {"role": "assistant", "content": None, "tool_calls": response}
     else:
@@ -51,14 +39,17 @@ def completed(place: Place, event: Any) -> None:
     counted = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
     if isinstance(counted[0], int) and isinstance(counted[1], int):
         said.usage = Usage(input_tokens=counted[0], output_tokens=counted[1])
-        span.attributes[semconv.USAGE_INPUT_TOKENS], span.attributes[semconv.USAGE_OUTPUT_TOKENS] = counted
+        attributes[semconv.USAGE_INPUT_TOKENS], attributes[semconv.USAGE_OUTPUT_TOKENS] = counted
+    _write(place, said, attributes)
 
 
-def failed(place: Place, event: Any) -> Failure | None:
-    """The failure of a call that nobody took over."""
-    if not _is_unseen(place):
-        return None
-    place.span.generation = _asked(place)
+def failed(place: Place, event: Any) -> None:
+    """Writes the failure of a call that nobody saw."""
+    if not place.seen:
+        _write(place, *_asked(place.request), _failure(event))
+
+
+def _failure(event: Any) -> Failure:
     error = sys.exception()
     if error is None:
         return Failure(type="agent_error", message=str(event.error))
@@ -69,20 +60,27 @@ def failed(place: Place, event: Any) -> Failure | None:
     return failure_of(error, kind, "infrastructure") if kind is not None else failure_of(error)
 
 
-def _asked(place: Place) -> Generation:
-    """What the model was asked."""
-    event = place.request
+def _write(place: Place, said: Generation, attributes: dict[str, Any], failure: Failure | None = None) -> None:
+    recorder, name = place.recorder, f"chat {said.model or ''}".rstrip()
+    span = recorder.start("llm", name, parent=innermost(recorder, place.parent), attributes=attributes)
+    span.started_at, span.generation = place.request.timestamp.timestamp(), said
+    recorder.end(span, failure)
+
+
+def _asked(event: Any) -> tuple[Generation, dict[str, Any]]:
+    """What the model was asked, and the span's attributes, as far as they are known before the answer."""
+    known = {
+        semconv.OPERATION_NAME: "chat",
+        semconv.REQUEST_MODEL: event.model,
+        semconv.REQUEST_TEMPERATURE: getattr(event, "temperature", None),
+        semconv.REQUEST_MAX_TOKENS: getattr(event, "max_tokens", None),
+    }
+    attributes = {key: value for key, value in known.items() if value is not None}
     messages = event.messages
-    return Generation(
+    said = Generation(
         messages=[{"role": "user", "content": messages}] if isinstance(messages, str) else plain(messages or []),
         tools=[tool for tool in plain(event.tools or []) if isinstance(tool, dict)],
         model=event.model,
-        temperature=place.span.attributes.get(semconv.REQUEST_TEMPERATURE, 1.0),
+        temperature=attributes.get(semconv.REQUEST_TEMPERATURE, 1.0),
     )
-
-
-def _is_unseen(place: Place) -> bool:
-    """Whether the call's span is still announced; it is not any more after this."""
-    unseen = place.span.id in place.recorder.announced
-    place.recorder.announced.discard(place.span.id)
-    return unseen
+    return said, attributes

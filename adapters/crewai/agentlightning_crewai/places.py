@@ -20,21 +20,29 @@ from agentlightning.records import Failure, Span
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """Something of CrewAI's that runs. ``event`` is the type of the event that began it, ``source`` who emitted that;
-    ``call`` is the span of the last model call made right in it, ``claimed`` the ids of that call's tool calls that
-    have a span by now, ``refused`` the ids (or names) of those that could not be started;
-    ``request`` is the event of a model call."""
+    """Something of CrewAI's that runs. ``event`` is the type of the event that began it, ``source`` who emitted that.
+
+    A model call has no span here, but the event as ``request``; ``seen`` says that the model layer has asked where the
+    call belongs, and so records it. ``answer`` is what the last model that was asked right in this place said,
+    ``claimed`` the ids of the tool calls in it that have a span by now, ``refused`` the ids (or names) of those that
+    could not be started.
+    """
 
     event: str
     source: Any
     recorder: Recorder
-    span: Span
+    span: Span | None
     parent: Place | None
-    ended: bool = False
-    call: Span | None = None
-    claimed: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
     request: Any = None
+    seen: bool = False
+    ended: bool = False
+    answer: Any = None
+    claimed: dict[str, object] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+
+    def answered(self, answer: Any) -> None:
+        """A model has answered right in this place."""
+        self.answer, self.claimed, self.refused = answer, {}, set()
 
 
 _here: ContextVar[Place | None] = ContextVar("agentlightning_crewai_here", default=None)
@@ -70,7 +78,7 @@ def find(recorder: Recorder, event: str, source: Any) -> Place | None:
 
 def leave(place: Place, failure: Failure | None = None) -> None:
     """Ends a place, and those in it that nobody ended."""
-    inside, inner = here(place.recorder), []
+    inside, inner = here(place.recorder), []  # almost always the place itself
     while inside is not None and inside is not place:
         inner.append(inside)
         inside = inside.parent
@@ -103,33 +111,29 @@ def _end(place: Place, failure: Failure | None = None) -> None:
         return
     place.ended = True
     _open(place.recorder).remove(place)
-    place.recorder.end(place.span, failure)
+    if place.span is not None:
+        place.recorder.end(place.span, failure)
 
 
 def _open(recorder: Recorder) -> list[Place]:
-    places: list[Place] = recorder.scratch.setdefault("crewai", [])
-    return places
+    places: list[Place] | None = recorder.scratch.get("crewai")
+    return places if places is not None else recorder.scratch.setdefault("crewai", [])
 
 
 def innermost(recorder: Recorder, place: Place | None) -> Span | None:
     """The span that what begins here hangs under: the place's, or one that was opened by hand inside of it."""
+    while place is not None and place.span is None:
+        place = place.parent
     if place is None:
         return locate(recorder)
-    span = current_span()
-    return place.span if span is None or span.ended_at is not None or span.index < place.span.index else span
+    own, span = place.span, current_span()
+    return own if span is None or own is None or span.ended_at is not None or span.index < own.index else span
 
 
 def locator(recorder: Recorder) -> Span | None:
-    """The span that a call made right here belongs under: the announced model call, else what runs here; None
-    outside of CrewAI."""
+    """The span that a call made right here belongs under: what runs here; None outside of CrewAI."""
     place = here(recorder)
-    if place is None:
-        return None
-    if place.span.kind == "llm":
-        if place.span.id in recorder.announced:
-            return place.span
-        while place is not None and place.span.kind == "llm":
-            place = place.parent
-        if place is None:
-            return None
-    return innermost(recorder, place)
+    while place is not None and place.span is None:
+        place.seen = True
+        place = place.parent
+    return innermost(recorder, place) if place is not None else None

@@ -25,6 +25,8 @@ def agent_output(result: Any) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """``value`` with every result of a crew or an agent, and every pydantic model in it, as a mapping. Anything else
     stays what it is."""
+    if value is None or isinstance(value, str | int | float):
+        return value
     if isinstance(value, BaseModel):
         if hasattr(value, "raw") and hasattr(value, "tasks_output"):
             return crew_output(value)

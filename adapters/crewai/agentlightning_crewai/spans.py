@@ -7,14 +7,13 @@ node            an agent span: a method of a flow
 tool            a tool; a hand-off where it delegates to a coworker
 retrieval       a query of memory, or of knowledge
 annotation      a guardrail's judgement; something put into memory
-llm             announced to the model layer, and written here only when that saw no call
+llm             a model call that the model layer did not see
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,7 +26,9 @@ from agentlightning_crewai.plain import plain
 
 logger = logging.getLogger(__name__)
 
+NAME_LENGTH = 60
 FRAMEWORK = "crewai."
+OF_FLOWS = ("flow_", "method_")
 FLOWS_OF_USERS = "crewai.flow"
 """The one package of CrewAI's whose flows are the user's; the others run agents and memory by flows of their own."""
 
@@ -42,17 +43,15 @@ class Begun(NamedTuple):
 
 
 def seen(source: Any, event: Any) -> None:
-    """Takes an event, in the context in which it was emitted."""
+    """Takes an event of a type in `TOLD`, in the context in which it was emitted."""
     recorder = current()
     if recorder is None or recorder.closed:
         return
     kind = event.type
     if kind == "llm_call_started":
-        _begin_call(recorder, source, event)
-    elif (happens := MOMENTS.get(kind)) is not None:
-        happens(recorder, source, event)
-    elif (begins := STARTS.get(kind)) is not None:
-        _begin(recorder, source, event, begins(source, event))
+        enter(Place(kind, source, recorder, None, here(recorder), request=event))
+    elif kind.startswith(OF_FLOWS) and not _is_of_user(source):
+        return
     elif (ends := ENDS.get(kind)) is not None:
         started, close = ends
         place = find(recorder, started, source)
@@ -60,11 +59,13 @@ def seen(source: Any, event: Any) -> None:
             leave(place, close(place, event))
         elif kind == "tool_usage_error":
             tools.unstarted(recorder, source, event)
+    elif (begins := STARTS.get(kind)) is not None:
+        _begin(recorder, source, kind, begins(source, event))
+    elif (happens := MOMENTS.get(kind)) is not None:
+        happens(recorder, source, event)
 
 
-def _begin(recorder: Recorder, source: Any, event: Any, begun: Begun | None) -> None:
-    if begun is None:
-        return
+def _begin(recorder: Recorder, source: Any, event: str, begun: Begun) -> None:
     around = here(recorder)
     if around is not None and around.event == "knowledge_search_query_started" and begun.kind == "agent":
         leave(around)  # no event says that no question for the knowledge was found
@@ -73,17 +74,7 @@ def _begin(recorder: Recorder, source: Any, event: Any, begun: Begun | None) -> 
         tools.identify(around, begun.attributes)
     parent = innermost(recorder, around)
     span = recorder.start(begun.kind, begun.name, parent=parent, agent=begun.agent, attributes=begun.attributes)
-    enter(Place(event.type, source, recorder, span, around))
-
-
-def _begin_call(recorder: Recorder, source: Any, event: Any) -> None:
-    around = here(recorder)
-    if around is not None and around.span.kind == "llm":
-        return
-    span = calls.announce(recorder, innermost(recorder, around), event)
-    if around is not None:
-        around.call, around.claimed, around.refused = span, set(), set()
-    enter(Place(event.type, source, recorder, span, around, request=event))
+    enter(Place(event, source, recorder, span, around))
 
 
 def _structure(structure: str, name: str, agent: str | None = None) -> Begun:
@@ -96,8 +87,14 @@ def _crew(source: Any, event: Any) -> Begun:
 
 
 def _task(source: Any, event: Any) -> Begun:
-    name = source.name or textwrap.shorten(source.description, 60, placeholder=" …") or "task"
+    name = source.name or _shortened(source.description) or "task"
     return _structure("task", name, source.agent.role.strip() if source.agent is not None else None)
+
+
+def _shortened(text: str) -> str:
+    """The beginning of a text, in one line."""
+    line = " ".join(text[: 2 * NAME_LENGTH].split())
+    return line if len(line) <= NAME_LENGTH else f"{line[: NAME_LENGTH - 2].rpartition(' ')[0]} …"
 
 
 def _agent(source: Any, event: Any) -> Begun:
@@ -108,12 +105,12 @@ def _lone_agent(source: Any, event: Any) -> Begun:
     return _structure("agent", str(event.agent_info.get("role") or "agent").strip())
 
 
-def _flow(source: Any, event: Any) -> Begun | None:
-    return _structure("flow", event.flow_name) if _is_of_user(source) else None
+def _flow(source: Any, event: Any) -> Begun:
+    return _structure("flow", event.flow_name)
 
 
-def _method(source: Any, event: Any) -> Begun | None:
-    return _structure("node", event.method_name) if _is_of_user(source) else None
+def _method(source: Any, event: Any) -> Begun:
+    return _structure("node", event.method_name)
 
 
 def _is_of_user(flow: Any) -> bool:
@@ -144,6 +141,11 @@ def _guardrail(source: Any, event: Any) -> Begun:
     return Begun("annotation", "guardrail", None, {semconv.EVALUATION_NAME: name})
 
 
+def _tell(place: Place, attributes: dict[str, Any]) -> None:
+    if place.span is not None:
+        place.span.attributes.update(attributes)
+
+
 def _nothing(place: Place, event: Any) -> None:
     return None
 
@@ -157,12 +159,11 @@ def _failed(place: Place, event: Any) -> Failure:
 
 
 def _found(place: Place, event: Any) -> None:
-    place.span.attributes[semconv.RETRIEVAL_DOCUMENTS] = plain(event.results)
+    _tell(place, {semconv.RETRIEVAL_DOCUMENTS: plain(event.results)})
 
 
 def _known(place: Place, event: Any) -> None:
-    place.span.attributes[semconv.RETRIEVAL_QUERY] = event.query
-    place.span.attributes[semconv.RETRIEVAL_DOCUMENTS] = [event.retrieved_knowledge]
+    _tell(place, {semconv.RETRIEVAL_QUERY: event.query, semconv.RETRIEVAL_DOCUMENTS: [event.retrieved_knowledge]})
 
 
 def _not_found(place: Place, event: Any) -> Failure:
@@ -173,9 +174,8 @@ def _not_found(place: Place, event: Any) -> Failure:
 
 
 def _judged(place: Place, event: Any) -> None:
-    place.span.attributes[semconv.EVALUATION_SCORE] = float(event.success)
-    if event.error is not None:
-        place.span.attributes[semconv.EVALUATION_EXPLANATION] = event.error
+    why = {semconv.EVALUATION_EXPLANATION: event.error} if event.error is not None else {}
+    _tell(place, {semconv.EVALUATION_SCORE: float(event.success), **why})
 
 
 MOMENTS: dict[str, Callable[[Recorder, Any, Any], None]] = {
@@ -184,7 +184,7 @@ MOMENTS: dict[str, Callable[[Recorder, Any, Any], None]] = {
     "tool_failure_detected": tools.detected,
 }
 
-STARTS: dict[str, Callable[[Any, Any], Begun | None]] = {
+STARTS: dict[str, Callable[[Any, Any], Begun]] = {
     "crew_kickoff_started": _crew,
     "task_started": _task,
     "agent_execution_started": _agent,
@@ -225,3 +225,6 @@ ENDS: dict[str, tuple[str, Callable[[Place, Any], Failure | None]]] = {
     "llm_call_completed": ("llm_call_started", calls.completed),
     "llm_call_failed": ("llm_call_started", calls.failed),
 }
+
+TOLD = frozenset({"llm_call_started", *STARTS, *ENDS, *MOMENTS})
+"""The types of the events that `seen` takes; the others are none of its business."""

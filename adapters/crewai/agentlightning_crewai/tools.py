@@ -40,22 +40,31 @@ def coworker_of(event: Any) -> str | None:
 def identify(around: Place | None, attributes: dict[str, Any]) -> None:
     """Adds the id of the model's tool call that is carried out: CrewAI's events do not tell it, the last answer of the
     model that was asked in the same place does. Of calls that are equal each is taken once."""
-    said = around.call.generation if around is not None and around.call is not None else None
-    if around is None or said is None or said.response is None:
+    if around is None or not isinstance(around.answer, list):
         return
-    for call in said.response.get("tool_calls") or ():
-        function = call.get("function") or {}
-        asked = (function.get("name"), _parsed(function.get("arguments")))
-        carried_out = (attributes[semconv.TOOL_NAME], attributes[semconv.TOOL_CALL_ARGUMENTS])
-        if asked == carried_out and call.get("id") not in around.claimed:
-            around.claimed.add(call["id"])
-            attributes[semconv.TOOL_CALL_ID] = call["id"]
+    for call in around.answer:
+        id, name, arguments = _call(call)
+        if not isinstance(id, str) or name != attributes[semconv.TOOL_NAME]:
+            continue
+        # Tools that run at once ask here at once: `setdefault` gives an id to one of them only.
+        is_it = _parsed(arguments) == attributes[semconv.TOOL_CALL_ARGUMENTS]
+        if is_it and around.claimed.setdefault(id, attributes) is attributes:
+            attributes[semconv.TOOL_CALL_ID] = id
             return
+
+
+def _call(call: Any) -> tuple[Any, Any, Any]:
+    """Id, name and arguments of a tool call, which is an object of the client's or a mapping of CrewAI's."""
+    get = call.get if isinstance(call, dict) else lambda name: getattr(call, name, None)
+    function = get("function") or call
+    inside = function.get if isinstance(function, dict) else lambda name: getattr(function, name, None)
+    return get("id"), inside("name"), inside("arguments")
 
 
 def finished(place: Place, event: Any) -> Failure | None:
     """Keeps a tool's result; a tool that returned, but says that it failed, has failed."""
-    place.span.attributes[semconv.TOOL_CALL_RESULT] = plain(event.output)
+    if place.span is not None:
+        place.span.attributes[semconv.TOOL_CALL_RESULT] = plain(event.output)
     failure = getattr(event, "failure", None)
     return Failure(type="tool_error", message=str(failure.message)) if failure is not None else None
 
@@ -85,8 +94,9 @@ def unstarted(recorder: Recorder, source: Any, event: Any) -> None:
 def detected(recorder: Recorder, source: Any, event: Any) -> None:
     """CrewAI says of every tool that it failed, right after its end, and so it does of one that it did not start."""
     left = just_left()
-    known = left is not None and left.span.failure is not None and left.event == "tool_usage_started"
-    if left is None or not known or _sanitized(left.span.attributes[semconv.TOOL_NAME]) != _sanitized(event.tool_name):
+    span = left.span if left is not None and left.event == "tool_usage_started" else None
+    known = span is not None and span.failure is not None and span.attributes[semconv.TOOL_NAME]
+    if not known or _sanitized(known) != _sanitized(event.tool_name):
         unstarted(recorder, source, event)
 
 

@@ -38,7 +38,7 @@ async def fresh(agent: A) -> A:
     with what they close over, and whatever has a ``__del__``.
     """
     copier = Copier()
-    made = copier.copy(agent)
+    made: A = copier.copy(agent)
     for condition in copier.conditions:
         await condition.reset()
     return made
@@ -56,6 +56,7 @@ class Copier:
         if id(value) in self._made:
             return self._made[id(value)]
         kind = type(value)
+        made: Any
         if kind in (list, deque):
             made = self._made[id(value)] = kind()
             made.extend(self.copy(item) for item in value)

@@ -13,7 +13,6 @@ A method that calls another of the same object is one span.
 from __future__ import annotations
 
 import contextvars
-import copy
 import functools
 import inspect
 import logging
@@ -42,6 +41,9 @@ AGENT_METHODS = ("run", "run_stream", "on_messages", "on_messages_stream")
 TEAM_METHODS = ("run", "run_stream")
 TOOL_METHODS = ("run_json", "run_json_stream")
 MEMORY_METHODS = ("update_context", "query")
+
+AGENT_ATTRIBUTES = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: "agent"}
+TEAM_ATTRIBUTES = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: "team"}
 
 MARK = "__agentlightning_hook__"
 
@@ -97,7 +99,8 @@ def refresh() -> None:
 
 def _family(kind: type) -> Iterator[type]:
     yield kind
-    for below in type.__subclasses__(kind):
+    subclasses: list[type] = type.__subclasses__(kind)
+    for below in subclasses:
         yield from _family(below)
 
 
@@ -147,13 +150,13 @@ def _wrap(original: Callable[..., Any], opener: Opener) -> Callable[..., Any]:
 async def _followed(items: Any, opened: Opener) -> AsyncIterator[Any]:
     """The same items. The scope is current while one is made, and never while the consumer has it: an asynchronous
     generator runs in the context of whoever asks it."""
+    item: Any = None
     entered = opened()
     if entered is None:
         async for item in items:
             yield item
         return
     failure: BaseException | None = None
-    item = None
     try:
         while True:
             with entered:
@@ -176,8 +179,7 @@ async def _followed(items: Any, opened: Opener) -> AsyncIterator[Any]:
 
 
 def _open_agent(agent: Any, *_: Any, **__: Any) -> Entered | None:
-    attributes = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: "agent"}
-    entered = enter(agent, "agent", agent.name, attributes, _read_agent, agent=agent.name, every=True)
+    entered = enter(agent, "agent", agent.name, AGENT_ATTRIBUTES, _read_agent, agent=agent.name, every=True)
     if entered is not None and entered.mine and entered.scope.span is not None:
         entered.scope.turn = Turn(entered.scope.recorder, agent, entered.scope.span)
     return entered
@@ -189,8 +191,7 @@ def _read_agent(scope: Scope, said: Any) -> None:
 
 
 def _open_team(team: Any, *_: Any, **__: Any) -> Entered | None:
-    attributes = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: "team"}
-    entered = enter(team, "agent", team.name, attributes, _read_nothing, agent=team.name)
+    entered = enter(team, "agent", team.name, TEAM_ATTRIBUTES, _read_nothing, agent=team.name)
     key = private.team_id(team)
     if entered is not None and key is not None:
         keep_team(key, entered.scope)
@@ -257,9 +258,7 @@ def _carrying(tool: Any) -> Any:
     function = private.blocking_function(tool)
     if function is None:
         return tool
-    carrying = copy.copy(tool)
-    private.with_function(carrying, functools.partial(contextvars.copy_context().run, function))
-    return carrying
+    return private.with_function(tool, functools.partial(contextvars.copy_context().run, function))
 
 
 def _hook_handlers() -> None:
@@ -279,6 +278,6 @@ def _hook_handlers() -> None:
         context = populate(agent_id)
         return handled(agent_id, context) or context
 
-    hooked = classmethod(populate_context)
+    hooked: Any = classmethod(populate_context)
     setattr(owner, name, hooked)
     _originals.append((owner, name, original, hooked))

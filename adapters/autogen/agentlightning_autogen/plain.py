@@ -34,6 +34,8 @@ def plain(value: Any) -> Any:
     """``value`` with every pydantic model and dataclass in it as a mapping; text for what is no data."""
     if value is None or isinstance(value, str | int | float | bool):
         return value.value if isinstance(value, Enum) else value
+    if type(value) is dict:
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, BaseModel):
         return plain(value.model_dump())
     if is_dataclass(value) and not isinstance(value, type):

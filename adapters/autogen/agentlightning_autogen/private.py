@@ -38,9 +38,11 @@ def blocking_function(tool: Any) -> Callable[..., Any] | None:
     return function if callable(function) and not asyncio.iscoroutinefunction(function) else None
 
 
-def with_function(tool: Any, function: Callable[..., Any]) -> None:
-    """Gives a tool another function."""
-    tool._func = function
+def with_function(tool: Any, function: Callable[..., Any]) -> Any:
+    """The same tool with another function."""
+    made = object.__new__(type(tool))
+    made.__dict__.update(vars(tool), _func=function)
+    return made
 
 
 def renew(team: Any) -> None:

@@ -7,6 +7,7 @@ of its ``start()``, which may lie outside the team, or outside the rollout; `han
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
@@ -19,6 +20,8 @@ from agentlightning.adapter import guarded
 from agentlightning.recording import Recorder, current, current_span, failure_of, locate, recording
 from agentlightning.records import Failure, Span, SpanKind
 from agentlightning_autogen.turns import Turn
+
+logger = logging.getLogger(__name__)
 
 FAILURES: dict[str, str] = {"tool": "tool_error", "handoff": "tool_error", "retrieval": "retrieval_error"}
 
@@ -122,7 +125,7 @@ class Handler(Scope):
 
 
 class Entered:
-    """A scope that was entered here: made for it, or the owner's that is running already.
+    """A scope that was entered here: made for it (``mine``), or the owner's that is running already.
 
     ``every`` item of a stream is read, or the last alone.
     """
@@ -137,7 +140,7 @@ class Entered:
         self._token: Token[Scope | None] | None = None
 
     def __enter__(self) -> Entered:
-        self._token = _inside.set(self.scope)
+        self._token = _inside.set(self.scope) if self.mine else None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,7 +149,10 @@ class Entered:
 
     def read(self, result: Any) -> None:
         """Takes what came out of it."""
-        read(self._read, self.scope, result)
+        try:
+            self._read(self.scope, result)
+        except Exception:
+            logger.exception("what came of %r could not be recorded; the agent goes on", self.scope.owner)
 
     def end(self, error: BaseException | None = None) -> None:
         """Ends the scope if it was made here."""
@@ -176,7 +182,7 @@ def enter(
     above = running(recorder)
     if above is not None and above.owner is owner:
         return Entered(above, False, read, every)
-    span = recorder.start(kind, name, parent=_base(recorder, above), agent=agent, attributes=attributes)
+    span = recorder.start(kind, name, parent=_base(recorder, above), agent=agent, attributes=dict(attributes))
     return Entered(Scope(recorder, owner, span, above), True, read, every)
 
 
@@ -184,12 +190,6 @@ def enter(
 def end(scope: Scope, error: BaseException | None) -> None:
     """Ends a scope."""
     scope.end(error)
-
-
-@guarded
-def read(reader: Callable[[Scope, Any], None], scope: Scope, result: Any) -> None:
-    """Has a scope's result read."""
-    reader(scope, result)
 
 
 def keep_team(key: str, scope: Scope) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from autogen_agentchat.base import Response
@@ -45,23 +47,24 @@ class Turn:
             for inner in said.inner_messages or ():
                 self.see(inner)
             said = said.chat_message
-        if getattr(said, "source", None) != self._agent or said.id in self._seen:
+        kind: Any = type(said)
+        take = _reader(kind)
+        if take is None or said.source != self._agent or said.id in self._seen:
             return
         self._seen.add(said.id)
-        if isinstance(said, ToolCallRequestEvent):
-            self._asks(said)
-        elif isinstance(said, ToolCallExecutionEvent):
-            self._tells(said)
-        elif isinstance(said, HandoffMessage) and said.target != self._target:
-            handoff = self._recorder.start("handoff", said.target, parent=self._span)
-            handoff.attributes = handoff_attributes(said.target)
-            self._recorder.end(handoff)
+        take(self, said)
 
     def _asks(self, event: ToolCallRequestEvent) -> None:
         self._asked = {call.id: (call, time.time()) for call in event.content}
         taken = next((call for call in event.content if call.name in self._handoffs), None)
         if taken is not None:
             self._taken, self._target = taken.id, self._handoffs[taken.name].target
+
+    def _hands_over(self, message: HandoffMessage) -> None:
+        if message.target != self._target:
+            attributes = handoff_attributes(message.target)
+            span = self._recorder.start("handoff", message.target, parent=self._span, attributes=attributes)
+            self._recorder.end(span)
 
     def _tells(self, event: ToolCallExecutionEvent) -> None:
         for result in event.content:
@@ -75,6 +78,18 @@ class Turn:
             span.started_at = asked_at
             failed = Failure(type="tool_error", message=result.content) if result.is_error else None
             self._recorder.end(span, failed)
+
+
+READERS: dict[type, Callable[[Turn, Any], None]] = {
+    ToolCallRequestEvent: Turn._asks,
+    ToolCallExecutionEvent: Turn._tells,
+    HandoffMessage: Turn._hands_over,
+}
+
+
+@functools.cache
+def _reader(kind: Any) -> Callable[[Turn, Any], None] | None:
+    return next((take for known, take in READERS.items() if issubclass(kind, known)), None)
 
 
 def tool_attributes(name: str, call_id: str | None, arguments: Any) -> dict[str, Any]:

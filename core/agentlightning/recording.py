@@ -182,16 +182,18 @@ def remove_locator(locator: Locator) -> None:
 
 
 def locate(recorder: Recorder) -> Span | None:
-    """The span that a call made right here belongs under: what a framework says, else the context's."""
+    """The span that a call made right here belongs under: what a framework says, else the context's. Where one
+    framework runs inside another, that of the two which began last."""
+    innermost: Span | None = None
     for locator in _locators:
         try:
             span = locator(recorder)
         except Exception:
             logger.exception("locator %r failed; ignored", locator)
             continue
-        if span is not None:
-            return span
-    return current_span()
+        if span is not None and (innermost is None or span.index > innermost.index):
+            innermost = span
+    return innermost if innermost is not None else current_span()
 
 
 def failure_of(error: BaseException, type: str = "agent_error", fault: Fault = "agent") -> Failure:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import os
 import subprocess
 import sys
 import threading
 
+import openai
 import pytest
-from openai._base_client import AsyncAPIClient, SyncAPIClient
+from openai._base_client import AsyncAPIClient, AsyncHttpxClientWrapper, SyncAPIClient
+from stub_server import StubServer, text
 
 from agentlightning_openai import patch
 from agentlightning_openai.adapter import OpenAIAdapter
 
-METHODS = [(owner, name) for owner in (SyncAPIClient, AsyncAPIClient) for name in ("request", "_sleep_for_retry")]
+METHODS = [
+    *((owner, name) for owner in (SyncAPIClient, AsyncAPIClient) for name in ("request", "_sleep_for_retry")),
+    (AsyncHttpxClientWrapper, "__del__"),
+]
 
 
 def _methods() -> list[object]:
@@ -99,3 +106,29 @@ def test_a_key_that_is_there_is_left_alone(monkeypatch) -> None:
 @pytest.mark.parametrize("agent", [print, object(), "x"])
 def test_it_accepts_no_agent(agent) -> None:
     assert not OpenAIAdapter().accepts(agent)
+
+
+async def test_a_client_collected_as_garbage_stops_no_other_clients_calls(patched, stub: StubServer) -> None:
+    """Without the patch some of these calls wait forever for answers that have arrived."""
+
+    async def call(client: openai.AsyncOpenAI) -> None:
+        await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}])
+
+    def make() -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=stub.base_url, api_key="k", max_retries=0)
+
+    dropped = make()
+    dropped.cycle = dropped  # for the collector of cycles to find, not the count of references
+    await asyncio.gather(*(call(dropped) for _ in range(64)))
+    answers = threading.Event()
+    stub.reply(*(text("Hello.", hold=answers) for _ in range(60)))
+    others = [make() for _ in range(60)]
+    waiting = [asyncio.create_task(call(client)) for client in others]
+    del dropped
+    gc.collect()
+    await asyncio.sleep(0.5)
+    answers.set()
+    _, hanging = await asyncio.wait(waiting, timeout=20)
+    for client in others:
+        await client.close()
+    assert not hanging

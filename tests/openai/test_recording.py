@@ -110,6 +110,21 @@ def test_a_call_hangs_where_a_framework_says_it_does(rollout, client) -> None:
     assert (rollout.span.parent_id, rollout.span.agent) == (node.id, "node")
 
 
+def test_a_call_of_one_framework_inside_another_hangs_under_the_inner_one(rollout, client) -> None:
+    with rollout() as recorder:
+        outer = recorder.start("agent", "outer", agent="outer")
+        inner = recorder.start("agent", "inner", parent=outer, agent="inner")
+        locators = [lambda _: outer, lambda _: inner, lambda _: None]
+        for locator in locators:
+            recording.add_locator(locator)
+        try:
+            client.chat.completions.create(model="m", messages=MESSAGES)
+        finally:
+            for locator in locators:
+                recording.remove_locator(locator)
+    assert (rollout.span.parent_id, rollout.span.agent) == (inner.id, "inner")
+
+
 def test_an_announced_call_is_one_span(rollout, client) -> None:
     with rollout() as recorder:
         announced = recorder.start("llm", "ChatOpenAI", agent="node")

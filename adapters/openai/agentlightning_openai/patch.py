@@ -53,6 +53,7 @@ def install() -> None:
         if _patches:
             return
         try:
+            import openai._base_client as client
             from openai._base_client import AsyncAPIClient, SyncAPIClient
 
             wraps = [(SyncAPIClient, "request", _sync_request), (AsyncAPIClient, "request", _async_request)]
@@ -72,6 +73,9 @@ def install() -> None:
         for owner in (SyncAPIClient, AsyncAPIClient):
             if "_sleep_for_retry" in owner.__dict__:
                 _patches.append(_Patch(owner, "_sleep_for_retry", _counting_retries))
+        dropped = getattr(client, "AsyncHttpxClientWrapper", None)
+        if dropped is not None and "__del__" in dropped.__dict__:
+            _patches.append(_Patch(dropped, "__del__", _leaving_sockets_to_their_transports))
 
 
 def uninstall() -> None:
@@ -127,3 +131,20 @@ def _counting_retries(patch: _Patch, original: Any) -> Any:
         return original(self, *args, **kwargs)
 
     return sleep_for_retry
+
+
+def _leaving_sockets_to_their_transports(patch: _Patch, original: Any) -> Any:
+    """An asynchronous client that nobody closed must not close itself when it is collected as garbage.
+
+    It would do so in a task of the running loop, later. By then the collector has finalized the client's
+    transports, too, which closes their sockets; another rollout's new connections have got the same file
+    descriptors; and closing a transport whose socket is closed already makes the loop deaf for that number:
+    the other rollout waits for an answer that has arrived. The transports alone close every socket.
+    """
+
+    @functools.wraps(original)
+    def collected(self: Any) -> None:
+        if not patch.active:
+            original(self)
+
+    return collected

@@ -36,7 +36,7 @@ ADAPTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("langgraph==1.2.6", "langchain==1.3.4", "langchain-openai==1.2.0"),
     ),
     "langgraph-newest": (("adapters/langgraph",), (*CONSTRAINTS, "langgraph", "langchain", "langchain-openai")),
-    "autogen-oldest": (("adapters/autogen",), ("autogen-agentchat==0.7.1", "autogen-ext[openai]==0.7.1")),
+    "autogen-oldest": (("adapters/autogen",), ("autogen-agentchat==0.7.0", "autogen-ext[openai]==0.7.0")),
     "autogen-newest": (("adapters/autogen",), (*CONSTRAINTS, "autogen-agentchat", "autogen-ext[openai]")),
     "openai-agents-oldest": (("adapters/openai-agents",), ("openai-agents==0.20.0",)),
     "openai-agents-newest": (("adapters/openai-agents",), (*CONSTRAINTS, "openai-agents")),

@@ -129,6 +129,14 @@ def bench(session: nox.Session) -> None:
     prepare(session)
     for script in sorted((ROOT / "tests" / "bench").glob("*.py")):
         session.run("python", str(script), env=QUIET)
+    session.notify("bench_crewai")
+
+
+@nox.session
+def bench_crewai(session: nox.Session) -> None:
+    """What hooks cost in CrewAI, which has an environment of its own; `nox -s bench` runs this, too."""
+    session.install(*OPENAI_2, "-r", "requirements-test.txt", "./core", "./adapters/openai", f"./{CREWAI}")
+    session.run("python", "tests/bench/hooks.py", "crewai", env=QUIET)
 
 
 @nox.session

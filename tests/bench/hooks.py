@@ -4,14 +4,16 @@
 
 The agents are those of the conformance suite; their endpoint is a process of its own. Three variants are
 interleaved: nothing recorded, the model layer alone, the model layer and the framework's adapter. Each figure is
-the median over the batches of this process's CPU time on all its threads; a run makes two model calls and one of
-the tool. Frameworks that are not installed are left out.
+the median over the batches of this process's CPU time on all its threads, and what the hooks add is the median of the
+differences batch by batch; garbage is collected between the batches. A run makes two model calls and one of the tool.
+Frameworks that are not installed are left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib
 import logging
 import multiprocessing
@@ -53,6 +55,8 @@ async def measure(framework: Any, base_url: str, batches: int, runs: int) -> dic
     async def batch(*installed: Any) -> float:
         for adapter in adapters.values():
             (adapter.install if adapter in installed else adapter.uninstall)()
+        gc.collect()
+        gc.disable()
         start = time.process_time()
         for _ in range(runs):
             if installed:
@@ -62,7 +66,9 @@ async def measure(framework: Any, base_url: str, batches: int, runs: int) -> dic
                 recorder.close()
             else:
                 await own.run(agent, "What is 2 + 3?")
-        return (time.process_time() - start) / runs / CALLS_A_RUN * 1e6
+        spent = time.process_time() - start
+        gc.enable()
+        return spent / runs / CALLS_A_RUN * 1e6
 
     variants = {"unrecorded": (), "model layer": (layer,), "model layer and adapter": (layer, own)}
     taken: dict[str, list[float]] = {name: [] for name in variants}

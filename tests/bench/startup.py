@@ -1,4 +1,4 @@
-"""What core costs before anything runs: CPU and memory of its import, packages that it brings.
+"""What core and the adapters cost before anything runs: CPU and memory of their import, packages that core brings.
 
 ``python tests/bench/startup.py``. The packages are counted by really installing core into a fresh environment.
 """
@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 RUNS = 7
+ADAPTERS = ("openai", "langgraph", "autogen", "crewai", "openai_agents")
 PROBE = """
 import json, resource, time
 start = time.process_time()
@@ -44,9 +46,10 @@ def packages_of_core() -> list[str]:
 
 
 if __name__ == "__main__":
-    print(f"{'import':32} {'CPU s':>8} {'MB':>8}   (median of {RUNS})")
-    for module in ("agentlightning", "agentlightning.trainer", "agentlightning.cli"):
+    print(f"{'import':36} {'CPU s':>8} {'MB':>8}   (median of {RUNS})")
+    adapters = [f"agentlightning_{name}.adapter" for name in ADAPTERS if find_spec(f"agentlightning_{name}")]
+    for module in ("agentlightning", "agentlightning.trainer", "agentlightning.cli", *adapters):
         cpu, memory = measure(module)
-        print(f"{module:32} {cpu:8.3f} {memory:8.1f}")
+        print(f"{module:36} {cpu:8.3f} {memory:8.1f}")
     names = packages_of_core()
     print(f"pip install ./core brings {len(names)} packages: {', '.join(names)}")

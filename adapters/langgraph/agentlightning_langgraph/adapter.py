@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from agentlightning.adapter import Adapter, AgentDescription, supports
 from agentlightning.errors import AdapterError
@@ -108,8 +109,18 @@ def _graph_input(graph: Any, input: Any) -> Any:
     )
 
 
+_known_keys: WeakKeyDictionary[Any, list[str] | None] = WeakKeyDictionary()
+
+
 def _input_keys(graph: Any) -> list[str] | None:
-    """The keys of the graph's input; None when the input is no mapping (a functional entrypoint, say)."""
+    """The keys of the graph's input; None when the input is no mapping (a functional entrypoint, say). Asked once of
+    each graph: LangGraph makes a schema for it, which takes longer than all the rest of a run without a model."""
+    if graph not in _known_keys:
+        _known_keys[graph] = _find_input_keys(graph)
+    return _known_keys[graph]
+
+
+def _find_input_keys(graph: Any) -> list[str] | None:
     try:
         schema = graph.get_input_jsonschema()
     except Exception:  # noqa: BLE001 - a state of types that have no JSON schema is a graph all the same

@@ -20,7 +20,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -30,7 +30,7 @@ from langchain_core.tracers.context import register_configure_hook
 
 from agentlightning import semconv
 from agentlightning.adapter import guarded
-from agentlightning.recording import add_locator, failure_of, remove_locator
+from agentlightning.recording import add_locator, current, failure_of, remove_locator
 from agentlightning.records import Failure, Span, SpanKind
 from agentlightning_langgraph.calls import Request, call_attributes, call_failure, to_generation
 from agentlightning_langgraph.plain import plain
@@ -346,8 +346,15 @@ def _says_something(response: LLMResult | None) -> bool:
     return any(answer.text for answers in (response.generations if response else ()) for answer in answers)
 
 
+class _HandlerOfRollouts:
+    """Stands in for the context variable that LangChain's configure hook asks for a handler: there is one in a
+    rollout, and elsewhere none, so that nothing is dispatched there."""
+
+    def get(self) -> RecordingHandler | None:
+        return _handler if _handler.installed and current() is not None else None
+
+
 _handler = RecordingHandler()
-_variable: ContextVar[Any] = ContextVar("agentlightning_langgraph_handler", default=_handler)
 _registered = False
 
 
@@ -355,7 +362,7 @@ def install() -> None:
     """Registers the handler, once per process, and the locator."""
     global _registered
     if not _registered:
-        register_configure_hook(_variable, inheritable=True)
+        register_configure_hook(cast("ContextVar[Any]", _HandlerOfRollouts()), inheritable=True)
         _registered = True
     _handler.installed = True
     add_locator(locator)

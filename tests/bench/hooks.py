@@ -1,11 +1,11 @@
 """What a framework's hooks cost: CPU per model call of an agent with one tool, over the same agent without them.
 
-    python tests/bench/hooks.py [--batches 40] [--runs 5] [FRAMEWORK …]
+    python tests/bench/hooks.py [--runs 300] [FRAMEWORK …]
 
 The agents are those of the conformance suite; their endpoint is a process of its own. Three variants are
-interleaved: nothing recorded, the model layer alone, the model layer and the framework's adapter. Each figure is
-the median over the batches of this process's CPU time on all its threads, and what the hooks add is the median of the
-differences batch by batch; garbage is collected between the batches. A run makes two model calls and one of the tool.
+take turns, run by run: nothing recorded, the model layer alone, the model layer and the framework's adapter. Each
+figure is the median over the runs of this process's CPU time on all its threads, and what the hooks add is the median
+of the differences; the garbage collector rests meanwhile. A run makes two model calls and one of the tool.
 Frameworks that are not installed are left out.
 """
 
@@ -20,6 +20,7 @@ import multiprocessing
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ sys.path.insert(0, str(TESTS))
 LIMITS = {"crewai": 200}
 LIMIT_MICROSECONDS = 100
 CALLS_A_RUN = 2
+WARM_UP, RUNS_WITHOUT_COLLECTION = 5, 20
 
 
 def serve(connection: Connection) -> None:
@@ -43,7 +45,7 @@ def serve(connection: Connection) -> None:
         connection.recv()
 
 
-async def measure(framework: Any, base_url: str, batches: int, runs: int) -> dict[str, float]:
+async def measure(framework: Any, base_url: str, runs: int) -> dict[str, float]:
     """CPU microseconds a model call, by variant."""
     from agentlightning.plugins import plugins
     from agentlightning.recording import Recorder, recording
@@ -52,31 +54,28 @@ async def measure(framework: Any, base_url: str, batches: int, runs: int) -> dic
     agent = framework.solver(base_url)
     own, layer = adapters[framework.adapter], adapters["openai"]
 
-    async def batch(*installed: Any) -> float:
+    async def run(*installed: Any) -> float:
         for adapter in adapters.values():
             (adapter.install if adapter in installed else adapter.uninstall)()
-        gc.collect()
-        gc.disable()
-        start = time.process_time()
-        for _ in range(runs):
-            if installed:
-                recorder = Recorder("rollout", 1, lambda spans: None)
-                with recording(recorder):
-                    await own.run(agent, "What is 2 + 3?")
-                recorder.close()
-            else:
-                await own.run(agent, "What is 2 + 3?")
-        spent = time.process_time() - start
-        gc.enable()
-        return spent / runs / CALLS_A_RUN * 1e6
+        recorder = Recorder("rollout", 1, lambda spans: None)
+        with recording(recorder) if installed else nullcontext():
+            start = time.process_time()
+            await own.run(agent, "What is 2 + 3?")
+            spent = time.process_time() - start
+        recorder.close()
+        return spent / CALLS_A_RUN * 1e6
 
     variants = {"unrecorded": (), "model layer": (layer,), "model layer and adapter": (layer, own)}
     taken: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(batches + 2):
+    for number in range(runs + WARM_UP):
+        if number % RUNS_WITHOUT_COLLECTION == 0:
+            gc.collect()
+            gc.disable()
         for name, installed in variants.items():
-            cost = await batch(*installed)
-            if number > 1:
+            cost = await run(*installed)
+            if number >= WARM_UP:
                 taken[name].append(cost)
+    gc.enable()
     added = [hooked - alone for hooked, alone in zip(*(taken[name] for name in list(taken)[:0:-1]), strict=True)]
     return {**{name: statistics.median(costs) for name, costs in taken.items()}, "added": statistics.median(added)}
 
@@ -84,8 +83,7 @@ async def measure(framework: Any, base_url: str, batches: int, runs: int) -> dic
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("frameworks", nargs="*", metavar="FRAMEWORK")
-    parser.add_argument("--batches", type=int, default=40)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=300)
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     here, there = multiprocessing.get_context("spawn").Pipe()
@@ -102,7 +100,7 @@ def main() -> int:
         if missing(framework):
             print(f"{name:16}{'not installed':>12}")
             continue
-        costs = loop.run_until_complete(measure(framework, base_url, arguments.batches, arguments.runs))
+        costs = loop.run_until_complete(measure(framework, base_url, arguments.runs))
         limit = LIMITS.get(name, LIMIT_MICROSECONDS)
         within = costs["added"] < limit
         met = met and within

@@ -1,11 +1,11 @@
 """What recording costs: CPU per model call of an agent that is recorded, over the same agent unrecorded.
 
-    python tests/bench/recording.py [--batches 60] [--calls 25]
+    python tests/bench/recording.py [--calls 1000]
 
 The client talks to a transport in the process that answers at once, so that what is measured is the client,
-the model layer and the encoding of the span for the store. Batches of the variants are interleaved, with garbage
-collected before each; a figure is the median over the batches, of this process's CPU time on all its threads.
-The prompt has 200 tokens, the answer 40.
+the model layer and the encoding of the span for the store. The variants take turns, call by call; a figure is the
+median over the calls, of this process's CPU time on all its threads, and what is added the median of the differences.
+The garbage collector rests meanwhile. The prompt has 200 tokens, the answer 40.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from agentlightning.records import Policy, Span, encode
 from agentlightning_openai.adapter import OpenAIAdapter
 
 LIMIT_MICROSECONDS = 100
+WARM_UP, CALLS_WITHOUT_COLLECTION = 20, 50
 
 PROMPT_TOKENS, ANSWER_TOKENS = 200, 40
 MESSAGES = [
@@ -105,61 +106,62 @@ def _keep(spans: Sequence[Span]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=60)
-    parser.add_argument("--calls", type=int, default=25)
+    parser.add_argument("--calls", type=int, default=1000)
     arguments = parser.parse_args()
     client, adapter = _client(), OpenAIAdapter()
     policy = Policy(name="policy", model="tiny", base_url="http://engine/v1", sampling={"temperature": 1.0})
 
-    def batch(context: Callable[[], AbstractContextManager[Any]], patched: bool, **options: Any) -> float:
-        """CPU microseconds per call."""
-        (adapter.install if patched else adapter.uninstall)()
-        with context(), span("solver", agent="solver"):
-            gc.collect()
+    def call(context: AbstractContextManager[Any], **options: Any) -> float:
+        """CPU microseconds of one call."""
+        with context, span("solver", agent="solver"):
             start = time.process_time()
-            for _ in range(arguments.calls):
-                client.chat.completions.create(model="gpt", messages=MESSAGES, tools=TOOLS, **options)
-            return (time.process_time() - start) / arguments.calls * 1e6
+            client.chat.completions.create(model="gpt", messages=MESSAGES, tools=TOOLS, **options)
+            return (time.process_time() - start) * 1e6
 
     def rollout(*resources: Policy) -> AbstractContextManager[Any]:
         return recording(Recorder("rollout", 1, _keep, resources, seed=1))
 
     variants: dict[str, Callable[[], float]] = {
-        "unrecorded": lambda: batch(nullcontext, False),
-        "installed, no rollout": lambda: batch(nullcontext, True),
-        "recorded": lambda: batch(rollout, True),
-        "unrecorded, asks for tokens": lambda: batch(nullcontext, False, **EXACT),
-        "recorded, asks for tokens": lambda: batch(rollout, True, **EXACT),
-        "redirected to a policy": lambda: batch(lambda: rollout(policy), True),
+        "no rollout": lambda: call(nullcontext()),
+        "recorded": lambda: call(rollout()),
+        "redirected to a policy": lambda: call(rollout(policy)),
+        "no rollout, asks for tokens": lambda: call(nullcontext(), **EXACT),
+        "recorded, asks for tokens": lambda: call(rollout(), **EXACT),
     }
-    taken: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(arguments.batches + 1):
-        for name, variant in variants.items():
-            cost = variant()
-            if number:
-                taken[name].append(cost)
-
-    def added(name: str, over: str) -> float:
-        return statistics.median(a - b for a, b in zip(taken[name], taken[over], strict=True))
-
-    print(f"openai {openai.__version__}, {arguments.batches} batches of {arguments.calls} calls")
+    over = dict.fromkeys(("recorded", "redirected to a policy"), "no rollout")
+    over["recorded, asks for tokens"] = "no rollout, asks for tokens"
+    adapter.install()
+    taken = _interleaved(variants, arguments.calls)
+    print(f"openai {openai.__version__}, {arguments.calls} calls of each")
     print(f"{'':32}{'µs CPU a call':>14}{'added':>9}")
-    for name, over in (
-        ("unrecorded", ""),
-        ("installed, no rollout", "unrecorded"),
-        ("recorded", "unrecorded"),
-        ("unrecorded, asks for tokens", ""),
-        ("recorded, asks for tokens", "unrecorded, asks for tokens"),
-        ("redirected to a policy", "unrecorded"),
-    ):
-        more = f"{added(name, over):+9.1f}" if over else ""
-        print(f"{name:32}{statistics.median(taken[name]):14.1f}{more}")
-    cost = added("recorded", "unrecorded")
+    for name, costs in taken.items():
+        more = f"{_added(costs, taken[over[name]]):+9.1f}" if name in over else ""
+        print(f"{name:32}{statistics.median(costs):14.1f}{more}")
+    cost = _added(taken["recorded"], taken["no rollout"])
+    share = cost / statistics.median(taken["no rollout"])
     met = cost < LIMIT_MICROSECONDS
-    share = statistics.median(a / b for a, b in zip(taken["recorded"], taken["unrecorded"], strict=True)) - 1
     verdict = f"{'within' if met else 'OVER'} the limit of {LIMIT_MICROSECONDS} µs"
     print(f"recording adds {cost:.0f} µs a call ({share:.1%}): {verdict}")
     return 0 if met else 1
+
+
+def _interleaved(variants: dict[str, Callable[[], float]], calls: int) -> dict[str, list[float]]:
+    """The cost of every call, by variant; a call of each in turn, so that all meet the same machine."""
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(calls + WARM_UP):
+        if number % CALLS_WITHOUT_COLLECTION == 0:
+            gc.collect()
+            gc.disable()
+        for name, variant in variants.items():
+            cost = variant()
+            if number >= WARM_UP:
+                taken[name].append(cost)
+    gc.enable()
+    return taken
+
+
+def _added(costs: list[float], base: list[float]) -> float:
+    return statistics.median(cost - alone for cost, alone in zip(costs, base, strict=True))
 
 
 if __name__ == "__main__":

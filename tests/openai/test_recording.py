@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-import gzip
-import logging
 import threading
 from typing import Any
 
@@ -14,8 +11,7 @@ import numpy as np
 import openai
 import pytest
 from openai._models import FinalRequestOptions
-from pydantic import BaseModel
-from stub_server import Answer, Call, Choice, Raw, StubServer, error, text, tool_call
+from stub_server import Answer, Call, Choice, StubServer, error, text, tool_call
 
 from agentlightning import recording, semconv
 from agentlightning.records import ModelChoice, Policy, Span, decode, encode
@@ -264,192 +260,6 @@ def test_embeddings_are_recorded_without_a_generation(rollout, client) -> None:
     assert span.attributes[semconv.USAGE_INPUT_TOKENS] == 3
 
 
-class Sum(BaseModel):
-    result: int
-
-
-def test_a_parsed_call_is_recorded_and_parsed(rollout, stub, client) -> None:
-    stub.reply(text('{"result": 7}'))
-    with rollout():
-        answer = client.chat.completions.parse(model="m", messages=MESSAGES, response_format=Sum)
-    assert answer.choices[0].message.parsed == Sum(result=7)
-    assert rollout.span.generation.response == {"role": "assistant", "content": '{"result": 7}'}
-
-
-def test_an_answer_that_the_agent_cannot_parse_is_recorded_as_it_came(rollout, stub, client) -> None:
-    stub.reply(Answer([Choice("half", finish_reason="length")]))
-    with rollout(), pytest.raises(openai.LengthFinishReasonError):
-        client.chat.completions.parse(model="m", messages=MESSAGES, response_format=Sum)
-    assert rollout.span.generation.finish_reason == "length"
-    assert rollout.span.failure is None
-
-
-def test_a_raw_response_is_recorded_and_left_to_the_agent(rollout, client) -> None:
-    with rollout():
-        raw = client.chat.completions.with_raw_response.create(model="m", messages=MESSAGES)
-        assert rollout.span.generation.response["content"] == "Hello."
-    assert raw.http_response.json()["choices"][0]["message"]["content"] == "Hello."
-    assert raw.parse().choices[0].message.content == "Hello."
-    assert len(rollout.spans) == 1
-
-
-async def test_an_asynchronous_raw_response_is_recorded(rollout, async_client) -> None:
-    with rollout():
-        raw = await async_client.chat.completions.with_raw_response.create(model="m", messages=MESSAGES)
-    assert rollout.span.generation.response["content"] == "Hello."
-    assert raw.parse().choices[0].message.content == "Hello."
-
-
-@pytest.mark.parametrize("read", ["parse", "json", "read", "iter_lines"])
-def test_a_body_that_the_agent_reads_itself_is_recorded(rollout, client, read) -> None:
-    with (
-        rollout(),
-        client.chat.completions.with_streaming_response.create(model="m", messages=MESSAGES) as response,
-    ):
-        assert rollout.spans == []
-        got = getattr(response, read)()
-        if read == "iter_lines":
-            list(got)
-    assert rollout.span.generation.response["content"] == "Hello."
-
-
-async def test_an_asynchronous_body_that_the_agent_reads_itself_is_recorded(rollout, async_client) -> None:
-    create = async_client.chat.completions.with_streaming_response.create
-    with rollout():
-        async with create(model="m", messages=MESSAGES) as response:
-            assert (await response.json())["choices"][0]["message"]["content"] == "Hello."
-    assert rollout.span.generation.response["content"] == "Hello."
-
-
-def test_a_compressed_body_that_the_agent_reads_itself_is_recorded(rollout, stub, client) -> None:
-    body = b'{"id": "x", "object": "chat.completion", "model": "m", "choices": [{"index": 0, "finish_reason": "stop", '
-    body += b'"message": {"role": "assistant", "content": "packed"}}]}'
-    stub.reply(Raw(200, gzip.compress(body), headers={"content-encoding": "gzip"}))
-    with (
-        rollout(),
-        client.chat.completions.with_streaming_response.create(model="m", messages=MESSAGES) as response,
-    ):
-        response.read()
-    assert rollout.span.generation.response["content"] == "packed"
-
-
-def test_a_body_that_nobody_read_ends_its_span(rollout, client) -> None:
-    with rollout(), client.chat.completions.with_streaming_response.create(model="m", messages=MESSAGES):
-        pass
-    assert rollout.span.generation.response is None
-
-
-def test_a_plain_post_is_recorded(rollout, client) -> None:
-    with rollout():
-        client.post("/chat/completions", cast_to=object, body={"model": "m", "messages": MESSAGES})
-    assert rollout.span.generation.response["content"] == "Hello."
-
-
-def test_client_retries_are_one_span_with_their_number(rollout, stub) -> None:
-    stub.reply(error(429, retry_after_ms="1"), error(500, retry_after_ms="1"), text("at last"))
-    client = openai.OpenAI(base_url=stub.base_url, api_key="k", max_retries=2)
-    with rollout():
-        client.chat.completions.create(model="m", messages=MESSAGES)
-    assert rollout.span.attributes[semconv.RESEND_COUNT] == 2
-    assert rollout.span.generation.response["content"] == "at last"
-    assert rollout.span.failure is None
-
-
-async def test_asynchronous_client_retries_are_counted(rollout, stub) -> None:
-    stub.reply(error(429, retry_after_ms="1"), text("at last"))
-    client = openai.AsyncOpenAI(base_url=stub.base_url, api_key="k", max_retries=1)
-    with rollout():
-        await client.chat.completions.create(model="m", messages=MESSAGES)
-    assert rollout.span.attributes[semconv.RESEND_COUNT] == 1
-
-
-@pytest.mark.parametrize(
-    ("reply", "type", "fault", "exception"),
-    [
-        (error(429, "slow down"), "rate_limited", "infrastructure", "openai.RateLimitError"),
-        (error(500), "engine_unavailable", "infrastructure", "openai.InternalServerError"),
-        (error(503), "engine_unavailable", "infrastructure", "openai.InternalServerError"),
-        (error(400, "bad"), "bad_request", "agent", "openai.BadRequestError"),
-        (error(422, "bad"), "bad_request", "agent", "openai.UnprocessableEntityError"),
-        (error(400, "too long", "context_length_exceeded"), "context_too_long", "agent", "openai.BadRequestError"),
-        (
-            error(400, "This model's maximum context length is 2048 tokens."),
-            "context_too_long",
-            "agent",
-            "openai.BadRequestError",
-        ),
-        (error(401), "authentication_failed", "infrastructure", "openai.AuthenticationError"),
-        (error(404), "not_found", "infrastructure", "openai.NotFoundError"),
-    ],
-)
-def test_an_error_of_the_endpoint_is_a_typed_failure(rollout, stub, client, reply, type, fault, exception) -> None:
-    stub.reply(reply)
-    with rollout() as recorder, pytest.raises(openai.APIStatusError):
-        client.chat.completions.create(model="m", messages=MESSAGES)
-    failure = rollout.span.failure
-    assert (failure.type, failure.fault, failure.exception) == (type, fault, exception)
-    assert rollout.span.attributes[semconv.ERROR_TYPE] == exception
-    assert rollout.span.generation.messages == MESSAGES
-    assert recorder.failures == [failure]
-
-
-def test_a_timeout_is_the_infrastructures(rollout, stub, client) -> None:
-    hold = threading.Event()
-    stub.reply(Answer([Choice("late")], hold=hold))
-    with rollout(), pytest.raises(openai.APITimeoutError):
-        client.chat.completions.create(model="m", messages=MESSAGES, timeout=0.05)
-    hold.set()
-    assert (rollout.span.failure.type, rollout.span.failure.fault) == ("timeout", "infrastructure")
-
-
-def test_an_endpoint_that_is_not_there_is_the_infrastructures(rollout) -> None:
-    with StubServer() as gone:
-        base_url = gone.base_url
-    client = openai.OpenAI(base_url=base_url, api_key="k", max_retries=0)
-    with rollout(), pytest.raises(openai.APIConnectionError):
-        client.chat.completions.create(model="m", messages=MESSAGES)
-    assert (rollout.span.failure.type, rollout.span.failure.fault) == ("engine_unavailable", "infrastructure")
-
-
-async def test_a_cancelled_call_ends_its_span(rollout, stub, async_client) -> None:
-    hold = threading.Event()
-    arrived = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def answer(_: object) -> Answer:
-        loop.call_soon_threadsafe(arrived.set)
-        return Answer([Choice("late")], hold=hold)
-
-    stub.reply(answer)
-    with rollout():
-        call = asyncio.create_task(async_client.chat.completions.create(model="m", messages=MESSAGES))
-        await arrived.wait()
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-    hold.set()
-    assert rollout.span.failure.type == "cancelled"
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [Raw(200, b"<html>", "text/html"), Raw(200, b"{}"), Raw(200, b'{"error": "x"}')],
-    ids=["html", "empty object", "error object"],
-)
-def test_an_answer_that_is_none_is_the_infrastructures_failure(rollout, stub, client, reply) -> None:
-    stub.reply(reply)
-    with rollout():
-        client.chat.completions.create(model="m", messages=MESSAGES)
-    assert (rollout.span.failure.type, rollout.span.failure.fault) == ("invalid_response", "infrastructure")
-
-
-def test_a_body_that_is_no_json_is_a_failure_and_raises_as_without_us(rollout, stub, client) -> None:
-    stub.reply(Raw(200, b"{", "application/json"))
-    with rollout(), pytest.raises(ValueError):
-        client.chat.completions.create(model="m", messages=MESSAGES)
-    assert rollout.span.failure is not None
-
-
 def test_the_agents_key_is_in_no_span(rollout, stub) -> None:
     key = "sk-very-secret"
     stub.reply(error(401, f"Incorrect API key provided: {key}"), text("fine"))
@@ -471,31 +281,6 @@ def test_a_span_survives_the_store(rollout, stub, client) -> None:
     again = decode(encode(rollout.span), Span)
     assert again.generation.response == rollout.span.generation.response
     assert again.generation.response_ids.tolist() == rollout.span.generation.response_ids.tolist()
-
-
-def test_an_error_of_our_own_does_not_reach_the_agent(rollout, client, monkeypatch, caplog) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr("agentlightning_openai.call.generation_of", broken)
-    monkeypatch.setattr("agentlightning_openai.call.read", broken)
-    with rollout(), caplog.at_level(logging.ERROR):
-        answer = client.chat.completions.create(model="m", messages=MESSAGES)
-    assert answer.choices[0].message.content == "Hello."
-    assert "could not be recorded" in caplog.text
-    assert len(rollout.spans) == 1
-
-
-def test_a_call_that_cannot_even_be_begun_goes_on_unrecorded(rollout, client, monkeypatch, caplog) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr("agentlightning_openai.call.locate", broken)
-    with rollout(), caplog.at_level(logging.ERROR):
-        answer = client.chat.completions.create(model="m", messages=MESSAGES)
-    assert answer.choices[0].message.content == "Hello."
-    assert "unrecorded" in caplog.text
-    assert rollout.spans == []
 
 
 def _raw_requests(stub: StubServer, client: openai.OpenAI) -> list[tuple[str, str, list[tuple[str, str]], bytes]]:

@@ -6,9 +6,11 @@ import asyncio
 import gc
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 
 import openai
 import pytest
@@ -108,23 +110,28 @@ def test_it_accepts_no_agent(agent) -> None:
     assert not OpenAIAdapter().accepts(agent)
 
 
+def make(stub: StubServer) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=stub.base_url, api_key="k", max_retries=0)
+
+
+async def call(client: openai.AsyncOpenAI) -> None:
+    await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}])
+
+
+async def drop_a_client(stub: StubServer, connections: int) -> None:
+    """Uses a client, and leaves it to the collector of cycles; the count of references does not find it."""
+    client = make(stub)
+    client.cycle = client
+    await asyncio.gather(*(call(client) for _ in range(connections)))
+
+
 async def test_a_client_collected_as_garbage_stops_no_other_clients_calls(patched, stub: StubServer) -> None:
     """Without the patch some of these calls wait forever for answers that have arrived."""
-
-    async def call(client: openai.AsyncOpenAI) -> None:
-        await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Hi"}])
-
-    def make() -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=stub.base_url, api_key="k", max_retries=0)
-
-    dropped = make()
-    dropped.cycle = dropped  # for the collector of cycles to find, not the count of references
-    await asyncio.gather(*(call(dropped) for _ in range(64)))
+    await drop_a_client(stub, 64)
     answers = threading.Event()
     stub.reply(*(text("Hello.", hold=answers) for _ in range(60)))
-    others = [make() for _ in range(60)]
+    others = [make(stub) for _ in range(60)]
     waiting = [asyncio.create_task(call(client)) for client in others]
-    del dropped
     gc.collect()
     await asyncio.sleep(0.5)
     answers.set()
@@ -132,3 +139,16 @@ async def test_a_client_collected_as_garbage_stops_no_other_clients_calls(patche
     for client in others:
         await client.close()
     assert not hanging
+
+
+async def test_a_client_collected_as_garbage_leaves_no_connection_open(patched, stub: StubServer) -> None:
+    def sockets() -> int:
+        gc.collect()
+        return sum(isinstance(each, socket.socket) and each.fileno() != -1 for each in gc.get_objects())
+
+    before = sockets()
+    await drop_a_client(stub, 8)
+    deadline = time.monotonic() + 20
+    while (left := sockets()) > before and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    assert left <= before

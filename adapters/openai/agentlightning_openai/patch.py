@@ -54,9 +54,11 @@ def install() -> None:
             return
         try:
             import openai._base_client as client
-            from openai._base_client import AsyncAPIClient, SyncAPIClient
 
-            wraps = [(SyncAPIClient, "request", _sync_request), (AsyncAPIClient, "request", _async_request)]
+            wraps = [
+                (client.SyncAPIClient, "request", _sync_request),
+                (client.AsyncAPIClient, "request", _async_request),
+            ]
             missing = [owner.__qualname__ for owner, name, _ in wraps if name not in owner.__dict__]
             if missing:
                 raise ImportError(f"{', '.join(missing)} has no method request")
@@ -70,12 +72,13 @@ def install() -> None:
             _warned = True
             return
         _patches.extend(_Patch(*wrap) for wrap in wraps)
-        for owner in (SyncAPIClient, AsyncAPIClient):
-            if "_sleep_for_retry" in owner.__dict__:
-                _patches.append(_Patch(owner, "_sleep_for_retry", _counting_retries))
-        dropped = getattr(client, "AsyncHttpxClientWrapper", None)
-        if dropped is not None and "__del__" in dropped.__dict__:
-            _patches.append(_Patch(dropped, "__del__", _leaving_sockets_to_their_transports))
+        for owner, name, wrap in (
+            (client.SyncAPIClient, "_sleep_for_retry", _counting_retries),
+            (client.AsyncAPIClient, "_sleep_for_retry", _counting_retries),
+            (getattr(client, "AsyncHttpxClientWrapper", object), "__del__", _leaving_sockets_to_their_transports),
+        ):
+            if name in owner.__dict__:
+                _patches.append(_Patch(owner, name, wrap))
 
 
 def uninstall() -> None:

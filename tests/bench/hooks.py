@@ -2,7 +2,7 @@
 
     python tests/bench/hooks.py [--runs 300] [FRAMEWORK …]
 
-The agents are those of the conformance suite; their endpoint is a process of its own. Three variants are
+The agents are those of the conformance suite; their endpoint is a process of its own. Three variants
 take turns, run by run: nothing recorded, the model layer alone, the model layer and the framework's adapter. Each
 figure is the median over the runs of this process's CPU time on all its threads, and what the hooks add is the median
 of the differences; the garbage collector rests meanwhile. A run makes two model calls and one of the tool.

@@ -18,9 +18,7 @@ bool) and packed bytes at rest; `encode` and `decode` do that for every record.
 
 from __future__ import annotations
 
-import os
-import random
-import sys
+import secrets
 import time
 from typing import Any, Literal, TypeVar
 
@@ -35,14 +33,9 @@ Fault = Literal["agent", "infrastructure"]
 FINAL_STATUSES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 
-_random = random.Random()  # not the module's own, which agents seed
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_random.seed)
-
-
 def new_id() -> str:
     """16 hexadecimal digits, the length of an OpenTelemetry span id."""
-    return format(_random.getrandbits(64), "016x")
+    return secrets.token_hex(8)
 
 
 class Record(msgspec.Struct, omit_defaults=True):

@@ -7,6 +7,7 @@ the function says how.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,8 +41,8 @@ def blocking_function(tool: Any) -> Callable[..., Any] | None:
 
 def with_function(tool: Any, function: Callable[..., Any]) -> Any:
     """The same tool with another function."""
-    made = object.__new__(type(tool))
-    made.__dict__.update(vars(tool), _func=function)
+    made = copy.copy(tool)
+    made._func = function
     return made
 
 

@@ -7,7 +7,6 @@ of its ``start()``, which may lie outside the team, or outside the rollout; `han
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
@@ -20,8 +19,6 @@ from agentlightning.adapter import guarded
 from agentlightning.recording import Recorder, current, current_span, failure_of, locate, recording
 from agentlightning.records import Failure, Span, SpanKind
 from agentlightning_autogen.turns import Turn
-
-logger = logging.getLogger(__name__)
 
 FAILURES: dict[str, str] = {"tool": "tool_error", "handoff": "tool_error", "retrieval": "retrieval_error"}
 
@@ -149,10 +146,7 @@ class Entered:
 
     def read(self, result: Any) -> None:
         """Takes what came out of it."""
-        try:
-            self._read(self.scope, result)
-        except Exception:
-            logger.exception("what came of %r could not be recorded; the agent goes on", self.scope.owner)
+        read(self._read, self.scope, result)
 
     def end(self, error: BaseException | None = None) -> None:
         """Ends the scope if it was made here."""
@@ -190,6 +184,12 @@ def enter(
 def end(scope: Scope, error: BaseException | None) -> None:
     """Ends a scope."""
     scope.end(error)
+
+
+@guarded
+def read(reader: Callable[[Scope, Any], None], scope: Scope, result: Any) -> None:
+    """Has a scope's result read."""
+    reader(scope, result)
 
 
 def keep_team(key: str, scope: Scope) -> None:

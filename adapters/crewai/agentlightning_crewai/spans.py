@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,7 +27,8 @@ from agentlightning_crewai.plain import plain
 
 logger = logging.getLogger(__name__)
 
-NAME_LENGTH = 60
+LOOKED_AT = 200
+"""Characters of a task's description, which may be very long, that its name is made of."""
 FRAMEWORK = "crewai."
 OF_FLOWS = ("flow_", "method_")
 FLOWS_OF_USERS = "crewai.flow"
@@ -87,14 +89,8 @@ def _crew(source: Any, event: Any) -> Begun:
 
 
 def _task(source: Any, event: Any) -> Begun:
-    name = source.name or _shortened(source.description) or "task"
+    name = source.name or textwrap.shorten(source.description[:LOOKED_AT], 60, placeholder=" …") or "task"
     return _structure("task", name, source.agent.role.strip() if source.agent is not None else None)
-
-
-def _shortened(text: str) -> str:
-    """The beginning of a text, in one line."""
-    line = " ".join(text[: 2 * NAME_LENGTH].split())
-    return line if len(line) <= NAME_LENGTH else f"{line[: NAME_LENGTH - 2].rpartition(' ')[0]} …"
 
 
 def _agent(source: Any, event: Any) -> Begun:

@@ -33,8 +33,7 @@ except ImportError:
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Run:
     """One LangChain run. ``base`` is the span it hangs under; ``path`` names the nodes from the outermost graph
-    down to it, as in ``team/writer``; ``is_node`` says that this is the run of a node (or of a functional task): it has
-    a checkpoint namespace of its own. ``tools_called`` are the calls (by id, else by the tool's name) made in a
+    down to it, as in ``team/writer``. ``tools_called`` are the calls (by id, else by the tool's name) made in a
     node, ``request`` is what a model was asked, ``siblings`` the number of prompts it was asked at once."""
 
     recorder: Recorder
@@ -43,7 +42,6 @@ class Run:
     metadata: dict[str, Any]
     base: Span | None
     namespace: str | None
-    is_node: bool
     agent: str | None
     path: str
     span: Span | None = None
@@ -57,6 +55,11 @@ class Run:
     def place(self) -> Span | None:
         """The span that what happens in this run hangs under: its own, else the nearest above."""
         return self.span if self.span is not None else self.base
+
+    @property
+    def is_node(self) -> bool:
+        """Whether this is the run of a node (or of a functional task): it has a checkpoint namespace of its own."""
+        return self.parent is not None and self.namespace != self.parent.namespace
 
     @property
     def node(self) -> Run | None:
@@ -74,16 +77,14 @@ class Run:
         return run is other
 
 
-NAMESPACE = "langgraph_checkpoint_ns"
-
-_runs: WeakValueDictionary[int, Run] = WeakValueDictionary()
+_runs: WeakValueDictionary[UUID, Run] = WeakValueDictionary()
 _inside: ContextVar[tuple[Run, ...]] = ContextVar("agentlightning_langgraph_inside", default=())
 """The model and retriever runs begun here: LangChain does not put those in its own context."""
 
 
 def begin(run_id: UUID, parent_run_id: UUID | None, name: str, metadata: dict[str, Any] | None) -> Run | None:
     """Keeps a run that begins; None outside a rollout."""
-    parent = _runs.get(parent_run_id.int) if parent_run_id is not None else None
+    parent = _runs.get(parent_run_id) if parent_run_id is not None else None
     recorder = current()
     if recorder is None:
         if parent is None:
@@ -94,25 +95,28 @@ def begin(run_id: UUID, parent_run_id: UUID | None, name: str, metadata: dict[st
     if parent is None or parent.recorder is not recorder:
         parent = _running(recorder)
     metadata = metadata or {}
-    if parent is None:
-        base, namespace, path, agent, is_node = locate(recorder), metadata.get(NAMESPACE), "", None, False
-    else:
-        base, path, agent = _innermost(parent), parent.path, parent.agent
-        namespace = metadata.get(NAMESPACE) or parent.namespace
-        is_node = namespace != parent.namespace
-        if is_node:
-            node = str(metadata.get("langgraph_node") or name)
-            path = f"{path}/{node}" if path else node
-    agent = metadata.get("lc_agent_name") or path or agent
-    run = Run(recorder, parent, name, metadata, base, namespace, is_node, agent, path)
-    recorder.scratch.setdefault("langgraph", []).append(run)
-    _runs[run_id.int] = run
+    run = Run(
+        recorder=recorder,
+        parent=parent,
+        name=name,
+        metadata=metadata,
+        base=_innermost(parent) if parent is not None else locate(recorder),
+        namespace=metadata.get("langgraph_checkpoint_ns") or (parent.namespace if parent is not None else None),
+        agent=None,
+        path=parent.path if parent is not None else "",
+    )
+    if run.is_node:
+        node = str(metadata.get("langgraph_node") or name)
+        run.path = f"{run.path}/{node}" if run.path else node
+    run.agent = metadata.get("lc_agent_name") or run.path or (parent.agent if parent is not None else None)
+    recorder.scratch.setdefault("langgraph", {})[run_id] = run
+    _runs[run_id] = run
     return run
 
 
 def find(run_id: UUID) -> Run | None:
     """The run of that id; None when it began outside a rollout."""
-    return _runs.get(run_id.int)
+    return _runs.get(run_id)
 
 
 def enter(run: Run, siblings: int = 1) -> Run | None:
@@ -148,7 +152,7 @@ def announced_around(recorder: Recorder) -> Span | None:
 def _running(recorder: Recorder) -> Run | None:
     config = _child_config.get()
     run_id = getattr(config.get("callbacks"), "parent_run_id", None) if config else None
-    run = _runs.get(run_id.int) if run_id is not None else None
+    run = _runs.get(run_id) if run_id is not None else None
     return run if run is not None and run.recorder is recorder else None
 
 

@@ -17,8 +17,7 @@ What happens in them hangs under the nearest span above.
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, cast
 from uuid import UUID
@@ -44,25 +43,13 @@ CLASS_NAMES = ("Runnable", "Channel", "_")
 STEP_TYPES = ("prompt", "parser")
 
 
-def heard(method: Callable[..., None]) -> Callable[..., None]:
-    """A callback that is deaf until the handler is installed, and whose errors never reach the agent."""
-    hook = guarded(method)
-
-    @functools.wraps(method)
-    def call(self: RecordingHandler, *args: Any, **kwargs: Any) -> None:
-        if self.installed:
-            hook(self, *args, **kwargs)
-
-    return call
-
-
 class RecordingHandler(BaseCallbackHandler):
     """Writes the runs of the current rollout as spans."""
 
     run_inline = True
     installed = False
 
-    @heard
+    @guarded
     def on_chain_start(
         self,
         serialized: dict[str, Any] | None,
@@ -76,7 +63,7 @@ class RecordingHandler(BaseCallbackHandler):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        run = begin(run_id, parent_run_id, name or _name(serialized), metadata)
+        run = _begin(run_id, parent_run_id, metadata, serialized, name)
         if run is None or HIDDEN_TAG in (tags or ()):
             return
         if run.parent is not None and run.is_node:
@@ -87,7 +74,7 @@ class RecordingHandler(BaseCallbackHandler):
         elif _stands_for_itself(run, tags or (), run_type):
             _start_agent(run, "chain")
 
-    @heard
+    @guarded
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is None:
@@ -96,13 +83,13 @@ class RecordingHandler(BaseCallbackHandler):
             _record_unknown_tools(run, outputs)
         _end(run)
 
-    @heard
+    @guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is not None:
             _end(run, _failure(run, error, "agent_error"))
 
-    @heard
+    @guarded
     def on_tool_start(
         self,
         serialized: dict[str, Any] | None,
@@ -116,7 +103,7 @@ class RecordingHandler(BaseCallbackHandler):
         tool_call_id: str | None = None,
         **kwargs: Any,
     ) -> None:
-        run = begin(run_id, parent_run_id, name or _name(serialized), metadata)
+        run = _begin(run_id, parent_run_id, metadata, serialized, name)
         if run is None:
             return
         attributes = _tool_attributes(run.name, tool_call_id, inputs if inputs is not None else input_str)
@@ -126,7 +113,7 @@ class RecordingHandler(BaseCallbackHandler):
             run.node.tools_called.add(tool_call_id or run.name)
         _start(run, "tool", attributes)
 
-    @heard
+    @guarded
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is None or run.span is None:
@@ -140,13 +127,13 @@ class RecordingHandler(BaseCallbackHandler):
         run.span.attributes[semconv.TOOL_CALL_RESULT] = plain(output)
         _end(run, failure)
 
-    @heard
+    @guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is not None:
             _end(run, _failure(run, error, "tool_error"))
 
-    @heard
+    @guarded
     def on_retriever_start(
         self,
         serialized: dict[str, Any] | None,
@@ -158,26 +145,26 @@ class RecordingHandler(BaseCallbackHandler):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        run = begin(run_id, parent_run_id, name or _name(serialized), metadata)
+        run = _begin(run_id, parent_run_id, metadata, serialized, name)
         if run is None:
             return
         _start(run, "retrieval", {semconv.RETRIEVAL_QUERY: query})
         enter(run)
 
-    @heard
+    @guarded
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is not None and run.span is not None:
             run.span.attributes[semconv.RETRIEVAL_DOCUMENTS] = plain(list(documents))
             _end(run)
 
-    @heard
+    @guarded
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is not None:
             _end(run, _failure(run, error, "retrieval_error"))
 
-    @heard
+    @guarded
     def on_chat_model_start(
         self,
         serialized: dict[str, Any] | None,
@@ -190,7 +177,7 @@ class RecordingHandler(BaseCallbackHandler):
     ) -> None:
         _announce(run_id, parent_run_id, serialized, metadata, messages[0], kwargs)
 
-    @heard
+    @guarded
     def on_llm_start(
         self,
         serialized: dict[str, Any] | None,
@@ -203,13 +190,13 @@ class RecordingHandler(BaseCallbackHandler):
     ) -> None:
         _announce(run_id, parent_run_id, serialized, metadata, prompts[0], kwargs)
 
-    @heard
+    @guarded
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
         if run is not None:
             _end_call(run, response)
 
-    @heard
+    @guarded
     def on_llm_error(
         self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
     ) -> None:
@@ -218,9 +205,20 @@ class RecordingHandler(BaseCallbackHandler):
             _end_call(run, response, error)
 
 
-def _name(serialized: dict[str, Any] | None) -> str:
-    serialized = serialized or {}
-    return str(serialized.get("name") or (serialized.get("id") or ["unnamed"])[-1])
+def _begin(
+    run_id: UUID,
+    parent_run_id: UUID | None,
+    metadata: dict[str, Any] | None,
+    serialized: dict[str, Any] | None,
+    name: str | None = None,
+) -> Run | None:
+    """A run that begins in a rollout. A handler that was uninstalled is deaf: LangChain itself forgets none."""
+    if not _handler.installed:
+        return None
+    if not name:
+        serialized = serialized or {}
+        name = str(serialized.get("name") or (serialized.get("id") or ["unnamed"])[-1])
+    return begin(run_id, parent_run_id, name, metadata)
 
 
 def _stands_for_itself(run: Run, tags: Sequence[str], run_type: str | None) -> bool:
@@ -315,7 +313,7 @@ def _announce(
     options: dict[str, Any],
 ) -> None:
     """Starts the span of a model call, for the model layer to take over when it sees the call."""
-    run = begin(run_id, parent_run_id, _name(serialized), metadata)
+    run = _begin(run_id, parent_run_id, metadata, serialized)
     if run is None:
         return
     request = Request(prompt=prompt, parameters=options.get("invocation_params") or {}, metadata=run.metadata)

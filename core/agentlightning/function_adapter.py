@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 from typing import Any, ClassVar
 
+from agentlightning import semconv
 from agentlightning.adapter import Adapter, AgentDescription
+from agentlightning.recording import span
 from agentlightning.threads import DaemonThreads
+
+ATTRIBUTES = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: "function"}
 
 _threads = DaemonThreads()
 
@@ -17,7 +22,8 @@ class FunctionAdapter(Adapter):
     """Runs any callable. An asynchronous one is awaited on the loop; a synchronous one runs in a daemon
     thread of its own with the context carried over, so it may block, or never return.
 
-    A class is a factory of agents, not an agent.
+    A class is a factory of agents, not an agent. A run is a span; a model call in it that no framework places is made
+    by an agent of the function's name.
     """
 
     name: ClassVar[str] = "function"
@@ -27,11 +33,13 @@ class FunctionAdapter(Adapter):
         return callable(agent) and not isinstance(agent, type)
 
     async def run(self, agent: Any, input: Any) -> Any:
-        if _is_async(agent):
-            return await agent(input)
-        call = contextvars.copy_context().run
-        output = await asyncio.get_running_loop().run_in_executor(_threads, call, agent, input)
-        return await output if inspect.isawaitable(output) else output
+        name = _name(agent)
+        with span(name, "agent", agent=name, **ATTRIBUTES):
+            if _is_async(agent):
+                return await agent(input)
+            call = contextvars.copy_context().run
+            output = await asyncio.get_running_loop().run_in_executor(_threads, call, agent, input)
+            return await output if inspect.isawaitable(output) else output
 
     def describe(self, agent: Any) -> AgentDescription:
         return AgentDescription(
@@ -43,3 +51,10 @@ class FunctionAdapter(Adapter):
 
 def _is_async(agent: Any) -> bool:
     return inspect.iscoroutinefunction(agent) or inspect.iscoroutinefunction(type(agent).__call__)
+
+
+def _name(agent: Any) -> str:
+    """A function's own name, also where it is wrapped; else the name of the object's class."""
+    while isinstance(agent, functools.partial):
+        agent = agent.func
+    return getattr(agent, "__name__", None) or type(agent).__name__

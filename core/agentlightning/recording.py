@@ -197,7 +197,10 @@ def locate(recorder: Recorder) -> Span | None:
 
 
 def failure_of(error: BaseException, type: str = "agent_error", fault: Fault = "agent") -> Failure:
-    """A typed failure from an exception."""
+    """A typed failure from an exception. What is no `Exception` (a cancelled task, Ctrl-C) stops whatever runs, and is
+    of type ``cancelled`` wherever it passes through."""
+    if not isinstance(error, Exception):
+        type, fault = "cancelled", "agent"
     return Failure(
         type=type,
         message=str(error) or error.__class__.__name__,

@@ -1,9 +1,11 @@
 """What core and the adapters cost before anything runs: CPU and memory of their import, packages that core brings.
 
-``python tests/bench/startup.py``. The packages are counted by really installing core into a fresh environment.
+``python tests/bench/startup.py``. An adapter's import is what it adds to core's, while no framework is loaded. The
+packages are counted by really installing core into a fresh environment.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -15,8 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 RUNS = 7
 ADAPTERS = ("openai", "langgraph", "autogen", "crewai", "openai_agents")
+ADAPTER_LIMIT = 0.020
 PROBE = """
 import json, resource, time
+{before}
 start = time.process_time()
 import {module}
 cpu = time.process_time() - start
@@ -24,11 +28,13 @@ print(json.dumps([cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 """
 
 
-def measure(module: str) -> tuple[float, float]:
-    """Median CPU seconds of an import in a fresh interpreter, and median peak memory in MB."""
+def measure(module: str, before: str = "") -> tuple[float, float]:
+    """Median CPU seconds of an import in a fresh interpreter, compiled before, and median peak memory in MB."""
+    probe = PROBE.format(module=module, before=before)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     runs = [
-        json.loads(subprocess.check_output([sys.executable, "-c", PROBE.format(module=module)])) for _ in range(RUNS)
-    ]
+        json.loads(subprocess.check_output([sys.executable, "-c", probe], env=environment)) for _ in range(RUNS + 1)
+    ][1:]
     cpu, memory = zip(*runs, strict=True)
     return statistics.median(cpu), statistics.median(memory)
 
@@ -45,11 +51,21 @@ def packages_of_core() -> list[str]:
     return [entry["name"] for entry in listed if entry["name"] not in ("pip", "setuptools")]
 
 
-if __name__ == "__main__":
+def main() -> int:
     print(f"{'import':36} {'CPU s':>8} {'MB':>8}   (median of {RUNS})")
-    adapters = [f"agentlightning_{name}.adapter" for name in ADAPTERS if find_spec(f"agentlightning_{name}")]
-    for module in ("agentlightning", "agentlightning.trainer", "agentlightning.cli", *adapters):
+    for module in ("agentlightning", "agentlightning.trainer", "agentlightning.cli"):
         cpu, memory = measure(module)
         print(f"{module:36} {cpu:8.3f} {memory:8.1f}")
+    slow = []
+    for module in (f"agentlightning_{name}.adapter" for name in ADAPTERS if find_spec(f"agentlightning_{name}")):
+        cpu, memory = measure(module, "import agentlightning.trainer")
+        if cpu > ADAPTER_LIMIT:
+            slow.append(module)
+        print(f"{module:36} {cpu:8.3f} {memory:8.1f}   {'OVER' if cpu > ADAPTER_LIMIT else 'within'} {ADAPTER_LIMIT} s")
     names = packages_of_core()
     print(f"pip install ./core brings {len(names)} packages: {', '.join(names)}")
+    return 1 if slow else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,6 +13,8 @@ import threading
 import pytest
 
 from agentlightning.function_adapter import FunctionAdapter
+from agentlightning.recording import Recorder, current, recording
+from agentlightning.records import Span
 
 who = contextvars.ContextVar("who", default="nobody")
 
@@ -68,6 +70,38 @@ async def test_a_sync_agent_runs_in_a_daemon_thread_with_the_context() -> None:
 async def test_an_exception_passes_through() -> None:
     with pytest.raises(ZeroDivisionError):
         await FunctionAdapter().run(lambda value: value / 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [(double, "double"), (double_later, "double_later"), (functools.partial(double), "double"), (Doubler(), "Doubler")],
+)
+async def test_a_run_is_a_span_and_what_happens_in_it_has_the_functions_name(agent: object, name: str) -> None:
+    spans: list[Span] = []
+
+    def asks(value: int) -> int:
+        recorder = current()
+        assert recorder is not None
+        recorder.end(recorder.start("llm", "chat"))
+        return value
+
+    with recording(Recorder("r", 1, spans.extend)):
+        await FunctionAdapter().run(agent, 21)
+        await FunctionAdapter().run(asks, 21)
+    assert [(span.kind, span.name, span.agent) for span in spans] == [
+        ("agent", name, name),
+        ("llm", "chat", "asks"),
+        ("agent", "asks", "asks"),
+    ]
+    assert spans[1].parent_id == spans[2].id
+
+
+async def test_a_run_that_is_given_up_was_cancelled() -> None:
+    spans: list[Span] = []
+    with recording(Recorder("r", 1, spans.extend)), pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await FunctionAdapter().run(asyncio.sleep, 60)
+    assert [(span.name, span.failure and span.failure.type) for span in spans] == [("sleep", "cancelled")]
 
 
 async def test_any_number_of_sync_agents_wait_at_the_same_time() -> None:

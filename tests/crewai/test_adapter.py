@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -205,37 +203,3 @@ def test_describing_an_agent_and_a_flow(adapter, made):
 
     found = adapter.describe(Office)
     assert (found.kind, found.model, found.tools) == ("Office", "stub-model", ["search"])
-
-
-LOADING = """
-import json, sys, time
-import agentlightning.adapter, agentlightning.hookspecs, agentlightning.threads
-started = time.process_time()
-import agentlightning_crewai.plugin
-from agentlightning_crewai.adapter import CrewAIAdapter
-adapter = CrewAIAdapter()
-accepted = adapter.accepts(print)
-adapter.install()
-adapter.uninstall()
-seconds = time.process_time() - started
-foreign = [name for name in sys.modules if name.partition(".")[0] in ("crewai", "openai", "pydantic")]
-print(json.dumps({"seconds": seconds, "foreign": foreign, "accepted": accepted}))
-"""
-
-
-def test_loading_the_adapter_loads_no_framework_and_takes_milliseconds():
-    runs = []
-    for _ in range(3):
-        out = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=True).stdout
-        runs.append(json.loads(out))
-    assert runs[0]["foreign"] == []
-    assert not runs[0]["accepted"]
-    assert min(run["seconds"] for run in runs) < 0.02
-
-
-def test_the_plugin_names_the_adapter():
-    from agentlightning_crewai import plugin
-
-    named: dict[str, str] = {}
-    plugin.register_adapters(register=named.__setitem__)
-    assert named == {"crewai": "agentlightning_crewai.adapter:CrewAIAdapter"}

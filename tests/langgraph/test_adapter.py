@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from enum import Enum, StrEnum
@@ -277,40 +274,6 @@ def test_describing_a_chain_finds_its_prompt(adapter):
     chain = ChatPromptTemplate.from_messages([("system", "Be brief, {name}."), ("user", "{q}")]) | judge
     found = adapter.describe(chain)
     assert (found.framework, found.prompts, found.model) == ("LangChain", ["Be brief, {name}."], "FakeListChatModel")
-
-
-LOADING = """
-import json, sys, time
-import agentlightning.adapter, agentlightning.hookspecs
-started = time.process_time()
-import agentlightning_langgraph.plugin
-from agentlightning_langgraph.adapter import LangGraphAdapter
-adapter = LangGraphAdapter()
-accepted = adapter.accepts(print)
-adapter.install()
-adapter.uninstall()
-seconds = time.process_time() - started
-foreign = [name for name in sys.modules if name.startswith(("langchain", "langgraph", "langsmith", "openai"))]
-print(json.dumps({"seconds": seconds, "foreign": foreign, "accepted": accepted}))
-"""
-
-
-def test_loading_the_adapter_loads_no_framework_and_takes_milliseconds():
-    runs = []
-    for _ in range(3):
-        out = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=True).stdout
-        runs.append(json.loads(out))
-    assert runs[0]["foreign"] == []
-    assert not runs[0]["accepted"]
-    assert min(run["seconds"] for run in runs) < 0.02
-
-
-def test_the_plugin_names_the_adapter():
-    from agentlightning_langgraph import plugin
-
-    named: dict[str, str] = {}
-    plugin.register_adapters(register=named.__setitem__)
-    assert named == {"langgraph": "agentlightning_langgraph.adapter:LangGraphAdapter"}
 
 
 def test_a_version_outside_of_the_range_is_left_to_the_model_layer_with_one_warning(

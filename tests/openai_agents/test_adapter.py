@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -138,37 +136,3 @@ def test_describing_finds_models_prompts_and_tools_of_the_agents_behind_it(adapt
     assert set(found.prompts) == {"You hand over.", "You know.", "You judge.", "You file."}
     assert {"small", "big", "own-model"} < set(found.model.split(", "))
     assert found.input == "a text (one user message), or a list of messages"
-
-
-LOADING = """
-import json, sys, time
-import agentlightning.adapter, agentlightning.hookspecs
-started = time.process_time()
-import agentlightning_openai_agents.plugin
-from agentlightning_openai_agents.adapter import OpenAIAgentsAdapter
-adapter = OpenAIAgentsAdapter()
-accepted = adapter.accepts(print)
-adapter.install()
-adapter.uninstall()
-seconds = time.process_time() - started
-foreign = [name for name in sys.modules if name.partition(".")[0] in ("agents", "openai", "pydantic", "mcp")]
-print(json.dumps({"seconds": seconds, "foreign": foreign, "accepted": accepted}))
-"""
-
-
-def test_loading_the_adapter_loads_no_framework_and_takes_milliseconds():
-    runs = []
-    for _ in range(3):
-        out = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=True).stdout
-        runs.append(json.loads(out))
-    assert runs[0]["foreign"] == []
-    assert not runs[0]["accepted"]
-    assert min(run["seconds"] for run in runs) < 0.02
-
-
-def test_the_plugin_names_the_adapter():
-    from agentlightning_openai_agents import plugin
-
-    named: dict[str, str] = {}
-    plugin.register_adapters(register=named.__setitem__)
-    assert named == {"openai-agents": "agentlightning_openai_agents.adapter:OpenAIAgentsAdapter"}

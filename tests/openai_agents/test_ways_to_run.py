@@ -84,7 +84,7 @@ async def test_functions_without_a_loop_may_run_agents_with_one_client_at_once(m
     for number, (output, ran) in enumerate([*await asyncio.gather(*map(one, range(16))), await one(16)]):
         assert output == f"question {number}"
         assert {span.rollout_id for span in ran.recorded.spans} == {f"r{number}"}
-        assert ran.outline() == SOLVED
+        assert ran.outline() == ["function solve [solve]", *(f"  {line}" for line in SOLVED)]
 
 
 async def test_what_a_run_without_a_loop_raises_comes_out_of_it(make, rollout):

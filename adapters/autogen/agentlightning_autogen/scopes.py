@@ -64,8 +64,6 @@ class Scope:
     def _failure(self, error: BaseException | None) -> Failure | None:
         if error is None or isinstance(error, GeneratorExit) or self.span is None:
             return None
-        if isinstance(error, asyncio.CancelledError):
-            return failure_of(error, "cancelled")
         return failure_of(root_cause(error), FAILURES.get(self.span.kind, "agent_error"))
 
 

@@ -16,7 +16,6 @@ What happens in them hangs under the nearest span above.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, cast
@@ -274,8 +273,6 @@ def _failure(run: Run, error: BaseException, type: str) -> Failure | None:
         return None
     if "langgraph.errors.GraphRecursionError" in names:
         return failure_of(error, "recursion_limit")
-    if isinstance(error, asyncio.CancelledError):
-        return failure_of(error, "cancelled")
     return failure_of(error, type)
 
 

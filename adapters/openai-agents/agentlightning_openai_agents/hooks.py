@@ -14,7 +14,6 @@ No span: the run of an agent (its trace or its tool stands for it), speech and t
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import sys
@@ -168,9 +167,8 @@ def _failure(place: Place) -> Failure | None:
 def _tool_failure(place: Place, span: Any) -> Failure | None:
     """A tool's failure, whether its exception passes through or became an answer to the model."""
     raised = _raised(place)
-    if isinstance(raised, asyncio.CancelledError):
-        return failure_of(raised, "cancelled")
-    error = place.error or raised
+    was_stopped = raised is not None and not isinstance(raised, Exception)
+    error = raised if was_stopped else place.error or raised
     if error is not None:
         return _typed(error, "tool_error")
     if span.error is None:
@@ -180,8 +178,6 @@ def _tool_failure(place: Place, span: Any) -> Failure | None:
 
 
 def _typed(error: BaseException, type_otherwise: str) -> Failure:
-    if isinstance(error, asyncio.CancelledError):
-        return failure_of(error, "cancelled")
     return failure_of(error, FAILURES.get(type(error).__name__, type_otherwise))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterable
 
@@ -28,8 +27,6 @@ def classify(error: BaseException, secrets: Iterable[str] = ()) -> Failure:
 def _type_and_fault(error: BaseException) -> tuple[str, Fault]:
     import openai
 
-    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
-        return "cancelled", "agent"
     if isinstance(error, openai.APITimeoutError):
         return "timeout", "infrastructure"
     if isinstance(error, openai.APIConnectionError):

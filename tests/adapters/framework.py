@@ -7,6 +7,7 @@ object for it, ``streaming`` and ``team`` may be asynchronous functions that run
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,14 +26,19 @@ def add(a: int, b: int) -> int:
 
 
 def missing(framework: Framework) -> list[str]:
-    """The packages of a framework that are not installed. A folder of tests may bear a package's name."""
+    """The packages of a framework that are not installed."""
+    return absent(framework.packages)
+
+
+def absent(packages: Iterable[str]) -> list[str]:
+    """Those that are not installed. A folder of tests may bear a package's name."""
 
     def is_installed(package: str) -> bool:
         spec = find_spec(package)
         places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
         return any(place and not Path(place).is_relative_to(TESTS) for place in places)
 
-    return [package for package in framework.packages if not is_installed(package)]
+    return [package for package in packages if not is_installed(package)]
 
 
 class Framework(Protocol):

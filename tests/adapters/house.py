@@ -7,43 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapters.framework import Framework
+from recorded import Recorded, record
 from stub_server import StubServer
 
-from agentlightning import semconv
 from agentlightning.adapter import Adapter
 from agentlightning.plugins import plugins
-from agentlightning.recording import Recorder, recording
-from agentlightning.records import AnyResource, Policy, Span
-
-
-class Recorded:
-    """The spans of one rollout, by index."""
-
-    def __init__(self, spans: list[Span]) -> None:
-        self.spans = sorted(spans, key=lambda span: span.index)
-        self._by_id = {span.id: span for span in spans}
-
-    def kind(self, kind: str) -> list[Span]:
-        """All of one kind."""
-        return [span for span in self.spans if span.kind == kind]
-
-    def above(self, span: Span) -> list[Span]:
-        """What a span is in, the nearest first."""
-        above = self._by_id.get(span.parent_id or "")
-        return [above, *self.above(above)] if above is not None else []
-
-    def agents(self) -> list[str | None]:
-        """The agent of each model call, in order."""
-        return [span.agent for span in self.kind("llm")]
-
-    def outline(self) -> str:
-        """The tree, for a failed test's message."""
-        lines = []
-        for span in self.spans:
-            kind = span.attributes.get(semconv.STRUCTURE, span.kind)
-            failed = f" !{span.failure.type}" if span.failure else ""
-            lines.append(f"{'  ' * len(self.above(span))}{kind} {span.name} [{span.agent}]{failed}")
-        return "\n".join(lines)
+from agentlightning.records import AnyResource, Policy
 
 
 class House:
@@ -69,14 +38,11 @@ class House:
         self, agent: Any, question: str, resources: Sequence[AnyResource], *, id: str = "r", timeout: float = 100
     ) -> tuple[Any, Recorded]:
         """The output (or the exception) of one rollout, and what was recorded."""
-        spans: list[Span] = []
-        recorder = Recorder(id, 1, spans.extend, resources)
         output: Any
-        with recording(recorder):
+        with record(id, resources) as recorded:
             try:
                 async with asyncio.timeout(timeout):
                     output = await self.runs(agent).run(agent, question)
             except Exception as error:  # noqa: BLE001 - what an agent raises is its output here
                 output = error
-        recorder.close()
-        return output, Recorded(spans)
+        return output, recorded

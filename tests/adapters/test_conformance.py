@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from adapters.framework import KEY, MODEL
-from adapters.house import House, Recorded
+from adapters.house import House
 from adapters.script import script
+from recorded import Recorded
 from stub_server import Answer, Raw, error, text
 
 from agentlightning import semconv
@@ -37,7 +38,7 @@ def check_whole(recorded: Recorded) -> None:
 
 def check_exact(recorded: Recorded) -> None:
     """Every model call has the tokens that the engine gave."""
-    for span in recorded.kind("llm"):
+    for span in recorded.all("llm"):
         assert span.generation is not None
         assert (span.generation.provenance, span.generation.policy) == ("exact", "policy"), recorded.outline()
 
@@ -50,24 +51,24 @@ async def test_an_agent_with_a_tool(house: House) -> None:
     assert recorded.agents() == ["solver", "solver"], recorded.outline()
     order = [span.kind for span in recorded.spans if span.kind in ("llm", "tool")]
     assert order == ["llm", "tool", "llm"], recorded.outline()
-    (tool,) = recorded.kind("tool")
+    tool = recorded.only("tool")
     assert (tool.name, tool.agent) == ("add", "solver"), recorded.outline()
     assert tool.attributes[semconv.TOOL_NAME] == "add"
     assert tool.attributes[semconv.TOOL_CALL_ARGUMENTS] == {"a": 2, "b": 3}
     assert str(tool.attributes[semconv.TOOL_CALL_RESULT]) == "5"
-    for span in [tool, *recorded.kind("llm")]:
+    for span in [tool, *recorded.all("llm")]:
         assert any(above.kind == "agent" and above.agent == "solver" for above in recorded.above(span))
 
 
 async def test_a_tool_call_has_its_id(house: House) -> None:
     _, recorded = await house.run(house.framework.solver(NOWHERE), "What is 2 + 3?", [house.policy()])
-    (tool,) = recorded.kind("tool")
+    tool = recorded.only("tool")
     assert tool.attributes[semconv.TOOL_CALL_ID] == "call_0"
 
 
 async def test_a_tool_that_raises(house: House) -> None:
     _, recorded = await house.run(house.framework.solver(NOWHERE), "What is -2 + 3?", [house.policy()])
-    (tool,) = recorded.kind("tool")
+    tool = recorded.only("tool")
     assert tool.failure is not None, recorded.outline()
     assert (tool.failure.type, tool.failure.fault) == ("tool_error", "agent")
     assert "only positive numbers" in tool.failure.message
@@ -75,7 +76,7 @@ async def test_a_tool_that_raises(house: House) -> None:
 
 async def test_the_type_of_a_tools_exception(house: House) -> None:
     _, recorded = await house.run(house.framework.solver(NOWHERE), "What is -2 + 3?", [house.policy()])
-    (tool,) = recorded.kind("tool")
+    tool = recorded.only("tool")
     assert tool.failure is not None
     assert tool.failure.exception == "builtins.ValueError"
 
@@ -84,7 +85,7 @@ async def test_tools_called_at_once(house: House) -> None:
     output, recorded = await house.run(house.framework.solver(NOWHERE), "What is 2 + 3 and 4 + 5?", [house.policy()])
     assert "9" in str(output), recorded.outline()
     check_whole(recorded)
-    tools = {tool.attributes[semconv.TOOL_CALL_ARGUMENTS]["a"]: tool for tool in recorded.kind("tool")}
+    tools = {tool.attributes[semconv.TOOL_CALL_ARGUMENTS]["a"]: tool for tool in recorded.all("tool")}
     assert {a: str(tool.attributes[semconv.TOOL_CALL_RESULT]) for a, tool in tools.items()} == {2: "5", 4: "9"}
     assert [tool.agent for tool in tools.values()] == ["solver", "solver"]
     assert tools[2].parent_id != tools[4].id
@@ -98,7 +99,7 @@ async def test_streamed_answers(house: House) -> None:
     check_exact(recorded)
     assert recorded.agents() == ["solver", "solver"]
     assert all(request.json["stream"] for request in house.served.requests)
-    assert all(semconv.TIME_TO_FIRST_TOKEN in span.attributes for span in recorded.kind("llm"))
+    assert all(semconv.TIME_TO_FIRST_TOKEN in span.attributes for span in recorded.all("llm"))
 
 
 async def test_a_hand_over_between_two_agents(house: House) -> None:
@@ -115,7 +116,7 @@ async def test_a_team_in_a_team(house: House) -> None:
     check_whole(recorded)
     agents = recorded.agents()
     assert [agent.rpartition("/")[2] for agent in agents if agent] == ["writer", "critic"], recorded.outline()
-    for call in recorded.kind("llm"):
+    for call in recorded.all("llm"):
         assert any("team" in above.name for above in recorded.above(call)), recorded.outline()
 
 
@@ -133,7 +134,7 @@ async def test_a_retry_after_a_rate_limit_is_one_call(house: House) -> None:
     output, recorded = await house.run(house.framework.solver(NOWHERE), "What is 2 + 3?", [house.policy()])
     assert "5" in str(output), (output, recorded.outline())
     check_whole(recorded)
-    assert [span.attributes.get(semconv.RESEND_COUNT) for span in recorded.kind("llm")] == [1, None]
+    assert [span.attributes.get(semconv.RESEND_COUNT) for span in recorded.all("llm")] == [1, None]
     assert len(house.served.requests) == 3
 
 
@@ -149,7 +150,7 @@ async def test_a_rollout_that_is_cancelled(house: House) -> None:
     assert isinstance(output, Exception)
     assert recorded.spans
     assert all(span.ended_at is not None for span in recorded.spans)
-    (call,) = recorded.kind("llm")
+    call = recorded.only("llm")
     assert call.failure is not None
     assert call.failure.type == "cancelled"
     assert call.agent == "solver"
@@ -177,7 +178,7 @@ async def test_only_one_of_two_agents_is_trained(house: House) -> None:
     check_whole(recorded)
     (own,), (served,) = house.own.requests, house.served.requests
     assert served.json["model"] == "policy"
-    calls = {span.agent: span.generation for span in recorded.kind("llm")}
+    calls = {span.agent: span.generation for span in recorded.all("llm")}
     assert (calls["triage"].policy, calls["triage"].provenance) == (None, "text")
     assert (calls["expert"].policy, calls["expert"].provenance) == ("policy", "exact")
     for adapter in house.adapters.values():
@@ -201,8 +202,8 @@ async def test_64_rollouts_at_once(house: House) -> None:
         assert {span.rollout_id for span in recorded.spans} == {f"r{n}"}
         kinds = [span.kind for span in recorded.spans if span.kind in ("llm", "tool")]
         assert kinds == ["llm", "tool", "llm"], recorded.outline()
-        assert recorded.kind("tool")[0].attributes[semconv.TOOL_CALL_ARGUMENTS] == {"a": 1000 + n, "b": 1}
-        for span in recorded.kind("llm"):
+        assert recorded.all("tool")[0].attributes[semconv.TOOL_CALL_ARGUMENTS] == {"a": 1000 + n, "b": 1}
+        for span in recorded.all("llm"):
             assert f"{1000 + n} + 1" in str(span.generation.messages), "a call of another rollout"
             assert span.agent == "solver"
     assert len(house.served.requests) == 2 * count

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from autogen_agentchat.agents import AssistantAgent
 from autogen_ext.models.openai import OpenAIChatCompletionClient
+from recorded import installed, record
 from stub_server import StubServer
 
-from agentlightning import semconv
-from agentlightning.recording import Recorder, recording
-from agentlightning.records import AnyResource, Span
 from agentlightning_autogen.adapter import AutoGenAdapter
 from agentlightning_openai.adapter import OpenAIAdapter
 
@@ -27,64 +24,17 @@ MODEL_INFO = {
 }
 
 
-class Recording:
-    """The spans of one rollout, by index once it is closed."""
-
-    def __init__(self, rollout_id: str, resources: Sequence[AnyResource]) -> None:
-        self.spans: list[Span] = []
-        self.recorder = Recorder(rollout_id, 1, self.spans.extend, resources)
-
-    def close(self) -> None:
-        self.recorder.close()
-        self.spans.sort(key=lambda span: span.index)
-
-    def outline(self) -> list[str]:
-        """One line a span: two spaces a level, kind (or structure), name, the agent in brackets, and its failure."""
-        by_id = {span.id: span for span in self.spans}
-        lines = []
-        for span in self.spans:
-            depth, above = 0, span.parent_id
-            while above is not None:
-                depth, above = depth + 1, by_id[above].parent_id
-            kind = span.attributes.get(semconv.STRUCTURE, span.kind)
-            failed = f" !{span.failure.type}" if span.failure else ""
-            lines.append(f"{'  ' * depth}{kind} {span.name.partition(' ')[0]} [{span.agent}]{failed}")
-        return lines
-
-    def only(self, kind: str, name: str | None = None) -> Span:
-        """The one span of that kind (and name)."""
-        (span,) = self.all(kind, name)
-        return span
-
-    def all(self, kind: str, name: str | None = None) -> list[Span]:
-        """Every span of that kind (and name)."""
-        return [span for span in self.spans if span.kind == kind and name in (None, span.name)]
-
-
 @pytest.fixture
 def adapter() -> Iterator[AutoGenAdapter]:
-    adapters = [OpenAIAdapter(), AutoGenAdapter()]
-    for one in adapters:
-        one.install()
-    yield adapters[1]
-    for one in adapters:
-        one.uninstall()
+    adapter = AutoGenAdapter()
+    with installed(OpenAIAdapter(), adapter):
+        yield adapter
 
 
 @pytest.fixture
 def rollout(adapter: AutoGenAdapter) -> Callable[..., Any]:
     """``with rollout() as recorded:`` records the block."""
-
-    @contextmanager
-    def begin(rollout_id: str = "r", resources: Sequence[AnyResource] = ()) -> Iterator[Recording]:
-        recorded = Recording(rollout_id, resources)
-        try:
-            with recording(recorded.recorder):
-                yield recorded
-        finally:
-            recorded.close()
-
-    return begin
+    return record
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ async def test_a_class_written_after_the_hooks_is_hooked(adapter, rollout, assis
 
     with rollout() as recorded:
         await adapter.run(Late("late", assistant("solver")._model_client), "Hello.")
-    assert recorded.outline() == ["agent late [late]", "  llm chat [late]"]
+    assert recorded.outline() == ["agent late [late]", "  llm chat own-model [late]"]
     assert hasattr(vars(Late)["on_messages"], hooks.MARK)
 
 
@@ -184,9 +184,9 @@ async def test_without_the_private_names_less_is_recorded(rollout, adapter, assi
         await adapter.run(SelectorGroupChat(agents, model, max_turns=1, name="team"), "Write.")
     assert recorded.outline() == [
         "team team [team]",
-        "  llm chat [team]",
+        "  llm chat own-model [team]",
         "  agent writer [writer]",
-        "    llm chat [writer]",
+        "    llm chat own-model [writer]",
         "    tool transfer_to_critic [writer]",
         "    handoff critic [writer]",
     ]

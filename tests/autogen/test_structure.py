@@ -34,11 +34,11 @@ async def test_a_team_holds_its_agents(adapter, rollout, assistant):
     assert recorded.outline() == [
         "team office [office]",
         "  agent writer [writer]",
-        "    llm chat [writer]",
+        "    llm chat own-model [writer]",
         "  agent critic [critic]",
-        "    llm chat [critic]",
+        "    llm chat own-model [critic]",
         "  agent writer [writer]",
-        "    llm chat [writer]",
+        "    llm chat own-model [writer]",
     ]
 
 
@@ -50,7 +50,7 @@ async def test_teams_of_one_name_in_one_another_are_told_apart(adapter, rollout,
         "team RoundRobinGroupChat [RoundRobinGroupChat]",
         "  team RoundRobinGroupChat [RoundRobinGroupChat]",
         "    agent writer [writer]",
-        "      llm chat [writer]",
+        "      llm chat own-model [writer]",
     ]
 
 
@@ -62,13 +62,13 @@ async def test_a_selectors_call_is_its_managers(adapter, rollout, assistant, end
     assert recorded.outline() == [
         "team SelectorGroupChat [SelectorGroupChat]",
         "  manager SelectorGroupChatManager [SelectorGroupChatManager]",
-        "    llm chat [SelectorGroupChatManager]",
+        "    llm chat own-model [SelectorGroupChatManager]",
         "  agent critic [critic]",
-        "    llm chat [critic]",
+        "    llm chat own-model [critic]",
         "  manager SelectorGroupChatManager [SelectorGroupChatManager]",
-        "    llm chat [SelectorGroupChatManager]",
+        "    llm chat own-model [SelectorGroupChatManager]",
         "  agent writer [writer]",
-        "    llm chat [writer]",
+        "    llm chat own-model [writer]",
     ]
 
 
@@ -81,7 +81,7 @@ async def test_a_selector_function_makes_no_span(adapter, rollout, assistant, mo
     assert recorded.outline() == [
         "team SelectorGroupChat [SelectorGroupChat]",
         "  agent critic [critic]",
-        "    llm chat [critic]",
+        "    llm chat own-model [critic]",
     ]
 
 
@@ -103,7 +103,7 @@ async def test_an_orchestrators_calls_are_its_own(adapter, rollout, assistant, e
     assert recorded.outline() == [
         "team magentic [magentic]",
         "  manager MagenticOneOrchestrator [MagenticOneOrchestrator]",
-        *["    llm chat [MagenticOneOrchestrator]"] * 4,
+        *["    llm chat own-model [MagenticOneOrchestrator]"] * 4,
     ]
 
 
@@ -131,9 +131,9 @@ async def test_a_society_of_mind_holds_its_team(adapter, rollout, assistant, end
         "agent society [society]",
         "  team inner [inner]",
         "    agent writer [writer]",
-        "      llm chat [writer]",
+        "      llm chat own-model [writer]",
         "      tool add [writer]",
-        "  llm chat [society]",
+        "  llm chat own-model [society]",
     ]
 
 
@@ -164,10 +164,10 @@ async def test_a_hand_off_is_the_call_of_its_tool(adapter, rollout, assistant, e
     assert recorded.outline() == [
         "team Swarm [Swarm]",
         "  agent triage [triage]",
-        "    llm chat [triage]",
+        "    llm chat own-model [triage]",
         "    handoff expert [triage]",
         "  agent expert [expert]",
-        "    llm chat [expert]",
+        "    llm chat own-model [expert]",
     ]
     handoff = recorded.only("handoff")
     assert handoff.attributes[semconv.AGENT_NAME] == "expert"
@@ -208,7 +208,7 @@ async def test_a_hand_off_without_a_tool(adapter, rollout, assistant):
         "  agent porter [porter]",
         "    handoff expert [porter]",
         "  agent expert [expert]",
-        "    llm chat [expert]",
+        "    llm chat own-model [expert]",
     ]
 
 
@@ -220,9 +220,9 @@ async def test_on_messages_called_by_hand_is_the_agents(rollout, assistant):
             pass
     assert recorded.outline() == [
         "agent first [first]",
-        "  llm chat [first]",
+        "  llm chat own-model [first]",
         "agent second [second]",
-        "  llm chat [second]",
+        "  llm chat own-model [second]",
     ]
 
 
@@ -260,11 +260,11 @@ async def test_a_span_opened_by_hand_holds_what_is_run_in_it(rollout, assistant,
     assert recorded.outline() == [
         "agent outside [None]",
         "  agent boss [boss]",
-        "    llm chat [boss]",
+        "    llm chat own-model [boss]",
         "    tool plan [boss]",
         "      agent plan [planner]",
         "        agent writer [writer]",
-        "          llm chat [writer]",
+        "          llm chat own-model [writer]",
     ]
 
 
@@ -279,9 +279,9 @@ async def test_a_runtime_started_outside_of_the_rollout_is_followed(rollout, ass
     assert recorded.outline() == [
         "team SelectorGroupChat [SelectorGroupChat]",
         "  manager SelectorGroupChatManager [SelectorGroupChatManager]",
-        "    llm chat [SelectorGroupChatManager]",
+        "    llm chat own-model [SelectorGroupChatManager]",
         "  agent writer [writer]",
-        "    llm chat [writer]",
+        "    llm chat own-model [writer]",
     ]
 
 
@@ -306,7 +306,7 @@ async def test_an_agent_of_the_core_api_is_an_agent(rollout, model):
         agent_id = await runtime.get("echo")
         await runtime.send_message(TextMessage(content="Hello.", source="user"), agent_id)
         await runtime.stop_when_idle()
-    assert recorded.outline() == ["agent echo [echo]", "  llm chat [echo]"]
+    assert recorded.outline() == ["agent echo [echo]", "  llm chat own-model [echo]"]
 
 
 async def test_teams_at_once_keep_apart(adapter, rollout, assistant, endpoint):

@@ -39,7 +39,11 @@ async def test_a_tool_that_raises_fails_and_its_agent_does_not(adapter, rollout,
     endpoint.reply(Answer([Choice(None, [Call("add", arguments)])]))
     with rollout() as recorded:
         await adapter.run(assistant("solver", tools=[add]), "Add.")
-    assert recorded.outline() == ["agent solver [solver]", "  llm chat [solver]", "  tool add [solver] !tool_error"]
+    assert recorded.outline() == [
+        "agent solver [solver]",
+        "  llm chat own-model [solver]",
+        "  tool add [solver] !tool_error",
+    ]
     failure = recorded.only("tool").failure
     assert failure.exception in ("builtins.ValueError", "pydantic_core._pydantic_core.ValidationError")
     assert failure.fault == "agent"
@@ -133,9 +137,9 @@ async def test_a_plain_function_that_calls_a_model_keeps_its_rollout(adapter, ro
         await adapter.run(assistant("solver", tools=[ask]), "Ask.")
     assert recorded.outline() == [
         "agent solver [solver]",
-        "  llm chat [solver]",
+        "  llm chat own-model [solver]",
         "  tool ask [solver]",
-        "    llm chat [solver]",
+        "    llm chat other [solver]",
     ]
 
 
@@ -144,7 +148,11 @@ async def test_a_memory_is_read_before_the_model_is_called(adapter, rollout, ass
     await memory.add(MemoryContent(content="Use metric units.", mime_type="text/plain", metadata={"from": "user"}))
     with rollout() as recorded:
         await adapter.run(assistant("solver", memory=[memory]), "How far?")
-    assert recorded.outline() == ["agent solver [solver]", "  retrieval facts [solver]", "  llm chat [solver]"]
+    assert recorded.outline() == [
+        "agent solver [solver]",
+        "  retrieval facts [solver]",
+        "  llm chat own-model [solver]",
+    ]
     found = recorded.only("retrieval").attributes
     assert found[semconv.RETRIEVAL_DOCUMENTS] == [{"content": "Use metric units.", "metadata": {"from": "user"}}]
 

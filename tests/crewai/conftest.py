@@ -7,15 +7,12 @@ import importlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from recorded import installed, record
 from stub_server import StubServer
 
-from agentlightning import semconv
-from agentlightning.recording import Recorder, recording
-from agentlightning.records import AnyResource, Span
 from agentlightning_crewai.adapter import CrewAIAdapter
 from agentlightning_openai.adapter import OpenAIAdapter
 
@@ -26,40 +23,6 @@ for _adapter in (CrewAIAdapter(), OpenAIAdapter()):
 importlib.import_module("crewai")  # the adapter hooks into it only where it is loaded
 
 
-class Recording:
-    """The spans of one rollout, by index once it is closed."""
-
-    def __init__(self, rollout_id: str, resources: Sequence[AnyResource]) -> None:
-        self.spans: list[Span] = []
-        self.recorder = Recorder(rollout_id, 1, self.spans.extend, resources)
-
-    def close(self) -> None:
-        self.recorder.close()
-        self.spans.sort(key=lambda span: span.index)
-
-    def outline(self) -> list[str]:
-        """One line a span: two spaces a level, kind (or structure), name, the agent in brackets, its failure."""
-        by_id = {span.id: span for span in self.spans}
-        lines = []
-        for span in self.spans:
-            depth, above = 0, span.parent_id
-            while above is not None:
-                depth, above = depth + 1, by_id[above].parent_id
-            kind = span.attributes.get(semconv.STRUCTURE, span.kind)
-            failure = f" !{span.failure.type}" if span.failure else ""
-            lines.append(f"{'  ' * depth}{kind} {span.name} [{span.agent}]{failure}")
-        return lines
-
-    def only(self, kind: str, name: str | None = None) -> Span:
-        """The one span of that kind (and name)."""
-        (span,) = self.all(kind, name)
-        return span
-
-    def all(self, kind: str, name: str | None = None) -> list[Span]:
-        """Every span of that kind (and name)."""
-        return [span for span in self.spans if span.kind == kind and name in (None, span.name)]
-
-
 @pytest.fixture
 def stub() -> Iterator[StubServer]:
     with StubServer() as server:
@@ -68,28 +31,15 @@ def stub() -> Iterator[StubServer]:
 
 @pytest.fixture
 def adapter() -> Iterator[CrewAIAdapter]:
-    adapters = [OpenAIAdapter(), CrewAIAdapter()]
-    for adapter in adapters:
-        adapter.install()
-    yield adapters[-1]
-    for adapter in adapters:
-        adapter.uninstall()
+    adapter = CrewAIAdapter()
+    with installed(OpenAIAdapter(), adapter):
+        yield adapter
 
 
 @pytest.fixture
 def rollout(adapter: CrewAIAdapter) -> Callable[..., Any]:
     """``with rollout() as recorded:`` records the block."""
-
-    @contextmanager
-    def begin(rollout_id: str = "r", resources: Sequence[AnyResource] = ()) -> Iterator[Recording]:
-        recorded = Recording(rollout_id, resources)
-        try:
-            with recording(recorded.recorder):
-                yield recorded
-        finally:
-            recorded.close()
-
-    return begin
+    return record
 
 
 class Made:

@@ -3,8 +3,7 @@ scripted models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,10 +12,8 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
+from recorded import installed, record
 
-from agentlightning import semconv
-from agentlightning.recording import Recorder, recording
-from agentlightning.records import AnyResource, Span
 from agentlightning_langgraph.adapter import LangGraphAdapter
 
 
@@ -27,61 +24,17 @@ class ScriptedModel(GenericFakeChatModel):
         return self
 
 
-class Recording:
-    """The spans of one rollout, by index once it is closed."""
-
-    def __init__(self, rollout_id: str, resources: Sequence[AnyResource]) -> None:
-        self.spans: list[Span] = []
-        self.recorder = Recorder(rollout_id, 1, self.spans.extend, resources)
-
-    def close(self) -> None:
-        self.recorder.close()
-        self.spans.sort(key=lambda span: span.index)
-
-    def outline(self) -> list[str]:
-        """One line a span: two spaces a level, kind (or structure), name, and the agent in brackets."""
-        by_id = {span.id: span for span in self.spans}
-        lines = []
-        for span in self.spans:
-            depth, above = 0, span.parent_id
-            while above is not None:
-                depth, above = depth + 1, by_id[above].parent_id
-            kind = span.attributes.get(semconv.STRUCTURE, span.kind)
-            lines.append(f"{'  ' * depth}{kind} {span.name} [{span.agent}]")
-        return lines
-
-    def only(self, kind: str, name: str | None = None) -> Span:
-        """The one span of that kind (and name)."""
-        (span,) = self.all(kind, name)
-        return span
-
-    def all(self, kind: str, name: str | None = None) -> list[Span]:
-        """Every span of that kind (and name)."""
-        return [span for span in self.spans if span.kind == kind and name in (None, span.name)]
-
-
 @pytest.fixture
 def adapter() -> Iterator[LangGraphAdapter]:
     adapter = LangGraphAdapter()
-    adapter.install()
-    yield adapter
-    adapter.uninstall()
+    with installed(adapter):
+        yield adapter
 
 
 @pytest.fixture
 def rollout(adapter: LangGraphAdapter) -> Callable[..., Any]:
     """``with rollout() as recorded:`` records the block."""
-
-    @contextmanager
-    def begin(rollout_id: str = "r", resources: Sequence[AnyResource] = ()) -> Iterator[Recording]:
-        recorded = Recording(rollout_id, resources)
-        try:
-            with recording(recorded.recorder):
-                yield recorded
-        finally:
-            recorded.close()
-
-    return begin
+    return record
 
 
 def calls(name: str, id: str = "call_1", /, **arguments: Any) -> AIMessage:

@@ -81,7 +81,7 @@ def test_a_call_of_a_tool_that_does_not_exist_is_a_tool_error(rollout, calculato
     call = recorded.only("tool", "subtract")
     assert call.failure.type == "tool_error"
     assert call.attributes[semconv.TOOL_CALL_ID] == "call_9"
-    assert recorded.outline()[3:5] == ["  node tools [tools]", "    tool subtract [tools]"]
+    assert recorded.outline()[3:5] == ["  node tools [tools]", "    tool subtract [tools] !tool_error"]
 
 
 def test_an_interrupt_is_no_failure(rollout, ask):

@@ -166,6 +166,34 @@ def test_a_prompt_by_itself_makes_no_span(rollout):
     assert recorded.outline() == []
 
 
+def test_a_named_chain_is_an_agent_where_it_is_a_step_too(rollout, scripted):
+    """A step begins as a span when something begins in it; those with nothing in them are no spans."""
+    model = scripted([AIMessage("a draft"), AIMessage("a check"), AIMessage("a text")])
+    writer = (ChatPromptTemplate.from_template("Write on {topic}.") | model).with_config(run_name="writer")
+
+    def check(draft: AIMessage) -> str:
+        return model.invoke(f"Is it right? {draft.text}").text
+
+    def shout(text: str) -> str:
+        return text.upper()
+
+    editor = (RunnableLambda(shout) | model | StrOutputParser()).with_config(run_name="editor")
+    chain = ({"topic": RunnablePassthrough()} | writer | check | shout | editor).with_config(run_name="paper")
+    with rollout() as recorded:
+        assert chain.invoke("bees") == "a text"
+    assert recorded.outline() == [
+        "chain paper [paper]",
+        "  chain writer [writer]",
+        "    llm chat [writer]",
+        "  chain check [check]",
+        "    llm chat [check]",
+        "  chain editor [editor]",
+        "    llm chat [editor]",
+    ]
+    ends = [span.ended_at for span in recorded.spans]
+    assert None not in ends
+
+
 def test_a_graph_that_is_a_step_of_a_chain_is_a_graph(rollout, calculator):
     to_state = RunnableLambda(lambda text: {"messages": [("user", text)]})
     with rollout() as recorded:
@@ -302,4 +330,5 @@ def test_a_graph_run_by_another_framework_hangs_where_that_says(rollout, calcula
             calculator([AIMessage("5")]).invoke(ask)
         finally:
             remove_locator(locator)
+            recorded.recorder.end(team)
     assert recorded.outline()[:2] == ["agent team [team]", "  graph LangGraph [LangGraph]"]

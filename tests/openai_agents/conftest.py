@@ -3,30 +3,24 @@ says what it is told, and a way to record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from adapters.house import Recorded
 from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, function_tool
 from openai import AsyncOpenAI
+from recorded import installed, record
 from stub_server import Answer, Call, Choice, StubServer
 
-from agentlightning.recording import Recorder, recording
-from agentlightning.records import AnyResource, Span
 from agentlightning_openai.adapter import OpenAIAdapter
 from agentlightning_openai_agents.adapter import OpenAIAgentsAdapter
 
 
 @pytest.fixture(autouse=True)
 def adapter() -> Iterator[OpenAIAgentsAdapter]:
-    adapter, layer = OpenAIAgentsAdapter(), OpenAIAdapter()
-    for each in (layer, adapter):
-        each.install()
-    yield adapter
-    for each in (layer, adapter):
-        each.uninstall()
+    adapter = OpenAIAgentsAdapter()
+    with installed(OpenAIAdapter(), adapter):
+        yield adapter
 
 
 @pytest.fixture
@@ -74,32 +68,7 @@ def calls() -> Callable[..., Answer]:
     return answer
 
 
-class Rollout:
-    """One rollout being recorded; ``recorded`` once it is over."""
-
-    recorded: Recorded
-
-    def outline(self) -> list[str]:
-        return self.recorded.outline().splitlines()
-
-    def only(self, kind: str, name: str | None = None) -> Span:
-        (span,) = [span for span in self.recorded.kind(kind) if name in (None, span.name)]
-        return span
-
-
 @pytest.fixture
-def rollout() -> Callable[..., Any]:
-    """``with rollout() as ran:`` records the block."""
-
-    @contextmanager
-    def begin(rollout_id: str = "r", resources: Sequence[AnyResource] = ()) -> Iterator[Rollout]:
-        spans: list[Span] = []
-        recorder, ran = Recorder(rollout_id, 1, spans.extend, resources), Rollout()
-        try:
-            with recording(recorder):
-                yield ran
-        finally:
-            recorder.close()
-            ran.recorded = Recorded(spans)
-
-    return begin
+def rollout(adapter: OpenAIAgentsAdapter) -> Callable[..., Any]:
+    """``with rollout() as recorded:`` records the block."""
+    return record

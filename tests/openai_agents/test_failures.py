@@ -30,7 +30,7 @@ async def test_a_tools_exception_that_became_an_answer_is_known(adapter, make, a
     assert (tool.failure.exception, tool.failure.message) == ("builtins.ValueError", "only positive numbers")
     assert "raise ValueError" in tool.failure.traceback
     assert "An error occurred" in tool.attributes[semconv.TOOL_CALL_RESULT], "what the model is told"
-    assert [span for span in ran.recorded.spans if span.failure is not None] == [tool]
+    assert [span for span in ran.spans if span.failure is not None] == [tool]
 
 
 async def test_a_tools_exception_that_ends_the_run_is_the_tools_and_the_agents(adapter, make, stub, calls, rollout):
@@ -93,7 +93,7 @@ async def test_a_tool_that_does_not_exist_is_the_agents_failure(adapter, make, a
         await adapter.run(make("solver", tools=[add]), "?")
     failure = ran.only("agent", "solver").failure
     assert (failure.type, failure.exception) == ("agent_error", "agents.exceptions.ModelBehaviorError")
-    assert ran.recorded.kind("tool") == []
+    assert ran.all("tool") == []
 
 
 async def test_too_many_turns(make, add, stub, calls, rollout):
@@ -141,7 +141,7 @@ async def test_an_agent_that_stands_in_for_one_that_failed_has_not_failed(make, 
         except Exception:  # noqa: BLE001 - the second runs while the first one's exception is being handled
             await Runner.run(make("second"), "?")
     assert ran.only("agent", "first").failure.type == "agent_error"
-    assert [span.failure for span in ran.recorded.spans if span.agent == "second"] == [None, None, None]
+    assert [span.failure for span in ran.spans if span.agent == "second"] == [None, None, None]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -168,6 +168,6 @@ async def test_a_run_that_is_cancelled_in_a_tool(make, stub, calls, rollout, str
         await begun.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    failures = {span.name: span.failure.type for span in ran.recorded.spans if span.failure is not None}
+    failures = {span.name: span.failure.type for span in ran.spans if span.failure is not None}
     assert failures == dict.fromkeys(("wait", "turn 1", "solver", "Agent workflow"), "cancelled")
     assert ran.only("tool").attributes[semconv.TOOL_NAME] == "wait"

@@ -51,7 +51,7 @@ async def test_the_chat_api_is_recorded_alike(adapter, make, add, stub, calls, r
     stub.reply(calls(("add", '{"a": 2, "b": 3}')), text("5"))
     with rollout() as ran:
         await adapter.run(make("solver", chat=True, tools=[add]), "?")
-    assert ran.recorded.agents() == ["solver", "solver"]
+    assert ran.agents() == ["solver", "solver"]
     assert ran.only("tool").attributes == {
         semconv.OPERATION_NAME: "execute_tool",
         semconv.TOOL_NAME: "add",
@@ -103,7 +103,7 @@ async def test_guardrails_are_spans_and_what_they_ask_a_model_is_theirs(adapter,
     agent = make("solver", **guards, output_guardrails=[OutputGuardrail(asks, "short")])
     with rollout() as ran:
         await adapter.run(agent, "?")
-    assert ran.recorded.agents() == ["polite", "solver", "short"]
+    assert ran.agents() == ["polite", "solver", "short"]
     for name in ("polite", "short"):
         found = ran.only("agent", name)
         assert found.attributes[semconv.STRUCTURE] == "guardrail"
@@ -156,7 +156,7 @@ async def test_tools_of_an_mcp_server_say_whose_they_are(adapter, make, stub, ca
     assert tool.attributes["agentlightning.mcp.server"] == "adder"
     assert tool.attributes[semconv.TOOL_CALL_ID] == "call_0"
     assert "5" in json.dumps(tool.attributes[semconv.TOOL_CALL_RESULT])
-    listed = ran.recorded.kind("annotation")[0]
+    listed = ran.all("annotation")[0]
     assert (listed.name, listed.attributes) == ("mcp_tools", {"server": "adder", "tools": ["add"]})
 
 
@@ -202,7 +202,7 @@ async def test_calls_that_look_the_same_keep_their_own_ids(adapter, make, add, s
     stub.reply(calls(same, same, ("add", '{"a": 4, "b": 5}'), same), text("5"))
     with rollout() as ran:
         await adapter.run(make("solver", tools=[add]), "?")
-    ids = [tool.attributes[semconv.TOOL_CALL_ID] for tool in ran.recorded.kind("tool")]
+    ids = [tool.attributes[semconv.TOOL_CALL_ID] for tool in ran.all("tool")]
     assert ids == ["call_0", "call_1", "call_2", "call_3"]
 
 
@@ -210,10 +210,10 @@ async def test_what_traces_may_not_hold_is_recorded_all_the_same(make, add, stub
     stub.reply(calls(("add", '{"a": 2, "b": 3}'), ("add", '{"a": 4, "b": 5}')), text("5"))
     with rollout() as ran:
         await Runner.run(make("solver", tools=[add]), "?", run_config=RunConfig(trace_include_sensitive_data=False))
-    tools = [tool.attributes for tool in ran.recorded.kind("tool")]
+    tools = [tool.attributes for tool in ran.all("tool")]
     assert [each[semconv.TOOL_CALL_ARGUMENTS] for each in tools] == [{"a": 2, "b": 3}, {"a": 4, "b": 5}]
     assert semconv.TOOL_CALL_RESULT not in tools[0], "the SDK does not tell, and it is in the next request"
-    assert [call.generation.response["content"] for call in ran.recorded.kind("llm")] == [None, "5"]
+    assert [call.generation.response["content"] for call in ran.all("llm")] == [None, "5"]
 
 
 async def test_without_turns_everything_is_the_agents(make, add, stub, calls, rollout):
@@ -229,7 +229,7 @@ async def test_without_turns_everything_is_the_agents(make, add, stub, calls, ro
         "tool add [solver]",
         "llm chat own-model [solver]",
     ]
-    assert [tool.attributes[semconv.TOOL_CALL_ID] for tool in ran.recorded.kind("tool")] == ["call_0", "call_1"]
+    assert [tool.attributes[semconv.TOOL_CALL_ID] for tool in ran.all("tool")] == ["call_0", "call_1"]
 
 
 class Canned(Model):

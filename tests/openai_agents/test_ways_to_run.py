@@ -83,7 +83,7 @@ async def test_functions_without_a_loop_may_run_agents_with_one_client_at_once(m
     stub.reply(lambda request: text(request.json["input"][0]["content"]))
     for number, (output, ran) in enumerate([*await asyncio.gather(*map(one, range(16))), await one(16)]):
         assert output == f"question {number}"
-        assert {span.rollout_id for span in ran.recorded.spans} == {f"r{number}"}
+        assert {span.rollout_id for span in ran.spans} == {f"r{number}"}
         assert ran.outline() == ["function solve [solve]", *(f"  {line}" for line in SOLVED)]
 
 
@@ -104,7 +104,7 @@ async def test_a_stream_that_is_left_early_ends_its_spans_without_a_failure(make
         async for _ in result.stream_events():
             result.cancel(mode="after_turn")
     assert ran.outline() == SOLVED
-    assert [span.failure for span in ran.recorded.spans] == [None] * 4
+    assert [span.failure for span in ran.spans] == [None] * 4
 
 
 async def test_a_session_of_the_users_own_is_one_of_the_rollouts(make, stub, rollout):
@@ -130,7 +130,7 @@ async def test_rollouts_that_give_their_traces_one_id_keep_them_apart(make, stub
         return ran
 
     for number, ran in enumerate(await asyncio.gather(*map(one, range(8)))):
-        assert {span.rollout_id for span in ran.recorded.spans} == {f"r{number}"}
+        assert {span.rollout_id for span in ran.spans} == {f"r{number}"}
         assert [line.strip() for line in ran.outline()] == [
             "workflow office [office]",
             f"agent agent {number} [agent {number}]",

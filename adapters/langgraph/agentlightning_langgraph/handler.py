@@ -4,13 +4,13 @@ What becomes a span, and what does not:
 
 graph, agent   a run with nodes under it; ``agent`` where `create_agent` made it
 node           a run with a checkpoint namespace of its own (a functional task, too)
-chain          any other run with a name of its own
+chain          any other run with a name of its own; a step of a sequence, when something begins in it
 tool           a tool run; also a call of a tool that does not exist
 retrieval      a retriever run
 llm            a model run, as announced to the model layer; written here only when that saw no call
 
-No span: hidden runs (``langsmith:hidden``), steps of a sequence or a branch (``seq:step``, ``map:key``,
-``branch``, ``condition``), prompts, output parsers, and Runnables that bear the name of their class.
+No span: hidden runs (``langsmith:hidden``), functions that are steps of a sequence or decide on a branch (``seq:step``,
+``map:key``, ``branch``, ``condition``), prompts, output parsers, and Runnables that bear the name of their class.
 What happens in them hangs under the nearest span above.
 """
 
@@ -35,7 +35,8 @@ from agentlightning_langgraph.plain import plain
 from agentlightning_langgraph.runs import Run, announced_around, begin, enter, find, locator
 
 HIDDEN_TAG = "langsmith:hidden"
-STEP_TAGS = ("seq:step:", "map:key:", "branch:", "condition:")
+STEP_TAGS = ("seq:step:", "map:key:")
+EDGE_TAGS = ("branch:", "condition:")
 BODY_TAG = "seq:step:1"
 """What a node's function itself invokes bears this tag; the edges that follow it have higher numbers."""
 CLASS_NAMES = ("Runnable", "Channel", "_")
@@ -70,8 +71,11 @@ class RecordingHandler(BaseCallbackHandler):
             run.base = run.base if run.base is not run.parent.base else run.parent.place
             run.name = run.path.rsplit("/", 1)[-1]
             _start_agent(run, "node")
-        elif _stands_for_itself(run, tags or (), run_type):
-            _start_agent(run, "chain")
+        elif _has_a_name(run, run_type):
+            if _is_step(run, tags or ()):
+                run.is_named_step = not _decides(run, tags or ())
+            else:
+                _start_agent(run, "chain")
 
     @guarded
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -217,14 +221,30 @@ def _begin(
     if not name:
         serialized = serialized or {}
         name = str(serialized.get("name") or (serialized.get("id") or ["unnamed"])[-1])
+    above = find(parent_run_id) if parent_run_id is not None else None
+    if above is not None and above.is_named_step and above.span is None:
+        _start_agent(above, "chain")
     return begin(run_id, parent_run_id, name, metadata)
 
 
-def _stands_for_itself(run: Run, tags: Sequence[str], run_type: str | None) -> bool:
-    """Whether a run has a name that somebody gave it, and is no step of something larger."""
-    in_node_body = run.parent is not None and run.parent.is_node and BODY_TAG in tags
-    is_step = any(tag.startswith(STEP_TAGS) for tag in tags) and not in_node_body
-    return not is_step and run_type not in STEP_TYPES and not run.name.startswith(CLASS_NAMES)
+def _has_a_name(run: Run, run_type: str | None) -> bool:
+    """Whether a run goes by a name that somebody gave it, or a function."""
+    return run_type not in STEP_TYPES and not run.name.startswith(CLASS_NAMES)
+
+
+def _is_step(run: Run, tags: Sequence[str]) -> bool:
+    """Whether a run is a part of something larger."""
+    is_body = _is_in_node(run) and BODY_TAG in tags
+    return any(tag.startswith(STEP_TAGS + EDGE_TAGS) for tag in tags) and not is_body
+
+
+def _decides(run: Run, tags: Sequence[str]) -> bool:
+    """Whether a step only says where to go on: the condition of a branch, and what comes after a node's function."""
+    return _is_in_node(run) or any(tag.startswith(EDGE_TAGS) for tag in tags)
+
+
+def _is_in_node(run: Run) -> bool:
+    return run.parent is not None and run.parent.is_node
 
 
 def _start(run: Run, kind: SpanKind, attributes: dict[str, Any]) -> Span:

@@ -33,7 +33,8 @@ except ImportError:
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Run:
     """One LangChain run. ``base`` is the span it hangs under; ``path`` names the nodes from the outermost graph
-    down to it, as in ``team/writer``. ``tools_called`` are the calls (by id, else by the tool's name) made in a
+    down to it, as in ``team/writer``. ``is_named_step`` says that its span begins when something begins in it.
+    ``tools_called`` are the calls (by id, else by the tool's name) made in a
     node, ``request`` is what a model was asked, ``siblings`` the number of prompts it was asked at once."""
 
     recorder: Recorder
@@ -45,6 +46,7 @@ class Run:
     agent: str | None
     path: str
     span: Span | None = None
+    is_named_step: bool = False
     ended: bool = False
     started_at: float = field(default_factory=time.time)
     tools_called: set[str] = field(default_factory=set)

@@ -1,0 +1,118 @@
+"""The examples: what their READMEs show, and three steps of GRPO on a tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from adapters.examples import EXAMPLES, FOLDER
+from adapters.framework import absent
+
+from agentlightning.records import Rollout, Span
+from agentlightning.store import open_store
+from agentlightning.transitions import build_transitions
+
+
+@pytest.fixture(params=EXAMPLES)
+def name(request: pytest.FixtureRequest) -> str:
+    if missing := absent(EXAMPLES[request.param].packages):
+        pytest.skip(f"{', '.join(missing)} not installed")
+    return request.param
+
+
+def test_the_agent_knows_nothing_of_who_trains_it(name: str) -> None:
+    assert "agentlightning" not in (FOLDER / name / "agent.py").read_text(encoding="utf-8")
+
+
+def test_the_readme_shows_the_agent_and_what_is_recorded(name: str) -> None:
+    readme = (FOLDER / name / "README.md").read_text(encoding="utf-8")
+    agent = (FOLDER / name / "agent.py").read_text(encoding="utf-8")
+    for shown in re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0].split("\n\n"):
+        assert shown.strip() in agent
+    command = [sys.executable, str(Path(__file__).with_name("outline.py")), name]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"```\n{printed}```" in readme
+
+
+def train(name: str, folder: Path, model: Path, heading: str = "") -> None:
+    """``agl train`` on a copy of the example, its agent under a ``heading``, with a tiny model."""
+    shutil.copytree(FOLDER / name, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs", "__pycache__"))
+    agent = folder / "agent.py"
+    agent.write_text(heading + agent.read_text(encoding="utf-8"), encoding="utf-8")
+    settings = {
+        "algorithm.model.path": model,
+        "algorithm.model.chat_template": model / "chat_template.jinja",
+        "algorithm.batch_tasks": 2,
+        "algorithm.group_size": 4,
+        "store": "sqlite:///store.db",
+    }
+    overrides = [f"--set={key}={value}" for key, value in settings.items()]
+    command = [str(Path(sys.executable).with_name("agl")), "train", "config.yaml", "--quiet", *overrides]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+async def rollouts_of(folder: Path) -> list[tuple[Rollout, list[Span]]]:
+    """Every rollout of training with its spans."""
+    store = open_store(f"sqlite:///{folder}/store.db")
+    try:
+        (run,) = await store.runs()
+        rollouts = [rollout for rollout in await store.rollouts(run.id) if rollout.stage.startswith("train/")]
+        return [(rollout, await store.spans(rollout.id)) for rollout in rollouts]
+    finally:
+        await store.close()
+
+
+def check_calls(name: str, rollout: Rollout, spans: list[Span]) -> set[str | None]:
+    """Every model call is a transition of the agent whose instructions it was given; returns those agents."""
+    calls = sorted((span for span in spans if span.kind == "llm"), key=lambda span: span.index)
+    transitions = build_transitions(rollout, spans)
+    assert [transition.span_id for transition in transitions] == [span.id for span in calls]
+    assert all(len(transition.response_ids) == len(transition.logprobs) > 0 for transition in transitions)
+    by_id = {span.id: span for span in spans}
+    for span in calls:
+        assert span.generation is not None
+        assert span.generation.provenance == "exact"
+        assert EXAMPLES[name].instructions[span.agent] in span.generation.messages[0]["content"]
+        above = by_id.get(span.parent_id)
+        while above is not None and (above.kind, above.name) != ("agent", span.agent):
+            above = by_id.get(above.parent_id)
+        assert above is not None, "the call is in its agent"
+    return {span.agent for span in calls}
+
+
+needs_grpo = pytest.mark.skipif(find_spec("agentlightning_grpo") is None, reason="trains with agentlightning-grpo")
+
+
+@needs_grpo
+@pytest.mark.timeout(600)
+def test_every_model_call_of_three_steps_becomes_a_transition_under_its_agents_name(
+    name: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    train(name, tmp_path, tiny_model)
+    found = asyncio.run(rollouts_of(tmp_path))
+    assert len(found) == 3 * 2 * 4, "steps, tasks, runs of each"
+    agents = [check_calls(name, rollout, spans) for rollout, spans in found]
+    expected = set(EXAMPLES[name].instructions)
+    if name == "openai-agents":  # A tiny model's answers are cut off, with which the responses API ends a run.
+        assert all("solver" in seen <= expected for seen in agents)
+    else:
+        assert all(seen == expected for seen in agents)
+
+
+@needs_grpo
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    bool(absent(EXAMPLES["openai-agents"].packages)), reason="openai-agents or its adapter not installed"
+)
+def test_the_openai_agents_sdk_may_use_the_chat_api(tiny_model: Path, tmp_path: Path) -> None:
+    heading = 'from agents import set_default_openai_api\n\nset_default_openai_api("chat_completions")\n'
+    train("openai-agents", tmp_path, tiny_model, heading)
+    found = asyncio.run(rollouts_of(tmp_path))
+    assert {agent for one in found for agent in check_calls("openai-agents", *one)} == {"solver", "checker"}

@@ -7,16 +7,12 @@ import functools
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import Any, ClassVar
 
 from agentlightning.records import Record
 
 logger = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class AgentDescription(Record, kw_only=True):
@@ -61,20 +57,6 @@ class Adapter(ABC):
     def describe(self, agent: Any) -> AgentDescription:
         """Looks at an agent, for ``agl init``."""
         return AgentDescription(framework=self.name, kind=type(agent).__name__)
-
-
-def guarded(hook: Callable[P, T]) -> Callable[P, T | None]:
-    """A hook whose errors reach the log, and never the agent; it returns None then."""
-
-    @functools.wraps(hook)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
-        try:
-            return hook(*args, **kwargs)
-        except Exception:
-            logger.exception("%s.%s failed; the agent goes on", hook.__module__, hook.__qualname__)
-            return None
-
-    return call
 
 
 @functools.cache

@@ -9,6 +9,7 @@ asyncio tasks and `asyncio.to_thread`. It does not follow a bare `threading.Thre
 from __future__ import annotations
 
 import contextvars
+import functools
 import itertools
 import logging
 import time
@@ -17,13 +18,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from agentlightning.records import AnyResource, Failure, Fault, Resource, Reward, Span, SpanKind
 
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Resource)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def guarded(hook: Callable[P, T]) -> Callable[P, T | None]:
+    """A hook whose errors reach the log, and never the agent: what is recorded is not harmed by the recording. It
+    returns None then."""
+
+    @functools.wraps(hook)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return hook(*args, **kwargs)
+        except Exception:
+            logger.exception("%s.%s failed; the agent goes on", hook.__module__, hook.__qualname__)
+            return None
+
+    return call
 
 
 class Recorder:
@@ -230,22 +248,30 @@ class span:
         if self._record is not None:
             self._record.attributes.update(attributes)
 
-    def __enter__(self) -> span:
+    @guarded
+    def _begin(self) -> None:
         self._recorder = current()
         if self._recorder is not None:
             kind, name, agent, attributes = self._make
             parent = locate(self._recorder)
             self._record = self._recorder.start(kind, name, parent=parent, agent=agent, attributes=dict(attributes))
             self._token = _span.set(self._record)
+
+    @guarded
+    def _end(self, error: BaseException | None) -> None:
+        if self._recorder is None or self._record is None or self._token is None:
+            return
+        _span.reset(self._token)
+        self._recorder.end(self._record, failure_of(error) if error is not None else None)
+
+    def __enter__(self) -> span:
+        self._begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._recorder is None or self._record is None or self._token is None:
-            return
-        _span.reset(self._token)
-        self._recorder.end(self._record, failure_of(error) if error is not None else None)
+        self._end(error)
 
     async def __aenter__(self) -> span:
         return self.__enter__()

@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from agentlightning import adapter
-from agentlightning.adapter import guarded, supports
+from agentlightning.adapter import supports
+from agentlightning.recording import guarded
 
 
 def test_a_guarded_hook_logs_its_error_and_returns_none(caplog: pytest.LogCaptureFixture) -> None:

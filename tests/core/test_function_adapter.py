@@ -104,6 +104,16 @@ async def test_a_run_that_is_given_up_was_cancelled() -> None:
     assert [(span.name, span.failure and span.failure.type) for span in spans] == [("sleep", "cancelled")]
 
 
+async def test_a_recorder_that_fails_harms_no_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the recorder is broken")
+
+    for name in ("start", "end"):
+        monkeypatch.setattr(Recorder, name, broken)
+    with recording(Recorder("r", 1, lambda spans: None)):
+        assert await FunctionAdapter().run(double, 21) == 42
+
+
 async def test_any_number_of_sync_agents_wait_at_the_same_time() -> None:
     barrier = threading.Barrier(100, timeout=30)
     await asyncio.gather(*(FunctionAdapter().run(lambda _: barrier.wait(), None) for _ in range(100)))

@@ -26,8 +26,7 @@ from autogen_core.memory import Memory
 from autogen_core.tools import BaseTool, FunctionTool
 
 from agentlightning import semconv
-from agentlightning.adapter import guarded
-from agentlightning.recording import add_locator, current, remove_locator
+from agentlightning.recording import add_locator, current, guarded, remove_locator
 from agentlightning_autogen import private
 from agentlightning_autogen.plain import plain
 from agentlightning_autogen.scopes import Entered, Scope, enter, handling, keep_team, locator

@@ -15,8 +15,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from agentlightning import semconv
-from agentlightning.adapter import guarded
-from agentlightning.recording import Recorder, current, current_span, failure_of, locate, recording
+from agentlightning.recording import Recorder, current, current_span, failure_of, guarded, locate, recording
 from agentlightning.records import Failure, Span, SpanKind
 from agentlightning_autogen.turns import Turn
 

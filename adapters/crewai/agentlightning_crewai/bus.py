@@ -12,8 +12,7 @@ import logging
 import threading
 from typing import Any
 
-from agentlightning.adapter import guarded
-from agentlightning.recording import add_locator, remove_locator
+from agentlightning.recording import add_locator, guarded, remove_locator
 from agentlightning_crewai.places import locator
 from agentlightning_crewai.spans import TOLD, seen
 

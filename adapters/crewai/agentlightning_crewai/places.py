@@ -13,8 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentlightning.adapter import guarded
-from agentlightning.recording import Recorder, current, current_span, failure_of, locate
+from agentlightning.recording import Recorder, current, current_span, failure_of, guarded, locate
 from agentlightning.records import Failure, Span
 
 

@@ -27,8 +27,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from agentlightning import semconv
-from agentlightning.adapter import guarded
-from agentlightning.recording import add_locator, current, failure_of, remove_locator
+from agentlightning.recording import add_locator, current, failure_of, guarded, remove_locator
 from agentlightning.records import Failure, Span, SpanKind
 from agentlightning_langgraph.calls import Request, call_attributes, call_failure, to_generation
 from agentlightning_langgraph.plain import plain

@@ -23,8 +23,7 @@ from weakref import WeakSet
 from agents.tracing import TracingProcessor, add_trace_processor, get_trace_provider
 
 from agentlightning import semconv
-from agentlightning.adapter import guarded
-from agentlightning.recording import add_locator, failure_of, remove_locator
+from agentlightning.recording import add_locator, failure_of, guarded, remove_locator
 from agentlightning.records import Failure, Span
 from agentlightning_openai.failures import classify
 from agentlightning_openai_agents import private, sync_runs

@@ -26,6 +26,11 @@ class House:
         self.adapters = {adapter.name: adapter for adapter in plugins().adapters()}
         self.adapter: Adapter = self.adapters[framework.adapter]
 
+    @property
+    def sees_tools(self) -> bool:
+        """Whether the framework lets tools be seen at all."""
+        return "a_tool_with_its_arguments_and_result" not in self.framework.gaps
+
     def policy(self, *agents: str) -> Policy:
         """A policy for those agents; for all without."""
         return Policy(name="policy", version=1, agents=agents or ("*",), model="policy", base_url=self.served.base_url)

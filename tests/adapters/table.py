@@ -17,6 +17,7 @@ TITLES = {
     "langchain": "LangChain",
     "langgraph": "LangGraph",
     "openai_agents": "OpenAI Agents",
+    "plain": "No framework",
 }
 
 
@@ -34,8 +35,16 @@ def table() -> str:
     for test in tested():
         cells = ["–" if test in gaps[name] else "yes" for name in names]
         lines.append(f"| {test.replace('_', ' ')} | {' | '.join(cells)} |")
-    reasons = [f"- {name}, {test.replace('_', ' ')}: {why}" for name in names for test, why in gaps[name].items()]
-    return "\n".join([*lines, "", *(reasons or ["No framework leaves a gap here."])])
+    return "\n".join([*lines, "", *(reasons(gaps) or ["No framework leaves a gap here."])])
+
+
+def reasons(gaps: dict[str, dict[str, str]]) -> list[str]:
+    """A line for each reason, with the tests of a framework that it is for."""
+    tests: dict[tuple[str, str], list[str]] = {}
+    for name, whys in gaps.items():
+        for test, why in whys.items():
+            tests.setdefault((name, why), []).append(test.replace("_", " "))
+    return [f"- {TITLES.get(name, name)}: {', '.join(those)}: {why}." for (name, why), those in tests.items()]
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def main() -> int:
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     server.start()
     base_url = here.recv()
-    names = arguments.frameworks or sorted(path.stem for path in (TESTS / "adapters" / "frameworks").glob("*.py"))
+    hooked = (path.stem for path in (TESTS / "adapters" / "frameworks").glob("*.py") if path.stem != "plain")
+    names = arguments.frameworks or sorted(hooked)
     met, loop = True, asyncio.new_event_loop()
     print(f"{'µs CPU a model call':16}{'unrecorded':>12}{'model layer':>13}{'and adapter':>13}{'hooks add':>11}")
     from adapters.framework import missing

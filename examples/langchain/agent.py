@@ -1,8 +1,6 @@
 """A writer of expressions, a calculator and a teacher, as chains. They know nothing of who trains them."""
 
-import ast
 import operator
-from operator import itemgetter
 
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
@@ -10,24 +8,14 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-
-def evaluate(node: ast.AST) -> float:
-    match node:
-        case ast.Expression(body=body):
-            return evaluate(body)
-        case ast.Constant(value=int() | float() as value):
-            return value
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](evaluate(left), evaluate(right))
-    raise ValueError("only numbers and + - * / are understood")
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
 
 @tool
 def calculator(expression: str) -> str:
-    """Works out an arithmetic expression."""
-    return f"{evaluate(ast.parse(expression.strip(), mode='eval')):.10g}"
+    """Works out an arithmetic expression, such as 3 + 4."""
+    left, operation, right = expression.split()
+    return f"{OPERATIONS[operation](float(left), float(right)):.10g}"
 
 
 def no_result(expression: str) -> str:
@@ -64,6 +52,6 @@ careful = calculator.with_fallbacks([RunnableLambda(no_result)])
 homework = (
     {"question": RunnablePassthrough()}
     | RunnablePassthrough.assign(expression=writer)
-    | RunnablePassthrough.assign(result=itemgetter("expression") | careful)
+    | RunnablePassthrough.assign(result=operator.itemgetter("expression") | careful)
     | teacher
 ).with_config(run_name="homework")

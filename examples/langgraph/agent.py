@@ -1,6 +1,5 @@
 """A solver with a calculator and a teacher, as nodes of a graph. They know nothing of who trains them."""
 
-import ast
 import operator
 from typing import Any
 
@@ -10,24 +9,14 @@ from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-
-def evaluate(node: ast.AST) -> float:
-    match node:
-        case ast.Expression(body=body):
-            return evaluate(body)
-        case ast.Constant(value=int() | float() as value):
-            return value
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](evaluate(left), evaluate(right))
-    raise ValueError("only numbers and + - * / are understood")
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
 
 @tool
 def calculator(expression: str) -> str:
-    """Works out an arithmetic expression."""
-    return f"{evaluate(ast.parse(expression.strip(), mode='eval')):.10g}"
+    """Works out an arithmetic expression, such as 3 + 4."""
+    left, operation, right = expression.split()
+    return f"{OPERATIONS[operation](float(left), float(right)):.10g}"
 
 
 def solved(question: str, expression: str, result: str) -> list[AnyMessage]:

@@ -1,28 +1,17 @@
 """A solver with a calculator, and a checker who may send it back once. They know nothing of who trains them."""
 
-import ast
 import operator
 
 from agents import Agent, ModelSettings, Runner, TResponseInputItem, function_tool, trace
 
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-
-def evaluate(node: ast.AST) -> float:
-    match node:
-        case ast.Expression(body=body):
-            return evaluate(body)
-        case ast.Constant(value=int() | float() as value):
-            return value
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](evaluate(left), evaluate(right))
-    raise ValueError("only numbers and + - * / are understood")
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
 
 @function_tool
 def calculator(expression: str) -> str:
-    """Works out an arithmetic expression."""
-    return f"{evaluate(ast.parse(expression.strip(), mode='eval')):.10g}"
+    """Works out an arithmetic expression, such as 3 + 4."""
+    left, operation, right = expression.split()
+    return f"{OPERATIONS[operation](float(left), float(right)):.10g}"
 
 
 def user(text: str) -> TResponseInputItem:

@@ -1,29 +1,18 @@
 """A function that solves word problems with a model and a calculator. It knows nothing of who trains it."""
 
-import ast
 import json
 import operator
 from typing import Any
 
 from openai import AsyncOpenAI
 
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-
-def evaluate(node: ast.AST) -> float:
-    match node:
-        case ast.Expression(body=body):
-            return evaluate(body)
-        case ast.Constant(value=int() | float() as value):
-            return value
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](evaluate(left), evaluate(right))
-    raise ValueError("only numbers and + - * / are understood")
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
 
 def calculator(expression: str) -> str:
-    """Works out an arithmetic expression."""
-    return f"{evaluate(ast.parse(expression.strip(), mode='eval')):.10g}"
+    """Works out an arithmetic expression, such as 3 + 4."""
+    left, operation, right = expression.split()
+    return f"{OPERATIONS[operation](float(left), float(right)):.10g}"
 
 
 def solved(question: str, expression: str, result: str) -> list[dict[str, Any]]:
@@ -59,7 +48,7 @@ client = AsyncOpenAI()
 def result_of(arguments: str) -> str:
     try:
         return calculator(**json.loads(arguments))
-    except (ArithmeticError, SyntaxError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         return f"error: {error}"
 
 

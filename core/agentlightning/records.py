@@ -18,7 +18,7 @@ bool) and packed bytes at rest; `encode` and `decode` do that for every record.
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from typing import Any, Literal, TypeVar
 
@@ -35,7 +35,7 @@ FINAL_STATUSES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 def new_id() -> str:
     """16 hexadecimal digits, the length of an OpenTelemetry span id."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 class Record(msgspec.Struct, omit_defaults=True):

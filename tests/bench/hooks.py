@@ -2,11 +2,12 @@
 
     python tests/bench/hooks.py [--runs 300] [FRAMEWORK …]
 
-The agents are those of the conformance suite; their endpoint is a process of its own. Three variants
-take turns, run by run: nothing recorded, the model layer alone, the model layer and the framework's adapter. Each
-figure is the median over the runs of this process's CPU time on all its threads, and what the hooks add is the median
-of the differences; the garbage collector rests meanwhile. A run makes two model calls and one of the tool.
-Frameworks that are not installed are left out.
+The agents are those of the conformance suite; their endpoint is a process of its own. Three variants take turns, run by
+run: nothing recorded, the model layer alone, the model layer and the framework's adapter. The first run after each turn
+does not count: methods that were just replaced make the interpreter forget what it had learned of their classes, which
+happens once in a process that trains. Each figure is the median over the runs of this process's CPU time on all its
+threads, and what the hooks add is the median of the differences, with its standard error; the garbage collector rests
+meanwhile. A run makes two model calls and one of the tool. Frameworks that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import asyncio
 import gc
 import importlib
 import logging
+import math
 import multiprocessing
 import statistics
 import sys
@@ -72,12 +74,21 @@ async def measure(framework: Any, base_url: str, runs: int) -> dict[str, float]:
             gc.collect()
             gc.disable()
         for name, installed in variants.items():
+            await run(*installed)
             cost = await run(*installed)
             if number >= WARM_UP:
                 taken[name].append(cost)
     gc.enable()
     added = [hooked - alone for hooked, alone in zip(*(taken[name] for name in list(taken)[:0:-1]), strict=True)]
-    return {**{name: statistics.median(costs) for name, costs in taken.items()}, "added": statistics.median(added)}
+    medians = {name: statistics.median(costs) for name, costs in taken.items()}
+    return {**medians, "added": statistics.median(added), "error": standard_error(added)}
+
+
+def standard_error(values: list[float]) -> float:
+    """Of the median: from the median absolute deviation, which a few long pauses do not change."""
+    middle = statistics.median(values)
+    spread = 1.4826 * statistics.median(abs(value - middle) for value in values)
+    return math.sqrt(math.pi / 2) * spread / math.sqrt(len(values))
 
 
 def main() -> int:
@@ -93,7 +104,7 @@ def main() -> int:
     hooked = (path.stem for path in (TESTS / "adapters" / "frameworks").glob("*.py") if path.stem != "plain")
     names = arguments.frameworks or sorted(hooked)
     met, loop = True, asyncio.new_event_loop()
-    print(f"{'µs CPU a model call':16}{'unrecorded':>12}{'model layer':>13}{'and adapter':>13}{'hooks add':>11}")
+    print(f"{'µs CPU a model call':16}{'unrecorded':>12}{'model layer':>13}{'and adapter':>13}{'hooks add':>16}")
     from adapters.framework import missing
 
     for name in names:
@@ -107,7 +118,7 @@ def main() -> int:
         met = met and within
         print(
             f"{name:16}{costs['unrecorded']:12.0f}{costs['model layer']:13.0f}"
-            f"{costs['model layer and adapter']:13.0f}{costs['added']:+11.0f}  "
+            f"{costs['model layer and adapter']:13.0f}{costs['added']:+10.0f} ± {costs['error']:3.0f}  "
             f"{'within' if within else 'OVER'} the limit of {limit} µs"
         )
     here.send(None)

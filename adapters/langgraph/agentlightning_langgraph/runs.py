@@ -147,7 +147,7 @@ def locator(recorder: Recorder) -> Span | None:
 
 def announced_around(recorder: Recorder) -> Span | None:
     """The announced call that is being made here: a model that asks another one makes the same call."""
-    span = locator(recorder)
+    span = locator(recorder) if recorder.announced else None
     return span if span is not None and span.id in recorder.announced else None
 
 

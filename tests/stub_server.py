@@ -174,7 +174,7 @@ class _Server(ThreadingHTTPServer):
 def _handler(stub: StubServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # or the body waits, behind its headers, for the client's delayed acknowledgement
+        disable_nagle_algorithm = True  # else the body waits for the acknowledgement of its headers
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -46,6 +46,7 @@ def train(name: str, folder: Path, model: Path, heading: str = "") -> None:
     agent = folder / "agent.py"
     agent.write_text(heading + agent.read_text(encoding="utf-8"), encoding="utf-8")
     settings = {
+        "tasks": FOLDER / "tasks.jsonl",
         "algorithm.model.path": model,
         "algorithm.model.chat_template": model / "chat_template.jinja",
         "algorithm.batch_tasks": 2,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from agentlightning_openai import responses_api
 from agentlightning_openai.response import Answer, Choice, logprobs_of, read_response, text_choice, usage_of
-
-if TYPE_CHECKING:
-    from agentlightning_openai.call import Call
 
 T = TypeVar("T")
 
@@ -177,7 +174,19 @@ Joiner = ChatJoiner | TextJoiner | ResponseJoiner
 JOINERS: dict[str, type[Joiner]] = {"chat": ChatJoiner, "text_completion": TextJoiner, "responses": ResponseJoiner}
 
 
-def watched(call: Call, chunks: Iterator[Any]) -> Iterator[Any]:
+class Reader(Protocol):
+    """Who is told of a stream's chunks. ``reading`` says whether the next one is being waited for."""
+
+    reading: bool
+
+    def shows(self, chunk: Any) -> bool: ...
+
+    def fail(self, error: BaseException) -> None: ...
+
+    def end_of_stream(self) -> None: ...
+
+
+def watched(call: Reader, chunks: Iterator[Any]) -> Iterator[Any]:
     """The chunks of a stream for the agent, each shown to ``call`` before."""
     call.reading = True
     try:
@@ -196,7 +205,7 @@ def watched(call: Call, chunks: Iterator[Any]) -> Iterator[Any]:
         chunks.close()  # type: ignore[attr-defined]
 
 
-async def watched_async(call: Call, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def watched_async(call: Reader, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
     """The same for an asynchronous stream."""
     call.reading = True
     try:

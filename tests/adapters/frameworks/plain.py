@@ -11,8 +11,16 @@ from adapters.framework import KEY, MODEL, add
 NO_TOOLS = "a function tells nobody of the tools that it runs; the next model call has their results as messages"
 ONE_NAME = "the functions that an agent calls are not seen; all model calls go by its own name, except in an `agl.span`"
 
-PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
-TOOL = {"type": "function", "function": {"name": "add", "description": add.__doc__, "parameters": PARAMETERS}}
+PARAMETERS = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+TOOL = {
+    "type": "function",
+    "function": {"name": "add", "description": add.__doc__, "parameters": PARAMETERS, "strict": True},
+}
 
 
 class Plain:

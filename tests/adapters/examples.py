@@ -10,6 +10,10 @@ from stub_server import Answer, text, tool_call
 FOLDER = Path(__file__).parents[2] / "examples"
 QUESTION = "Tom has 9 red pens and 2 blue pens. How many pens does he have?"
 
+SOLVER_AND_TEACHER = {
+    "solver": "Use the calculator, then say the number.",
+    "teacher": "Say the answer in one short sentence.",
+}
 SOLVED_IN_TWO = [
     tool_call("calculator", id="call_1", expression="9 + 2 pens"),
     tool_call("calculator", id="call_2", expression="9 + 2"),
@@ -34,10 +38,7 @@ EXAMPLES = {
     "autogen": Example(
         agent="agent:team",
         packages=("autogen_agentchat", "autogen_ext", "agentlightning_autogen"),
-        instructions={
-            "solver": "Use the calculator, then say the number.",
-            "teacher": "Say the answer in one short sentence.",
-        },
+        instructions=SOLVER_AND_TEACHER,
         answers=SOLVED_IN_TWO,
     ),
     "crewai": Example(
@@ -51,17 +52,14 @@ EXAMPLES = {
         packages=("langchain_openai", "agentlightning_langgraph"),
         instructions={
             "writer": "Write what has to be worked out.",
-            "teacher": "Say the answer in one short sentence.",
+            "teacher": SOLVER_AND_TEACHER["teacher"],
         },
         answers=[text("9 + 2 pens"), text("I do not know.")],
     ),
     "langgraph": Example(
         agent="agent:graph",
         packages=("langchain_openai", "agentlightning_langgraph"),
-        instructions={
-            "solver": "Use the calculator, then say the number.",
-            "teacher": "Say the answer in one short sentence.",
-        },
+        instructions=SOLVER_AND_TEACHER,
         answers=SOLVED_IN_TWO,
     ),
     "openai": Example(

@@ -1,7 +1,5 @@
-"""Prints what is recorded of one rollout of an example, with a model that says what it is told to.
-
-python tests/adapters/outline.py EXAMPLE
-"""
+"""``python tests/adapters/outline.py EXAMPLE`` prints what is recorded of one of its rollouts, with a model that says
+what it is told to."""
 
 from __future__ import annotations
 

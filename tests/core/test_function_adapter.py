@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from agentlightning.function_adapter import FunctionAdapter
-from agentlightning.recording import Recorder, current, recording
+from agentlightning.recording import Recorder, current, recording, span
 from agentlightning.records import Span
 
 who = contextvars.ContextVar("who", default="nobody")
@@ -94,6 +94,21 @@ async def test_a_run_is_a_span_and_what_happens_in_it_has_the_functions_name(age
         ("agent", "asks", "asks"),
     ]
     assert spans[1].parent_id == spans[2].id
+
+
+async def test_calls_in_a_span_by_hand_are_those_of_the_agent_that_it_names() -> None:
+    spans: list[Span] = []
+
+    def asks(value: int) -> int:
+        recorder = current()
+        assert recorder is not None
+        with span("teacher", agent="teacher"):
+            recorder.end(recorder.start("llm", "chat"))
+        return value
+
+    with recording(Recorder("r", 1, spans.extend)):
+        await FunctionAdapter().run(asks, 21)
+    assert [(one.kind, one.agent) for one in spans] == [("llm", "teacher"), ("agent", "teacher"), ("agent", "asks")]
 
 
 async def test_a_run_that_is_given_up_was_cancelled() -> None:

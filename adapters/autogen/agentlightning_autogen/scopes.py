@@ -50,6 +50,7 @@ class Scope:
             scope = scope.above
         return scope.turn if scope is not None else None
 
+    @guarded
     def end(self, error: BaseException | None) -> None:
         """Ends the span. A team's error is given what a participant raised as its cause: AutoGen keeps the text."""
         self.ended = True
@@ -114,7 +115,7 @@ class Handler(Scope):
             team = team_of(self._agent_id)
             if team is not None:
                 team.causes.append(error)
-        end(self, error)
+        self.end(error)
         self._context.__exit__(None, None, None)
 
 
@@ -141,14 +142,15 @@ class Entered:
         if self._token is not None:
             _inside.reset(self._token)
 
+    @guarded
     def read(self, result: Any) -> None:
         """Takes what came out of it."""
-        read(self._read, self.scope, result)
+        self._read(self.scope, result)
 
     def end(self, error: BaseException | None = None) -> None:
         """Ends the scope if it was made here."""
         if self.mine:
-            end(self.scope, error)
+            self.scope.end(error)
 
 
 _inside: ContextVar[Scope | None] = ContextVar("agentlightning_autogen_inside", default=None)
@@ -175,18 +177,6 @@ def enter(
         return Entered(above, False, read, every)
     span = recorder.start(kind, name, parent=_base(recorder, above), agent=agent, attributes=dict(attributes))
     return Entered(Scope(recorder, owner, span, above), True, read, every)
-
-
-@guarded
-def end(scope: Scope, error: BaseException | None) -> None:
-    """Ends a scope."""
-    scope.end(error)
-
-
-@guarded
-def read(reader: Callable[[Scope, Any], None], scope: Scope, result: Any) -> None:
-    """Has a scope's result read."""
-    reader(scope, result)
 
 
 def keep_team(key: str, scope: Scope) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 from adapters.framework import KEY, MODEL, add
 
 NO_TOOLS = "a function tells nobody of the tools that it runs; the next model call has their results as messages"
-ONE_NAME = "the functions that an agent calls are not seen; all model calls go by its own name, except in an `agl.span`"
+ONE_NAME = (
+    "the functions that an agent calls are not seen; all model calls go by its own name, but in `agl.span(…, agent=…)`"
+)
 
 PARAMETERS = {
     "type": "object",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stub_server import Answer, text, tool_call
+from stub_answers import Answer, text, tool_call
 
 FOLDER = Path(__file__).parents[2] / "examples"
 QUESTION = "Tom has 9 red pens and 2 blue pens. How many pens does he have?"

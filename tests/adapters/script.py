@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from stub_server import Answer, Call, Choice, Received, text
+from stub_answers import Answer, Call, Choice, Received, text
 
 SUM = re.compile(r"(-?\d+) \+ (-?\d+)")
 RESULT_TYPES = ("function_call_output",)

@@ -15,7 +15,7 @@ from adapters.framework import KEY, MODEL
 from adapters.house import House
 from adapters.script import script
 from recorded import Recorded
-from stub_server import Answer, Raw, error, text
+from stub_answers import Answer, Raw, error, text
 
 from agentlightning import semconv
 from agentlightning.errors import AgentLightningError

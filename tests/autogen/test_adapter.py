@@ -15,7 +15,7 @@ from autogen_core import MessageHandlerContext
 from autogen_core.memory import ListMemory, MemoryContent
 from autogen_core.tools import BaseTool, FunctionTool
 from pydantic import BaseModel
-from stub_server import text, tool_call
+from stub_answers import text, tool_call
 
 import agentlightning.adapter
 from agentlightning import semconv

@@ -14,7 +14,7 @@ from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from autogen_agentchat.tools import AgentTool
 from autogen_core.memory import ListMemory, MemoryContent
 from autogen_core.model_context import BufferedChatCompletionContext
-from stub_server import text, tool_call
+from stub_answers import text, tool_call
 
 from agentlightning_autogen.copies import fresh
 

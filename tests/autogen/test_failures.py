@@ -11,7 +11,7 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import TextMessage
 from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from openai import RateLimitError
-from stub_server import error, text
+from stub_answers import error, text
 
 from agentlightning.runner import _blame
 from agentlightning_autogen import running

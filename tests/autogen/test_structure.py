@@ -21,7 +21,7 @@ from autogen_agentchat.teams import (
 from autogen_agentchat.tools import AgentTool, TeamTool
 from autogen_core import CancellationToken, MessageContext, RoutedAgent, SingleThreadedAgentRuntime, message_handler
 from autogen_core.models import UserMessage
-from stub_server import Answer, Call, Choice, text, tool_call
+from stub_answers import Answer, Call, Choice, text, tool_call
 
 import agentlightning as agl
 from agentlightning import semconv

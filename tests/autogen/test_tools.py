@@ -7,7 +7,7 @@ import pytest
 from autogen_core.memory import ListMemory, Memory, MemoryContent, MemoryQueryResult, UpdateContextResult
 from autogen_core.tools import BaseStreamTool, TextResultContent, ToolResult, Workbench
 from pydantic import BaseModel
-from stub_server import Answer, Call, Choice, text, tool_call
+from stub_answers import Answer, Call, Choice, text, tool_call
 
 from agentlightning import semconv
 

@@ -12,7 +12,7 @@ from crewai import Agent, Crew, Task
 from crewai.project import CrewBase, agent, crew, task
 from crewai.tools import BaseTool, tool
 from pydantic import BaseModel
-from stub_server import Answer, Received, text, tool_call
+from stub_answers import Answer, Received, text, tool_call
 
 from agentlightning.errors import AdapterError
 from agentlightning_crewai.adapter import QUIET, CrewAIAdapter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import openai
 import pytest
-from stub_server import error, text
+from stub_answers import error, text
 
 
 async def test_a_model_that_fails_for_good(adapter, rollout, stub, made):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from crewai.flow.flow import Flow, listen, router, start
 from pydantic import BaseModel
-from stub_server import Received, text
+from stub_answers import Received, text
 
 from agentlightning.errors import AdapterError
 

@@ -10,7 +10,7 @@ import pytest
 from crewai.events.event_bus import CrewAIEventsBus
 from crewai.events.types.crew_events import CrewKickoffCompletedEvent, CrewKickoffStartedEvent
 from crewai.events.types.memory_events import MemoryQueryStartedEvent, MemorySaveStartedEvent
-from stub_server import text
+from stub_answers import text
 
 from agentlightning import adapter as core
 from agentlightning import recording

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
-from stub_server import Answer, Raw, Received, StubServer, error, text
+from stub_answers import Answer, Raw, Received, error, text
+from stub_server import StubServer
 
 from agentlightning import semconv
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 
-from stub_server import text, tool_call
+from stub_answers import text, tool_call
 
 from agentlightning import semconv
 from agentlightning.recording import span

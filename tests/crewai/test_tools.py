@@ -7,7 +7,7 @@ from typing import Any
 import crewai
 import pytest
 from crewai.tools import tool
-from stub_server import Answer, Call, Choice, text, tool_call
+from stub_answers import Answer, Call, Choice, text, tool_call
 
 from agentlightning import semconv
 

@@ -13,7 +13,8 @@ from langchain.agents import create_agent
 from langchain_openai import ChatOpenAI
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
-from stub_server import Received, StubServer, error, text, tool_call
+from stub_answers import Received, error, text, tool_call
+from stub_server import StubServer
 
 from agentlightning.records import Policy
 from agentlightning_openai.adapter import OpenAIAdapter

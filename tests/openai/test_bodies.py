@@ -7,7 +7,7 @@ import gzip
 import openai
 import pytest
 from pydantic import BaseModel
-from stub_server import Answer, Choice, Raw, text
+from stub_answers import Answer, Choice, Raw, text
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
 

@@ -8,7 +8,8 @@ import threading
 
 import openai
 import pytest
-from stub_server import Answer, Choice, Raw, StubServer, error, text
+from stub_answers import Answer, Choice, Raw, error, text
+from stub_server import StubServer
 
 from agentlightning import semconv
 

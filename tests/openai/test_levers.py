@@ -8,7 +8,8 @@ import httpx
 import openai
 import pytest
 from openai._models import FinalRequestOptions
-from stub_server import Answer, Choice, StubServer, text, tool_call
+from stub_answers import Answer, Choice, text, tool_call
+from stub_server import StubServer
 
 from agentlightning import recording, semconv
 from agentlightning.errors import AdapterError

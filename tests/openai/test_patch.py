@@ -14,7 +14,8 @@ import time
 import openai
 import pytest
 from openai._base_client import AsyncAPIClient, AsyncHttpxClientWrapper, SyncAPIClient
-from stub_server import StubServer, text
+from stub_answers import text
+from stub_server import StubServer
 
 from agentlightning_openai import patch
 from agentlightning_openai.adapter import OpenAIAdapter

@@ -11,7 +11,8 @@ import numpy as np
 import openai
 import pytest
 from openai._models import FinalRequestOptions
-from stub_server import Answer, Call, Choice, StubServer, error, text, tool_call
+from stub_answers import Answer, Call, Choice, error, text, tool_call
+from stub_server import StubServer
 
 from agentlightning import recording, semconv
 from agentlightning.records import ModelChoice, Policy, Span, decode, encode

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from stub_server import Answer, Call, Choice, text, tool_call
+from stub_answers import Answer, Call, Choice, text, tool_call
 
 from agentlightning import semconv
 from agentlightning.records import Policy

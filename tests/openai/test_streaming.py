@@ -9,7 +9,7 @@ import threading
 
 import openai
 import pytest
-from stub_server import Answer, Call, Choice, error, text, tool_call
+from stub_answers import Answer, Call, Choice, error, text, tool_call
 
 from agentlightning import semconv
 

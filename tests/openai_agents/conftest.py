@@ -10,7 +10,8 @@ import pytest
 from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, function_tool
 from openai import AsyncOpenAI
 from recorded import installed, record
-from stub_server import Answer, Call, Choice, StubServer
+from stub_answers import Answer, Call, Choice
+from stub_server import StubServer
 
 from agentlightning_openai.adapter import OpenAIAdapter
 from agentlightning_openai_agents.adapter import OpenAIAgentsAdapter

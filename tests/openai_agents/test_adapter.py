@@ -12,7 +12,7 @@ import pytest
 from agents import Agent, function_tool, handoff
 from agents.sandbox import SandboxAgent
 from pydantic import BaseModel
-from stub_server import text
+from stub_answers import text
 
 from agentlightning.errors import AdapterError
 from agentlightning_openai_agents.plain import plain

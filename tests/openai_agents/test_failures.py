@@ -15,7 +15,7 @@ from agents import (
     Runner,
     function_tool,
 )
-from stub_server import Answer, Choice, error, text
+from stub_answers import Answer, Choice, error, text
 
 from agentlightning import semconv
 

@@ -25,7 +25,7 @@ from agents import (
 from agents.mcp import MCPServer
 from mcp.types import CallToolResult, TextContent, Tool
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
-from stub_server import text
+from stub_answers import text
 
 from agentlightning import semconv
 from agentlightning.recording import span

@@ -23,7 +23,7 @@ from agents.tracing import TracingProcessor, get_trace_provider, set_trace_provi
 from agents.tracing.processors import default_processor
 from agents.tracing.provider import DefaultTraceProvider
 from openai import AsyncOpenAI
-from stub_server import text
+from stub_answers import text
 
 from agentlightning.adapter import supports
 from agentlightning.function_adapter import FunctionAdapter

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import textwrap
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 from agentlightning.adapter import Adapter, AgentDescription
 from agentlightning.errors import AdapterError, ConfigError
-from agentlightning.loading import load
+from agentlightning.loading import is_call, load
 from agentlightning.plugins import Plugins
 from agentlightning.records import Record
 
@@ -48,19 +47,26 @@ class Agent(Record, kw_only=True):
 
 
 def inspect(target: str, plugins: Plugins) -> Agent:
-    """Loads the agent that ``module:attribute`` names and looks at it, without running it.
+    """Loads the agent that ``module:attribute`` names and looks at it; nothing of it is called.
 
     Raises `ConfigError` where it does not load, and `AdapterError` that names the package to install where no
     installed adapter runs it.
     """
     from agentlightning.trainer import load_agent
 
+    if is_call(target):
+        for installed in plugins.adapters():
+            installed.prepare()
+        load(target.removesuffix("()"))
+        made = AgentDescription(framework="", kind="made when training begins, by a call that `agl init` leaves alone")
+        return Agent(target=target, adapter="the one for what it makes", about=made)
     try:
         agent, adapter = load_agent(target, plugins)
     except AdapterError:
         found = load(target)
-        made = found() if isinstance(found, FunctionType) else found  # a factory, or it would have been run as it is
-        raise AdapterError(_missing(target, made, plugins.adapters())) from None
+        if callable(found):
+            raise
+        raise AdapterError(_missing(target, found, plugins.adapters())) from None
     return Agent(target=target, adapter=adapter.name, about=adapter.describe(agent))
 
 

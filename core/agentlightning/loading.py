@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
@@ -36,6 +37,35 @@ def load(target: str) -> Any:
             names = [known for known in dir(found) if not known.startswith("_")]
             raise ConfigError(f"{target}: {owner} has no {name!r}{nearest(name, names)}") from None
     return found
+
+
+def is_call(target: str) -> bool:
+    """Whether ``"module:attribute()"`` is to be called: it names what makes the object, not the object."""
+    return target.endswith("()")
+
+
+def make(target: str) -> Any:
+    """What the function or class that ``"module:attribute()"`` names makes, called once without arguments.
+
+    Raises `ConfigError` where it does not load, cannot be called so, or raises.
+    """
+    maker = load(target.removesuffix("()"))
+    try:
+        inspect.signature(maker).bind()
+    except ValueError:
+        pass  # one of C, which has no signature
+    except TypeError as error:
+        raise ConfigError(f"{target}: it cannot be called without arguments: {error}") from None
+    try:
+        made = maker()
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{target}: it raised {explain(error)}") from error
+    if inspect.iscoroutine(made):
+        made.close()
+        raise ConfigError(
+            f"{target} is asynchronous: name a function that gives asyncio.run({target.rpartition(':')[2]})"
+        )
+    return made
 
 
 def explain(error: BaseException) -> str:

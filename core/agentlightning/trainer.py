@@ -20,7 +20,8 @@ from agentlightning.config import Config, RewardConfig, RunnerConfig, TasksConfi
 from agentlightning.curve import draw_curve
 from agentlightning.data import load_tasks
 from agentlightning.errors import AdapterError, ConfigError, DataError
-from agentlightning.loading import load
+from agentlightning.function_adapter import FunctionAdapter, check_takes_input
+from agentlightning.loading import is_call, load, make
 from agentlightning.plugins import Plugins, plugins
 from agentlightning.progress import Progress, make_progress
 from agentlightning.records import Prompt, Record, Task
@@ -55,8 +56,8 @@ class FitResult(Record, kw_only=True):
 class Trainer:
     """Makes an agent learn.
 
-    ``agent`` is the agent itself or ``"module:attribute"``; ``tasks`` and ``held_out`` what
-    `agentlightning.data.load_tasks` takes; ``reward`` a function, a name, or several of them;
+    ``agent`` is the agent itself, ``"module:attribute"``, or ``"module:attribute()"`` for what makes one; ``tasks`` and
+    ``held_out`` what `agentlightning.data.load_tasks` takes; ``reward`` a function, a name, or several of them;
     ``algorithm`` a name, a dict ``{"name": …, option: …}`` or an `Algorithm`; ``train`` name patterns of the
     agents that are trained; ``prompts`` maps name patterns to system prompts in place of the agents' own. Raises
     `ConfigError`, `DataError`, `AdapterError` or `PluginError` before anything runs when one of them is wrong.
@@ -228,18 +229,18 @@ async def _usable_checkpoint(store: Store, record: RunRecord) -> Checkpoint | No
 def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:
     """The agent object and the adapter that runs it, every adapter hooked in.
 
-    A factory (a function without parameters, or a class) is called when no other adapter takes it as it is.
+    Only ``module:attribute()``, with the parentheses, calls what it names (a factory, or a class), once. Raises
+    `ConfigError` where that fails, and `AdapterError` where there is nothing that an adapter can run.
     """
     adapters = loaded.adapters()
     for adapter in adapters:
         adapter.prepare()
-    found = load(agent) if isinstance(agent, str) else agent
+    found = agent
+    if isinstance(agent, str):
+        found = make(agent) if is_call(agent) else load(agent)
     chosen = next((adapter for adapter in adapters if adapter.accepts(found)), None)
-    if chosen is None or chosen.priority < 0:
-        made = _made_by_factory(found)
-        if made is not None:
-            found = made
-            chosen = next((adapter for adapter in adapters if adapter.accepts(found)), None)
+    if chosen is None or isinstance(chosen, FunctionAdapter):
+        check_takes_input(found, agent if isinstance(agent, str) else None)
     if chosen is None:
         raise AdapterError(
             f"no installed adapter runs {agent if isinstance(agent, str) else type(agent).__name__!r} "
@@ -249,22 +250,6 @@ def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:
     for adapter in adapters:
         adapter.install()
     return found, chosen
-
-
-def _made_by_factory(candidate: Any) -> Any:
-    import inspect
-
-    if not callable(candidate) or inspect.iscoroutinefunction(candidate):
-        return None
-    try:
-        parameters = inspect.signature(candidate).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    needs_input = any(
-        parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        for parameter in parameters
-    )
-    return None if needs_input else candidate()
 
 
 def _algorithm(algorithm: str | dict[str, Any] | Algorithm, loaded: Plugins) -> tuple[Algorithm, dict[str, Any]]:

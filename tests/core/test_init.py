@@ -33,7 +33,12 @@ crew = Crew()
 
 
 def make_crew():
+    open("ran", "w").close()
     return Crew()
+
+
+async def kickoff():
+    open("ran", "w").close()
 
 
 class Bot:
@@ -152,11 +157,26 @@ def test_a_folder_that_cannot_be_imported_from_is_an_error(agl: Agl, folder: str
         write(described(), Path(folder))
 
 
-@pytest.mark.parametrize("name", ["crew", "make_crew"])
-def test_an_agent_of_a_known_framework_names_the_adapter_to_install(agl: Agl, name: str) -> None:
+def test_an_agent_of_a_known_framework_names_the_adapter_to_install(agl: Agl) -> None:
+    result = agl("init", "my_agents:crew")
+    assert result.exit_code == 2
+    assert "my_agents:crew is a crewai.crew.Crew: install the adapter agentlightning-crewai" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["make_crew", "kickoff", "Crew"])
+def test_what_may_be_a_factory_is_not_called_to_see(agl: Agl, tmp_path: Path, name: str) -> None:
     result = agl("init", f"my_agents:{name}")
     assert result.exit_code == 2
-    assert f"my_agents:{name} is a crewai.crew.Crew: install the adapter agentlightning-crewai" in result.stderr
+    assert f"write my_agents:{name}(), and it is called once" in result.stderr
+    assert {path.name for path in tmp_path.glob("*[!_]")} == {"my_agents.py", "my_algorithm.py"}
+
+
+def test_a_factory_is_written_down_and_not_called(agl: Agl, tmp_path: Path) -> None:
+    result = agl("init", "my_agents:make_crew()")
+    assert result.exit_code == 0, result.stderr
+    assert "made when training begins" in result.stdout
+    assert load_config("agentlightning.yaml").agent == "my_agents:make_crew()"
+    assert not (tmp_path / "ran").exists()
 
 
 def test_any_other_object_is_told_to_be_wrapped_in_a_function(agl: Agl) -> None:

@@ -91,17 +91,6 @@ def test_an_asynchronous_agent_runs_on_the_loop(train):
     assert len(threads) == 1
 
 
-def test_a_factory_is_called_once_for_the_agent(train):
-    made = []
-
-    def factory():
-        made.append(1)
-        return double
-
-    train(factory).fit()
-    assert made == [1]
-
-
 def test_the_agents_own_failure_is_a_result_and_is_scored(train):
     def agent(number):
         raise ValueError("I give up")

@@ -84,7 +84,7 @@ def _schemas(arrow: Any) -> dict[str, Any]:
     def many(name: str, inner: Any) -> Any:
         return arrow.field(name, arrow.list_(inner.type))
 
-    failure = struct("failure", *fields(text, "type", "message", "fault", "exception", "traceback"))
+    failure = struct("failure", *fields(text, "type", "message", "fault", "exception", "traceback", "where"))
     reward = struct("reward", *fields(text, "name", "span_id", "reason"), *fields(real, "value", "weight", "at"))
     generation = struct(
         "generation",

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from agentlightning.records import AnyResource, Failure, Fault, Resource, Reward, Span, SpanKind
+from agentlightning.tracebacks import origin
 
 logger = logging.getLogger(__name__)
 
@@ -225,6 +226,7 @@ def failure_of(error: BaseException, type: str = "agent_error", fault: Fault = "
         fault=fault,
         exception=f"{error.__class__.__module__}.{error.__class__.__qualname__}",
         traceback="".join(traceback.format_exception(error, limit=-20)),
+        where=origin(error),
     )
 
 

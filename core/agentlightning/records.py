@@ -60,7 +60,8 @@ class Failure(Record, kw_only=True):
     ``type`` is a stable word (``timeout``, ``agent_error``, ``tool_error``, ``context_too_long``,
     ``engine_unavailable``, ``rate_limited``, ``reward_error``, ``cancelled`` …) that rewards and reports
     may count on. An ``infrastructure`` failure is retried and then left out of its group; the agent's
-    own failures keep the reward that the reward plugins give them.
+    own failures keep the reward that the reward plugins give them. ``where`` is the ``file:line`` of the user's
+    own code that it came from (`agentlightning.tracebacks.origin`).
     """
 
     type: str
@@ -68,6 +69,7 @@ class Failure(Record, kw_only=True):
     fault: Fault = "agent"
     exception: str | None = None
     traceback: str | None = None
+    where: str | None = None
 
 
 class Reward(Record, kw_only=True):

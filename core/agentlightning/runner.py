@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from agentlightning.adapter import Adapter
 from agentlightning.config import RunnerConfig
 from agentlightning.errors import StoreError
@@ -21,6 +23,7 @@ from agentlightning.recording import Recorder, failure_of, recording
 from agentlightning.records import AnyResource, Failure, Record, Rollout, Span, Task
 from agentlightning.scoring import Scoring
 from agentlightning.store.base import Store
+from agentlightning.tracebacks import origin
 
 logger = logging.getLogger(__name__)
 
@@ -154,9 +157,8 @@ class Runner:
                     output = await self._adapter.run(self._agent, task.input)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an agent raises is a result
             if timeout.expired():
-                return None, Failure(
-                    type="timeout", message=f"the agent took longer than runner.timeout = {self._config.timeout:g} s"
-                )
+                late = f"the agent took longer than runner.timeout = {self._config.timeout:g} s"
+                return None, Failure(type="timeout", message=late, where=origin(error))
             return None, _blame(error, recorder)
         return output, _tainted(recorder)
 
@@ -193,7 +195,7 @@ def _blame(error: BaseException, recorder: Recorder) -> Failure:
     names = {f"{part.__class__.__module__}.{part.__class__.__qualname__}" for part in chain}
     for failure in reversed(recorder.failures):
         if failure.exception in names and failure.type != "agent_error":
-            return failure
+            return msgspec.structs.replace(failure, where=origin(error))
     return failure_of(error)
 
 

@@ -15,6 +15,9 @@ T = TypeVar("T")
 SIGNALS_HEARD_WITHIN = 0.5
 """Seconds."""
 
+CALL_THREAD = "agentlightning-call"
+"""The name of the threads in which synchronous agents and rewards run."""
+
 
 class DaemonThreads(ThreadPoolExecutor):
     """An executor that runs each call in a daemon thread of its own.
@@ -37,7 +40,7 @@ class DaemonThreads(ThreadPoolExecutor):
             else:
                 future.set_result(result)
 
-        threading.Thread(target=call, name="agentlightning-call", daemon=True).start()
+        threading.Thread(target=call, name=CALL_THREAD, daemon=True).start()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

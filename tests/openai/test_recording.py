@@ -45,6 +45,8 @@ def test_a_chat_call_is_a_span_with_request_and_answer(rollout, stub, client) ->
         semconv.REQUEST_TOP_P: 0.9,
         semconv.REQUEST_MAX_TOKENS: 7,
         semconv.REQUEST_SEED: 3,
+        semconv.SERVER_ADDRESS: "127.0.0.1",
+        semconv.SERVER_PORT: int(stub.base_url.removesuffix("/v1").rpartition(":")[2]),
         semconv.RESPONSE_ID: "chatcmpl-1",
         semconv.RESPONSE_MODEL: "m",
         semconv.RESPONSE_FINISH_REASONS: ["stop"],

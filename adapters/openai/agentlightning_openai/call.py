@@ -17,7 +17,7 @@ from agentlightning.records import Generation, Span
 from agentlightning_openai.body import Watch, answer_in, read_json
 from agentlightning_openai.failures import classify
 from agentlightning_openai.levers import PLACEHOLDER_KEY, Levers
-from agentlightning_openai.request import Operation, attributes_of, body_of, generation_of, operation_of
+from agentlightning_openai.request import Operation, attributes_of, body_of, endpoint_of, generation_of, operation_of
 from agentlightning_openai.response import Answer, Choice, keep, read, strip, unreadable
 from agentlightning_openai.stream import JOINERS, Joiner, watched, watched_async
 
@@ -103,6 +103,8 @@ class Call:
         try:
             attributes = attributes_of(self.operation, body)
             span.attributes.update(attributes)
+            if self.options is not None:
+                span.attributes.update(endpoint_of(self._client, self.options.url))
             span.name = f"{attributes[semconv.OPERATION_NAME]} {body.get('model', '')}".rstrip()
             if self.levers is not None and self.levers.redirects:
                 span.attributes[semconv.REDIRECTED] = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -74,6 +75,13 @@ def attributes_of(operation: Operation, body: Mapping[str, Any]) -> dict[str, An
         if value is not None:
             attributes[attribute] = value
     return attributes
+
+
+def endpoint_of(client: Any, url: str) -> dict[str, Any]:
+    """Where a request goes, as span attributes: the host and port of its own address, else of the client's."""
+    parts = urlsplit(url if "://" in url else str(client.base_url))
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return {semconv.SERVER_ADDRESS: parts.hostname, semconv.SERVER_PORT: port}
 
 
 def generation_of(operation: Operation, body: Mapping[str, Any]) -> Generation:

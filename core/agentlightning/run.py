@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -24,6 +25,9 @@ from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
 from agentlightning.transitions import build_trajectories
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints, in its own."""
 
 
 class TrainingRun:
@@ -168,21 +172,16 @@ class TrainingRun:
         await asyncio.to_thread(self._remove_checkpoints_except, path)
 
     def _write_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
-        folder = self.directory / "checkpoints"
-        unfinished = folder / f"step-{step}.unfinished"
-        final = folder / f"step-{step}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        write(unfinished)
-        for path in [*unfinished.rglob("*"), unfinished]:
+        """Writes into a folder that no other checkpoint has, so that the last one stays whole until this one counts."""
+        folder = self.directory / CHECKPOINTS / f"step-{step}-{secrets.token_hex(4)}"
+        folder.mkdir(parents=True)
+        write(folder)
+        for path in [*folder.rglob("*"), folder, folder.parent]:
             _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
-        unfinished.rename(final)
-        _sync(folder)
-        return final.absolute()
+        return folder.absolute()
 
     def _remove_checkpoints_except(self, kept: Path | None) -> None:
-        folder = self.directory / "checkpoints"
+        folder = self.directory / CHECKPOINTS
         for path in folder.glob("step-*") if kept is not None else ():
             if path.absolute() != kept:
                 shutil.rmtree(path, ignore_errors=True)

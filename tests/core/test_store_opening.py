@@ -26,7 +26,7 @@ async def test_a_relative_and_an_absolute_url_name_the_same_file(
     await store.close()
     assert (tmp_path / "runs" / "a b%20c?.db").exists()
     again = open_store(f"sqlite:///{tmp_path}/runs/a b%20c?.db")
-    assert await again.runs() == [a_run()]
+    assert await again.runs() == [a_run(status="interrupted")]
     await again.close()
 
 
@@ -189,7 +189,7 @@ async def test_a_store_of_an_older_version_is_brought_up_to_date(
     await _store_of_this_version(tmp_path / "store.db")
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, NEXT))
     store = SQLiteStore(tmp_path / "store.db")
-    assert await store.runs() == [a_run()]
+    assert await store.runs() == [a_run(status="interrupted")]
     assert await store._read("SELECT note FROM runs") == [("from run",)]
     await store.close()
     assert _version(tmp_path / "store.db") == len(schema.MIGRATIONS)
@@ -204,7 +204,7 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatc
             SQLiteStore(tmp_path / "store.db")
     assert _version(tmp_path / "store.db") == current
     store = SQLiteStore(tmp_path / "store.db")
-    assert await store.runs() == [a_run()]
+    assert await store.runs() == [a_run(status="interrupted")]
     await store.close()
 
 

@@ -17,7 +17,7 @@ import pytest
 from store_records import a_rollout, a_run, a_span
 
 from agentlightning.errors import StoreBusyError
-from agentlightning.store.owner import Owner, has_ended, this_process
+from agentlightning.store.owner import Owner, has_ended, started_at, this_process
 from agentlightning.store.sqlite import SQLiteStore
 
 WORKER = """
@@ -84,7 +84,7 @@ def start() -> Iterator[Start]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
         )
         started.append(process)
         return process
@@ -97,7 +97,7 @@ def start() -> Iterator[Start]:
 
 def elsewhere(**fields: object) -> Owner:
     """An owner on a machine that cannot be asked."""
-    made = Owner(token="1", host="faraway", place="another kernel", pid=17, started=1)
+    made = Owner(token="1", host="faraway", place="another kernel", pid=17, started=1.0)
     for name, value in fields.items():
         setattr(made, name, value)
     return made
@@ -113,7 +113,7 @@ def test_this_process_has_not_ended() -> None:
 def test_a_later_process_of_the_same_pid_is_another() -> None:
     before = this_process()
     assert before.started is not None
-    before.started -= 1
+    before.started -= 60
     assert has_ended(before) is True
 
 
@@ -127,7 +127,8 @@ def test_a_killed_process_has_ended_though_its_parent_has_not_looked(start: Star
     process.stdout.readline()
     owner = this_process()
     owner.pid = process.pid
-    owner.started = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
+    owner.started = started_at(process.pid)
+    assert owner.started is not None
     assert has_ended(owner) is False
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -153,9 +154,14 @@ async def test_a_run_of_a_killed_process_is_taken_over_at_once_with_its_rollouts
     holder = start(HOLDER, tmp_path / "store.db")
     assert holder.stdout is not None
     holder.stdout.readline()
+    assert (await store.runs())[0].status == "running"
     holder.kill()
     os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+    assert (await store.runs())[0].status == "interrupted"
+    run = await store.run("run")
+    assert run is not None and run.status == "interrupted"
     await store.open_run(a_run())
+    assert (await store.runs())[0].status == "running"
     [rollout] = await store.rollouts("run")
     assert (rollout.status, rollout.attempt) == ("queued", 1)
     await store.close()
@@ -178,6 +184,7 @@ async def test_closing_the_store_gives_its_runs_and_leases_up(tmp_path: Path) ->
     await first.enqueue([a_rollout("1")])
     await first.lease("worker")
     await first.close()
+    assert [run.status for run in await second.runs()] == ["interrupted"]
     await second.open_run(a_run())
     assert [rollout.attempt for rollout in await second.lease("worker")] == [2]
     await second.close()
@@ -195,7 +202,9 @@ async def test_an_owner_on_another_machine_holds_its_run_until_its_heartbeat_end
     [leased] = await far.lease("far")
     with pytest.raises(StoreBusyError, match="open in process 17 on faraway: if it is dead, try again in"):
         await near.open_run(a_run())
+    assert [run.status for run in await near.runs()] == ["running"]
     await far.heartbeat("far", seconds=0)
+    assert [run.status for run in await near.runs()] == ["interrupted"]
     await near.open_run(a_run())
     leased.status = "succeeded"
     assert not await far.finish(leased), "it was taken from this owner"

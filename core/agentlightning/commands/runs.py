@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from agentlightning.algorithm import Evaluation
     from agentlightning.store.base import RunRecord, Store
 
-STATUS_STYLES = {"running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "yellow", "queued": "dim"}
+STATUS_STYLES = {
+    "running": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "interrupted": "yellow",
+    "queued": "dim",
+}
 
 
 @click.command()

@@ -113,6 +113,10 @@ def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, Rende
     ]
     if run.message:
         facts.insert(3, ("message", shown(run.message)))
+    if run.status == "interrupted":
+        facts.insert(3, ("message", Text("nobody runs it any more: its process ended without a word")))
+    if run.status in ("failed", "cancelled", "interrupted"):
+        facts.insert(4, ("go on with", Text(f"agl train CONFIG --resume {run.id}")))
     if run.config:
         facts.append(("config", shown(yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True).rstrip())))
     return facts

@@ -16,11 +16,14 @@ from typing import Any, Literal
 
 from agentlightning.records import AnyResource, Record, Rollout, Span, Task
 
-RunStatus = Literal["running", "succeeded", "failed", "cancelled"]
+RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
 
 
 class RunRecord(Record, kw_only=True):
-    """One training run, as the store knows it."""
+    """One training run, as the store knows it.
+
+    ``interrupted`` is the status of one that did not end and that nobody runs any more: its process was killed, say.
+    """
 
     id: str
     name: str
@@ -60,7 +63,7 @@ class Store(ABC):
 
     @abstractmethod
     async def open_run(self, run: RunRecord) -> RunRecord:
-        """Creates the run, or takes it over when its owner is gone; returns it as it stands.
+        """Creates the run, or takes it over when its owner is gone; returns it as it stands, with the config of ``run``.
 
         Rollouts of the run that the vanished owner had leased are queued again.
         Raises `StoreBusyError` when another live process owns it.

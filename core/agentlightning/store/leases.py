@@ -24,7 +24,8 @@ _FREE = "worker = NULL, owner = NULL, lease_until = NULL"
 
 
 def open_run(db: sqlite3.Connection, owner: Owner, run_id: str, new: bytes) -> RunRecord:
-    """Takes the run for ``owner``; what the dead had leased of it is queued again. Raises `StoreBusyError`."""
+    """Takes the run for ``owner``, with the config of the record ``new``; what the dead had leased of it is queued
+    again. Raises `StoreBusyError`."""
     now = time.time()
     row = db.execute("SELECT record, owner, owner_until FROM runs WHERE id = ?", [run_id]).fetchone()
     record, before, until = row or (new, None, 0.0)
@@ -35,6 +36,7 @@ def open_run(db: sqlite3.Connection, owner: Owner, run_id: str, new: bytes) -> R
         _refuse_while_alive(run_id, decode(before, Owner), until - now)
     run: RunRecord = decode(record, RunRecord)
     run.status, run.ended_at, run.message = "running", None, None
+    run.config = decode(new, RunRecord).config
     db.execute(
         "INSERT INTO runs (id, owner, owner_until, record) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
         "SET owner = excluded.owner, owner_until = excluded.owner_until, record = excluded.record",
@@ -44,6 +46,16 @@ def open_run(db: sqlite3.Connection, owner: Owner, run_id: str, new: bytes) -> R
     for (holder,) in leased.fetchall():
         if holder == before or has_ended(decode(holder, Owner)):
             _queue_again(db, "run_id = ? AND owner = ?", run_id, holder)
+    return run
+
+
+def as_it_stands(run: RunRecord, holder: bytes | None, until: float | None) -> RunRecord:
+    """The run as its record says, but ``interrupted`` where it should be running and its owner is gone."""
+    if run.status != "running":
+        return run
+    ended = True if holder is None else has_ended(decode(holder, Owner))
+    if ended or (ended is None and (until or 0.0) <= time.time()):
+        run.status = "interrupted"
     return run
 
 

@@ -5,24 +5,31 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
+import uuid
 from pathlib import Path
 
+import psutil
+
 from agentlightning.records import Record
+
+
+SAME_START = 2.0
+"""Seconds within which two readings of a process's start are the same: the system's boot time is known to the second."""
 
 
 class Owner(Record, kw_only=True):
     """One open store in one process.
 
-    ``place`` names the running kernel and its process namespace: only there ``pid`` means this process.
-    ``started`` is the process's start time in the kernel's clock ticks: a later process of the same pid
-    has another. Both are empty where the system does not tell.
+    ``place`` names the machine, and on Linux its running kernel and process namespace: only there ``pid`` means this
+    process. ``started`` is when the process began, in seconds: a later process of the same pid has another.
     """
 
     token: str
     host: str
-    place: str | None
+    place: str
     pid: int
-    started: int | None
+    started: float | None
 
 
 def this_process() -> Owner:
@@ -32,31 +39,36 @@ def this_process() -> Owner:
         host=socket.gethostname(),
         place=_place(),
         pid=os.getpid(),
-        started=_start_time(os.getpid()),
+        started=started_at(os.getpid()),
     )
 
 
 def has_ended(owner: Owner) -> bool | None:
     """Whether the owner's process is gone; None when that cannot be told from here."""
-    if owner.place is None or owner.started is None or owner.place != _place():
+    if owner.started is None or owner.place != _place():
         return None
-    return _start_time(owner.pid) != owner.started
+    started = started_at(owner.pid)
+    return started is None or abs(started - owner.started) > SAME_START
 
 
-def _place() -> str | None:
+def started_at(pid: int) -> float | None:
+    """When a process began; None when there is no such process, or only its exit status is left.
+
+    On Linux since the kernel's start: there the time of day of a start moves when the clock is set.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        since = psutil.boot_time() if psutil.LINUX else 0.0
+        return float(process.create_time() - since)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _place() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None
-
-
-def _start_time(pid: int) -> int | None:
-    """Field 22 of ``/proc/<pid>/stat`` (man proc_pid_stat); None when there is no such process, or only its
-    exit status is left."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    state, *fields = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else int(fields[18])
+    except OSError:  # not Linux: no process namespaces
+        return f"{sys.platform}/{uuid.getnode():x}"

@@ -77,12 +77,15 @@ class SQLiteStore(Store):
         await self._write(lambda db: leases.close_run(db, self._owner, run_id, status, message))
 
     async def runs(self) -> list[RunRecord]:
-        rows = await self._read("SELECT record FROM runs ORDER BY seq")
-        return [self._decode(record, RunRecord) for (record,) in rows]
+        rows = await self._read("SELECT record, owner, owner_until FROM runs ORDER BY seq")
+        return [leases.as_it_stands(self._decode(record, RunRecord), *owner) for record, *owner in rows]
 
     async def run(self, run_id: str) -> RunRecord | None:
-        rows = await self._read("SELECT record FROM runs WHERE id = ?", run_id)
-        return self._decode(rows[0][0], RunRecord) if rows else None
+        rows = await self._read("SELECT record, owner, owner_until FROM runs WHERE id = ?", run_id)
+        if not rows:
+            return None
+        record, *owner = rows[0]
+        return leases.as_it_stands(self._decode(record, RunRecord), *owner)
 
     async def add_tasks(self, run_id: str, tasks: Sequence[Task]) -> None:
         rows = [(run_id, task.id, encode(task)) for task in tasks]

@@ -24,8 +24,9 @@ from agentlightning.function_adapter import FunctionAdapter, check_takes_input
 from agentlightning.loading import is_call, load, make
 from agentlightning.plugins import Plugins, plugins
 from agentlightning.progress import Progress, make_progress
-from agentlightning.records import Prompt, Record, Task
+from agentlightning.records import Prompt, Record, Task, decode, encode
 from agentlightning.report import Comparison, compare_evaluations
+from agentlightning.resume import digest_of, find_run_to_resume, name_of, refuse_what_differs, usable_checkpoint
 from agentlightning.run import TrainingRun
 from agentlightning.runner import Runner
 from agentlightning.scoring import Scoring
@@ -90,13 +91,24 @@ class Trainer:
         ]
         self._seed = seed
         self._runner_config = runner or RunnerConfig()
-        self._algorithm, self._algorithm_config = _algorithm(algorithm, self._plugins)
-        self._name = name or self._algorithm_config["name"]
+        self._algorithm_name, self._algorithm = _algorithm(algorithm, self._plugins)
+        self._name = name or self._algorithm_name
         # Before the rewards: one may live in the agent's module, which needs what the adapters prepare.
         self._agent, self._adapter = load_agent(agent, self._plugins)
         rewards = [reward] if isinstance(reward, str | RewardConfig) or callable(reward) else list(reward)
         self._scoring = Scoring(rewards, self._plugins)
         self._tasks, self._held_out = _load_tasks(tasks, held_out, seed)
+        self._config = {
+            "agent": agent if isinstance(agent, str) else name_of(agent),
+            "tasks": _described(self._tasks, tasks),
+            "held_out": _described(self._held_out, held_out),
+            "reward": [it if isinstance(it, str | RewardConfig) else name_of(it) for it in rewards],
+            "algorithm": {"name": self._algorithm_name, **msgspec.to_builtins(self._algorithm.config)},
+            "train": self._train,
+            "prompts": dict(prompts or {}),
+            "runner": self._runner_config,
+            "directory": str(self._directory.absolute()),
+        }
 
     @classmethod
     def from_config(cls, config: Config, *, progress: Progress | None = None) -> Trainer:
@@ -129,13 +141,18 @@ class Trainer:
         use_daemon_threads(asyncio.get_running_loop())
         store = open_store(self._store) if isinstance(self._store, str) else self._store
         try:
-            record = await store.open_run(await self._record(store, resume))
-            return await self._fit(store, record)
+            record, restored = self._new_record(), None
+            if resume:
+                earlier = await find_run_to_resume(store, self._name, resume)
+                refuse_what_differs(earlier, record)
+                restored = await usable_checkpoint(store, earlier)
+                record = msgspec.structs.replace(earlier, config=record.config)
+            return await self._fit(store, await store.open_run(record), restored)
         finally:
             if isinstance(self._store, str):
                 await store.close()
 
-    async def _fit(self, store: Store, record: RunRecord) -> FitResult:
+    async def _fit(self, store: Store, record: RunRecord, restored: Checkpoint | None) -> FitResult:
         progress = self._progress or make_progress()
         directory = self._directory / record.id
         directory.mkdir(parents=True, exist_ok=True)
@@ -158,7 +175,7 @@ class Trainer:
             held_out=self._held_out,
             train=self._train,
             directory=directory,
-            restored=await _usable_checkpoint(store, record),
+            restored=restored,
         )
         status: Literal["succeeded", "failed", "cancelled"] = "failed"
         message: str | None = None
@@ -191,39 +208,15 @@ class Trainer:
             directory=str(directory),
         )
 
-    async def _record(self, store: Store, resume: bool | str | None) -> RunRecord:
-        if resume:
-            return await _run_to_resume(store, self._name, resume)
+    def _new_record(self) -> RunRecord:
         return RunRecord(
             id=f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self._name)}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}",
             name=self._name,
-            algorithm=self._algorithm_config["name"],
-            config={"algorithm": self._algorithm_config, "train": self._train},
+            algorithm=self._algorithm_name,
+            config=decode(encode(self._config), dict[str, Any]),
             seed=self._seed,
             created_at=time.time(),
         )
-
-
-async def _run_to_resume(store: Store, name: str, resume: bool | str) -> RunRecord:
-    runs = await store.runs()
-    if isinstance(resume, str):
-        found = [run for run in runs if run.id == resume]
-    else:
-        found = [run for run in runs if run.name == name and run.status != "succeeded"]
-    if not found:
-        wanted = f"run {resume}" if isinstance(resume, str) else f"unfinished run named {name}"
-        raise ConfigError(f"there is no {wanted} to resume in this store; `agl runs` lists what is there")
-    return found[-1]
-
-
-async def _usable_checkpoint(store: Store, record: RunRecord) -> Checkpoint | None:
-    checkpoint = await store.last_checkpoint(record.id)
-    if checkpoint is not None and checkpoint.path is not None and not Path(checkpoint.path).is_dir():
-        raise ConfigError(
-            f"run {record.id}: the checkpoint of step {checkpoint.step} should lie in {checkpoint.path}, "
-            "and does not; put it back, or start a new run without --resume"
-        )
-    return checkpoint
 
 
 def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:
@@ -252,15 +245,21 @@ def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:
     return found, chosen
 
 
-def _algorithm(algorithm: str | dict[str, Any] | Algorithm, loaded: Plugins) -> tuple[Algorithm, dict[str, Any]]:
+def _algorithm(algorithm: str | dict[str, Any] | Algorithm, loaded: Plugins) -> tuple[str, Algorithm]:
     if isinstance(algorithm, Algorithm):
-        return algorithm, {"name": type(algorithm).__name__.lower(), **msgspec.to_builtins(algorithm.config)}
+        return type(algorithm).__name__.lower(), algorithm
     section = {"name": algorithm} if isinstance(algorithm, str) else dict(algorithm)
     name = section.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError("algorithm.name: missing; `agl plugins` lists the algorithms that are installed")
     kind = loaded.algorithm(name)
-    return kind(decode_section(section, kind.Config, at="algorithm")), {"name": name, **section}
+    return name, kind(decode_section(section, kind.Config, at="algorithm"))
+
+
+def _described(tasks: Sequence[Task], source: Any) -> dict[str, Any]:
+    """Which tasks these are, for the run's record."""
+    about: dict[str, Any] = {"count": len(tasks), "digest": digest_of(tasks)}
+    return {"source": source, **about} if isinstance(source, str | TasksConfig) else about
 
 
 def _load_tasks(tasks: Any, held_out: Any, seed: int) -> tuple[list[Task], list[Task]]:

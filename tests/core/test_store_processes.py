@@ -158,8 +158,7 @@ async def test_a_run_of_a_killed_process_is_taken_over_at_once_with_its_rollouts
     holder.kill()
     os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
     assert (await store.runs())[0].status == "interrupted"
-    run = await store.run("run")
-    assert run is not None and run.status == "interrupted"
+    assert getattr(await store.run("run"), "status", None) == "interrupted"
     await store.open_run(a_run())
     assert (await store.runs())[0].status == "running"
     [rollout] = await store.rollouts("run")

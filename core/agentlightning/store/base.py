@@ -63,9 +63,9 @@ class Store(ABC):
 
     @abstractmethod
     async def open_run(self, run: RunRecord) -> RunRecord:
-        """Creates the run, or takes it over when its owner is gone; returns it as it stands, with the config of ``run``.
+        """Creates the run, or takes it over when its owner is gone; returns it as it stands.
 
-        Rollouts of the run that the vanished owner had leased are queued again.
+        Its config becomes that of ``run``. Rollouts that the vanished owner had leased are queued again.
         Raises `StoreBusyError` when another live process owns it.
         """
 

@@ -13,9 +13,8 @@ import psutil
 
 from agentlightning.records import Record
 
-
 SAME_START = 2.0
-"""Seconds within which two readings of a process's start are the same: the system's boot time is known to the second."""
+"""Seconds within which two readings of a process's start are the same: a system knows its boot to the second."""
 
 
 class Owner(Record, kw_only=True):

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from agentlightning_policy.engine.chat import assemble, may_become_call
+from agentlightning_policy.engine.chat import Chat, assemble, may_become_call, template_shows
 from agentlightning_policy.engine.stream import Unfolding
+from agentlightning_policy.model import PolicyModel
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("add", "search")]
 ADD = '{"name": "add", "arguments": {"a": {"deep": "}"}}}'
@@ -80,3 +81,19 @@ def test_a_stream_shows_no_half_characters_and_no_part_of_a_stop_string() -> Non
     shown = [unfolding.more(list(data[:size])) for size in range(1, len(data) + 1)]
     assert "".join(shown) == "né "
     assert shown[:3] == ["n", "", "é"]
+
+
+@pytest.mark.parametrize(
+    ("template", "shows"),
+    [
+        (None, (True, True)),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", (True, False)),
+        ("{{ tools }}", (False, True)),
+        ("{% if tools %}You have tools.{% endif %}{{ messages[0].content }}", (True, False)),
+        ("Say something.", (False, False)),
+    ],
+)
+def test_a_template_is_asked_what_it_shows(policy: PolicyModel, template: str | None, shows: tuple[bool, bool]) -> None:
+    if template is not None:
+        policy.tokenizer.chat_template = template
+    assert template_shows(Chat(policy.tokenizer, ())) == shows

@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import msgspec
@@ -109,11 +109,33 @@ class Chat:
         return end if found and end else None
 
     def _warn_about_tools(self, tools: list[dict[str, Any]] | None) -> None:
-        if tools and not self._warned and "tools" not in str(self._tokenizer.chat_template):
+        if tools and not self._warned:
             self._warned = True
+            if template_shows(self).tools:
+                return
             logger.warning(
                 "the chat template shows the model no tools: describe them in the prompt, or give model.chat_template"
             )
+
+
+class TemplateShows(NamedTuple):
+    """What of a request a chat template shows to the model."""
+
+    messages: bool
+    tools: bool
+
+
+def template_shows(chat: Chat) -> TemplateShows:
+    """Whether the template writes the text of a message, and the name of a tool that is on offer.
+
+    Raises `ApiError` where the template refuses a chat of one user's message.
+    """
+    messages = [Message(role="user", content=SENTINEL)]
+    tool = {"name": SENTINEL, "description": "", "parameters": {"type": "object", "properties": {}}}
+    without = chat.render(messages, None)
+    with_tools = chat.render(messages, [{"type": "function", "function": tool}])
+    # a name is quoted by some templates, so it may be there as JSON escapes
+    return TemplateShows(SENTINEL in without, with_tools.count("placeholder") > without.count("placeholder"))
 
 
 def assemble(text: str, tools: list[dict[str, Any]] | None) -> Message:

@@ -99,3 +99,9 @@ def error(status: int, message: str = "no", code: str | None = None, **headers: 
     """An error in the shape of the OpenAI API. Header names are given with underscores."""
     body = {"error": {"message": message, "type": "stub_error", "param": None, "code": code}}
     return Raw(status, json.dumps(body).encode(), headers={name.replace("_", "-"): v for name, v in headers.items()})
+
+
+def stream(*chunks: dict[str, Any] | str) -> Raw:
+    """A streamed answer of these chunks, word for word."""
+    lines = [chunk if isinstance(chunk, str) else json.dumps(chunk) for chunk in (*chunks, "[DONE]")]
+    return Raw(200, "".join(f"data: {line}\n\n" for line in lines).encode(), "text/event-stream")

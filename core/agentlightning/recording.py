@@ -78,6 +78,7 @@ class Recorder:
         self._sink = sink
         self._count = itertools.count()
         self._open: dict[str, Span] = {}
+        self._enders: dict[str, Callable[[Failure | None], None]] = {}
 
     def start(
         self,
@@ -109,12 +110,18 @@ class Recorder:
         self._open[span.id] = span
         return span
 
-    def end(self, span: Span, failure: Failure | None = None) -> None:
-        """Ends a span, once, and hands it to the sink. After `close` nothing is written any more: the
-        rollout has its result."""
+    def on_close(self, span: Span, ender: Callable[[Failure | None], None]) -> None:
+        """Has ``ender`` called if ``span`` is still open when the rollout ends, with the rollout's failure: it ends the
+        span itself with what it knows by then, or leaves it to be cancelled."""
+        self._enders[span.id] = ender
+
+    def end(self, span: Span, failure: Failure | None = None, *, at: float | None = None) -> None:
+        """Ends a span, once, and hands it to the sink; ``at`` is when it ended, where that is not now. After `close`
+        nothing is written any more: the rollout has its result."""
+        self._enders.pop(span.id, None)
         if self._open.pop(span.id, None) is None:
             return
-        span.ended_at = time.time()
+        span.ended_at = at if at is not None else time.time()
         if failure is not None:
             span.failure = failure
         if span.failure is not None:
@@ -141,11 +148,15 @@ class Recorder:
                 return resource
         return None
 
-    def close(self) -> None:
-        """Ends the spans still open, innermost first, as cancelled, and takes no more."""
+    def close(self, failure: Failure | None = None) -> None:
+        """Ends the spans still open, innermost first, and takes no more. ``failure`` is the rollout's, where its agent
+        did not return. What nobody ends (`on_close`) was cancelled."""
         for span in sorted(self._open.values(), key=lambda span: -span.index):
-            failure = Failure(type="cancelled", message="still open when its rollout ended")
-            self.end(span, span.failure or failure)
+            ender = self._enders.pop(span.id, None)
+            if ender is not None:
+                guarded(ender)(failure)
+            cancelled = Failure(type="cancelled", message="still open when its rollout ended")
+            self.end(span, span.failure or cancelled)
         self.closed = True
         self._sink = _drop
 

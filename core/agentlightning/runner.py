@@ -137,12 +137,12 @@ class Runner:
         self._notify("rollout_started", rollout=rollout)
         try:
             rollout.output, rollout.failure = await self._call(recorder, task)
-        except asyncio.CancelledError:
-            recorder.close()
+        except asyncio.CancelledError as error:
+            recorder.close(failure_of(error))
             rollout.status = "queued"
             await asyncio.shield(self._store.finish(rollout))
             raise
-        recorder.close()
+        recorder.close(rollout.failure)
         rollout.rewards = list(recorder.rewards)
         await self._conclude(rollout, task, spans)
         rollout.ended_at = time.time()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import threading
 
@@ -124,52 +123,6 @@ def test_a_stream_read_line_by_line_is_recorded(rollout, stub, client) -> None:
     assert "data: [DONE]" in lines
     assert rollout.span.generation.response["content"] == "Hello."
     assert rollout.span.generation.provenance == "exact"
-
-
-def test_a_stream_closed_early_is_recorded_with_what_was_seen(rollout, stub, client) -> None:
-    with rollout():
-        stream = client.chat.completions.create(model="m", messages=MESSAGES, stream=True, **EXACT)
-        next(stream), next(stream)
-        stream.close()
-        assert len(rollout.spans) == 1
-    said = rollout.span.generation
-    assert (said.response["content"], said.finish_reason, rollout.span.failure) == ("He", None, None)
-    assert said.response_ids.tolist() == [1072, 1101]
-
-
-async def test_an_asynchronous_stream_closed_early_is_recorded(rollout, stub, async_client) -> None:
-    with rollout():
-        stream = await async_client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
-        await anext(stream), await anext(stream)
-        await stream.close()
-        assert rollout.span.generation.response["content"] == "He"
-
-
-def test_a_helpers_stream_closed_early_is_recorded(rollout, stub, client) -> None:
-    with rollout(), client.chat.completions.stream(model="m", messages=MESSAGES) as stream:
-        for event in stream:
-            if event.type == "content.delta" and event.delta:
-                break
-    assert rollout.span.generation.response["content"] == "He"
-
-
-def test_an_abandoned_stream_is_recorded_when_it_is_let_go(rollout, stub, client) -> None:
-    with rollout():
-        stream = client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
-        next(stream), next(stream)
-        del stream
-        gc.collect()
-    assert rollout.span.generation.response["content"] == "He"
-
-
-def test_a_stream_still_open_when_its_rollout_ends_is_recorded_as_cancelled(rollout, stub, client) -> None:
-    with rollout() as recorder:
-        stream = client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
-        next(stream)
-        recorder.close()
-        assert rollout.span.failure.type == "cancelled"
-        assert len(list(stream)) > 0
-    assert len(rollout.spans) == 1
 
 
 def test_a_stream_that_the_engine_breaks_off_is_a_typed_failure(rollout, stub, client) -> None:

@@ -4,6 +4,7 @@ moment at which any body is closed."""
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from agentlightning_openai.request import Operation
 from agentlightning_openai.response import Answer, read
 from agentlightning_openai.stream import JOINERS
+
+logger = logging.getLogger(__name__)
 
 
 class Watch:
@@ -30,8 +33,7 @@ class Watch:
 
     def take(self, part: bytes) -> None:
         """A piece of the body, as it came over the wire."""
-        if self.keep:
-            self._parts.append(part)
+        self._parts.append(part)
 
     def closed(self) -> None:
         """The body was read to its end, or given up."""
@@ -60,7 +62,11 @@ def answer_in(response: Any, operation: Operation) -> Answer:
         for event in SSEDecoder().iter_bytes(iter([response.content])):
             if event.data.startswith("[DONE]"):
                 break
-            joiner.add(construct_type(type_=kind, value=event.json()))
+            try:
+                joiner.add(construct_type(type_=kind, value=event.json()))
+            except Exception as error:  # noqa: BLE001 - a body that was cut off; what came before counts
+                logger.debug("an event of a raw body could not be read: %s", error)
+                break
         return joiner.answer()
     return read_json(response.json(), operation)
 
@@ -90,6 +96,9 @@ def _stream_types(library: str) -> tuple[type, type]:
             self._inner, self._watch = inner, watch
 
         def __iter__(self) -> Iterator[bytes]:
+            return self._kept() if self._watch.keep else iter(self._inner)
+
+        def _kept(self) -> Iterator[bytes]:
             for part in self._inner:
                 self._watch.take(part)
                 yield part
@@ -104,7 +113,11 @@ def _stream_types(library: str) -> tuple[type, type]:
         def __init__(self, inner: Any, watch: Watch) -> None:
             self._inner, self._watch = inner, watch
 
-        async def __aiter__(self) -> AsyncIterator[bytes]:
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            # The client's own generator where that will do: one around it is one more to be closed at the right time.
+            return self._kept() if self._watch.keep else aiter(self._inner)
+
+        async def _kept(self) -> AsyncIterator[bytes]:
             async for part in self._inner:
                 self._watch.take(part)
                 yield part

@@ -13,13 +13,13 @@ import msgspec
 from agentlightning import semconv
 from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder, failure_of, locate
-from agentlightning.records import Generation, Span
+from agentlightning.records import Failure, Generation, Span
 from agentlightning_openai.body import Watch, answer_in, read_json
 from agentlightning_openai.failures import classify
 from agentlightning_openai.levers import PLACEHOLDER_KEY, Levers
 from agentlightning_openai.request import Operation, attributes_of, body_of, endpoint_of, generation_of, operation_of
 from agentlightning_openai.response import Answer, Choice, keep, read, strip, unreadable
-from agentlightning_openai.stream import JOINERS, Joiner, watched, watched_async
+from agentlightning_openai.stream import JOINERS, AsyncWatched, Joiner, Watched
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,9 @@ class Call:
         self._hides_usage = False
         self._watch: Watch | None = None
         self._started = time.perf_counter()
+        self._last_chunk_at: float | None = None
         self._done = False
+        recorder.on_close(span, self._rollout_ended)
 
     def send(self, options: Any, body: Mapping[str, Any]) -> None:
         """Takes a copy of the request's options as those to send, and rides along."""
@@ -142,7 +144,7 @@ class Call:
         if self._done or self.operation not in JOINERS:
             return
         self._joiner = JOINERS[self.operation]()
-        wrap: Any = watched_async if hasattr(stream._iterator, "__anext__") else watched
+        wrap: Any = AsyncWatched if hasattr(stream._iterator, "__anext__") else Watched
         stream._iterator = wrap(self, stream._iterator)
         if self._watch is None:
             self._watch = Watch(stream.response, self._closed)
@@ -150,6 +152,7 @@ class Call:
 
     def shows(self, chunk: Any) -> bool:
         """Takes a chunk of the stream; whether the agent is to have it."""
+        self._last_chunk_at = time.time()
         try:
             if self._joiner is not None and self._joiner.add(chunk):
                 elapsed = time.perf_counter() - self._started
@@ -162,21 +165,42 @@ class Call:
             return True
 
     def end_of_stream(self) -> None:
-        """The stream has ended, or was left."""
+        """The stream has ended."""
         if self._joiner is not None:
             self.finish(self._joiner.answer())
+
+    def left(self) -> None:
+        """The agent reads no more of the stream: its answer is what was seen, and ended with the last chunk."""
+        if self._joiner is not None and not self._done:
+            self.finish(self._joiner.answer(), at=self._last_chunk_at)
 
     def _closed(self) -> None:
         """The response's body was closed: by its end, or by an agent that has read enough."""
         if self._joiner is not None:
             if not self.reading:
-                self.end_of_stream()
-        elif not self._done and self._watch is not None:
-            try:
-                self.finish(self._watch.answer(self.operation))
-            except Exception as error:  # noqa: BLE001 - half a body, or none: nothing to read in it
-                logger.debug("the body of a raw response could not be read: %s", error)
-                self.finish(Answer())
+                self.left()
+        elif not self._done:
+            self.finish(self._body_so_far())
+
+    def _rollout_ended(self, failure: Failure | None) -> None:
+        """An answer that the agent began to read and left is complete, as far as the agent is concerned; one that was
+        being waited for when the rollout failed was cut off."""
+        if self._joiner is None and self._watch is None:
+            return
+        answer = self._joiner.answer() if self._joiner is not None else self._body_so_far()
+        if failure is not None and self.reading:
+            answer.failure = Failure(
+                type="cancelled", message=f"the answer was being read when its rollout failed: {failure.type}"
+            )
+        self.finish(answer, at=self._last_chunk_at)
+
+    def _body_so_far(self) -> Answer:
+        """What a body says that the agent reads itself."""
+        try:
+            return self._watch.answer(self.operation) if self._watch is not None else Answer()
+        except Exception as error:  # noqa: BLE001 - half a body, or none: nothing to read in it
+            logger.debug("the body of a raw response could not be read: %s", error)
+            return Answer()
 
     def returned(self, result: Any) -> None:
         """The client returns to the agent: with something parsed, which is recorded by now, or with a raw
@@ -210,19 +234,19 @@ class Call:
             answer.failure = failure_of(error)
         self.finish(answer)
 
-    def finish(self, answer: Answer) -> None:
-        """Writes the answer into the span and ends it, once. Each choice beyond the first is a span of its
-        own beside it, with the same request; usage is counted on the first."""
+    def finish(self, answer: Answer, *, at: float | None = None) -> None:
+        """Writes the answer into the span and ends it, once, ``at`` that time or now. Each choice beyond the first is
+        a span of its own beside it, with the same request; usage is counted on the first."""
         if self._done:
             return
         self._done = True
         try:
-            self._write(answer)
+            self._write(answer, at)
         except Exception:
             logger.exception("the answer of a model call could not be recorded")
-        self.recorder.end(self.span, answer.failure)
+        self.recorder.end(self.span, answer.failure, at=at)
 
-    def _write(self, answer: Answer) -> None:
+    def _write(self, answer: Answer, at: float | None) -> None:
         attributes, said = self.span.attributes, self.span.generation
         reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason is not None]
         for name, value in (
@@ -243,7 +267,7 @@ class Call:
             said.policy_version = answer.policy_version
         first, *others = self._prompts(said, len(answer.choices)) or [said.messages]
         for messages, choice in zip(others, answer.choices[1:], strict=True):
-            self._write_beside(msgspec.structs.replace(said, messages=messages), answer, choice)
+            self._write_beside(msgspec.structs.replace(said, messages=messages), answer, choice, at)
         said.messages = first
         if answer.choices:
             keep(said, answer, answer.choices[0])
@@ -256,12 +280,13 @@ class Call:
             return [asked] * choices
         return [[asked[place * len(asked) // choices]] for place in range(choices)]
 
-    def _write_beside(self, said: Generation, answer: Answer, choice: Choice) -> None:
+    def _write_beside(self, said: Generation, answer: Answer, choice: Choice, at: float | None) -> None:
         beside = self.recorder.start("llm", self.span.name, parent=self.parent, attributes=dict(self.span.attributes))
-        beside.parent_id, beside.started_at = self.span.parent_id, self.span.started_at
+        # Also where this runs in the context of something else: a stream that was left ends when it is collected.
+        beside.parent_id, beside.agent, beside.started_at = self.span.parent_id, self.span.agent, self.span.started_at
         beside.generation = said
         keep(said, answer, choice)
-        self.recorder.end(beside)
+        self.recorder.end(beside, at=at)
 
     def _secrets(self) -> list[str]:
         headers = self.options.headers if isinstance(self.options.headers, Mapping) else {}

@@ -185,40 +185,71 @@ class Reader(Protocol):
 
     def end_of_stream(self) -> None: ...
 
-
-def watched(call: Reader, chunks: Iterator[Any]) -> Iterator[Any]:
-    """The chunks of a stream for the agent, each shown to ``call`` before."""
-    call.reading = True
-    try:
-        for chunk in chunks:
-            if call.shows(chunk):
-                call.reading = False
-                yield chunk
-                call.reading = True
-    except GeneratorExit:
-        raise
-    except BaseException as error:
-        call.fail(error)
-        raise
-    finally:
-        call.end_of_stream()
-        chunks.close()  # type: ignore[attr-defined]
+    def left(self) -> None: ...
 
 
-async def watched_async(call: Reader, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+class Watched:
+    """The chunks of a stream for the agent, each shown to ``call`` before.
+
+    No generator: one that is left early is closed at a time, in a thread and in a task of the collector's choosing,
+    and an asynchronous one raises there into the log of the loop.
+    """
+
+    def __init__(self, call: Reader, chunks: Iterator[Any]) -> None:
+        self._call, self._chunks = call, chunks
+
+    def __iter__(self) -> Watched:
+        return self
+
+    def __next__(self) -> Any:
+        call = self._call
+        call.reading = True
+        try:
+            while True:
+                chunk = next(self._chunks)
+                if call.shows(chunk):
+                    return chunk
+        except StopIteration:
+            call.end_of_stream()
+            raise
+        except BaseException as error:
+            call.fail(error)
+            raise
+        finally:
+            call.reading = False
+
+    def __del__(self) -> None:
+        self._call.left()
+
+
+class AsyncWatched:
     """The same for an asynchronous stream."""
-    call.reading = True
-    try:
-        async for chunk in chunks:
-            if call.shows(chunk):
-                call.reading = False
-                yield chunk
-                call.reading = True
-    except GeneratorExit:
-        raise
-    except BaseException as error:
-        call.fail(error)
-        raise
-    finally:
-        call.end_of_stream()
-        await chunks.aclose()  # type: ignore[attr-defined]
+
+    def __init__(self, call: Reader, chunks: AsyncIterator[Any]) -> None:
+        self._call, self._chunks = call, chunks
+
+    def __aiter__(self) -> AsyncWatched:
+        return self
+
+    async def __anext__(self) -> Any:
+        call = self._call
+        call.reading = True
+        try:
+            while True:
+                chunk = await anext(self._chunks)
+                if call.shows(chunk):
+                    return chunk
+        except StopAsyncIteration:
+            call.end_of_stream()
+            raise
+        except GeneratorExit:
+            # The coroutine that waited for the chunk was let go.
+            raise
+        except BaseException as error:
+            call.fail(error)
+            raise
+        finally:
+            call.reading = False
+
+    def __del__(self) -> None:
+        self._call.left()

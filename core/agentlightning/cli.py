@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -13,9 +14,10 @@ from agentlightning.errors import AgentLightningError
 COMMANDS = ("train", "runs", "show", "prompts", "export", "plugins", "init")
 """Each is the function of its name in ``agentlightning.commands.<name>``."""
 
-EXIT_ERROR = 2
-EXIT_UNEXPECTED = 1
-EXIT_INTERRUPTED = 130
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+RUN_LOG = "agentlightning.run_log"
+"""In the context's ``meta`` from where a command's run has begun: the path of its log, or None without one."""
 
 
 class Commands(click.Group):
@@ -37,27 +39,40 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit):
             raise
-        except KeyboardInterrupt:
-            click.echo("stopped", err=True)
-            ctx.exit(EXIT_INTERRUPTED)
-        except AgentLightningError as error:
-            if ctx.params["debug"]:
-                raise
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(EXIT_ERROR)
+        except (KeyboardInterrupt, click.Abort) as stop:
+            from agentlightning.commands.signals import exit_code, reason
+
+            stop = stop if isinstance(stop, KeyboardInterrupt) else KeyboardInterrupt()
+            _say(reason(stop))
+            ctx.exit(exit_code(stop))
         except Exception as error:
             if ctx.params["debug"] or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
-            from agentlightning.loading import explain
+            _say(_in_words(error, ctx.meta.get(RUN_LOG)))
+            ctx.exit(EXIT_USAGE if isinstance(error, AgentLightningError) and RUN_LOG not in ctx.meta else EXIT_FAILED)
 
-            click.echo(f"error: {explain(error)}\n`agl --debug …` shows the traceback", err=True)
-            ctx.exit(EXIT_UNEXPECTED)
+
+def _in_words(error: Exception, log: object) -> str:
+    """What went wrong, in a line; and where more is, for what nobody has foreseen."""
+    from agentlightning.errors import advice
+    from agentlightning.loading import explain
+
+    if isinstance(error, AgentLightningError):
+        return f"error: {error}"
+    known = advice(error)
+    more = f"the traceback is in {log}" if log is not None else "`agl --debug …` shows the traceback"
+    return f"error: {known or explain(error)}\n{more}"
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(text, err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, envvar="AGL_DEBUG", help="Show tracebacks, and the output of every library.")
 @click.version_option(package_name="agentlightning", prog_name="agl")
 def main(debug: bool) -> None:
     """Make any LLM agent learn from its own runs.
@@ -67,4 +82,8 @@ def main(debug: bool) -> None:
     agl train agentlightning.yaml     train it
     agl runs                          what was trained
     agl show RUN                      one run, or one rollout
+
+    \b
+    Exit codes: 0 done; 1 the run failed; 2 nothing was run: the command line,
+    the config, or what it names is wrong; 130 Ctrl-C; 143 SIGTERM; 129 SIGHUP.
     """

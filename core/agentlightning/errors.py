@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class AgentLightningError(Exception):
     """Base of every error that this library raises on purpose."""
@@ -41,3 +43,48 @@ class PolicyError(AgentLightningError):
 
 class AlgorithmError(AgentLightningError):
     """An algorithm cannot go on: nothing to train on, or a loss that is not finite."""
+
+
+def advice(error: BaseException) -> str | None:
+    """What an error of the system means, and what to do about it, in a line; None for one that says it itself."""
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        found = _advice(link)
+        if found is not None:
+            return found
+        link = link.__cause__ or link.__context__
+    return None
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space",
+    getattr(errno, "EDQUOT", errno.ENOSPC): "the disk quota is used up: free some space",
+    errno.EACCES: "permission denied: let this user write there, or name another place (`directory`, `store`)",
+    errno.EPERM: "permission denied: let this user write there, or name another place (`directory`, `store`)",
+    errno.EROFS: "the file system is read-only: name another place (`directory`, `store`)",
+    errno.EMFILE: "too many open files: raise the limit (ulimit -n), or lower runner.concurrency",
+    errno.EADDRINUSE: "the port is taken: name another, or 0 for any that is free",
+}
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "failed to allocate")
+
+
+def _advice(error: BaseException) -> str | None:
+    if isinstance(error, AgentLightningError):
+        return None
+    text = str(error)
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError | OSError) and any(sign in text for sign in _OUT_OF_MEMORY))
+    ):
+        return (
+            "out of memory: make what is held at once smaller (a smaller model, model.lora, "
+            "algorithm.max_tokens_per_micro_batch, engine.max_batch, engine.cache_memory, runner.concurrency)"
+        )
+    if isinstance(error, OSError) and error.errno in _ADVICE:
+        return f"{error.filename}: {_ADVICE[error.errno]}" if error.filename else _ADVICE[error.errno]
+    if "No space left on device" in text:  # told by a library that has no errno
+        return _ADVICE[errno.ENOSPC]
+    return None

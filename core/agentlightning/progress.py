@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentlightning.algorithm import Evaluation
@@ -184,7 +185,8 @@ class PlainProgress(Progress):
         self.pace.begin()
 
     def message(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        with suppress(OSError):  # the terminal was closed; the run goes on
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _summary(self, metrics: Mapping[str, float]) -> list[str]:
         tally = self._collected
@@ -230,7 +232,8 @@ class LiveProgress(PlainProgress):
             self.failures[rollout.failure.type] += 1
 
     def stop(self) -> None:
-        self._live.stop()
+        with suppress(OSError):
+            self._live.stop()
 
     def render(self) -> RenderableType:
         """The display as it is now."""

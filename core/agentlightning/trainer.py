@@ -19,7 +19,7 @@ from agentlightning.algorithm import Algorithm, Evaluation
 from agentlightning.config import Config, RewardConfig, RunnerConfig, TasksConfig, decode_section
 from agentlightning.curve import draw_curve
 from agentlightning.data import load_tasks
-from agentlightning.errors import AdapterError, ConfigError, DataError
+from agentlightning.errors import AdapterError, ConfigError, DataError, advice
 from agentlightning.function_adapter import FunctionAdapter, check_takes_input
 from agentlightning.loading import is_call, load, make
 from agentlightning.plugins import Plugins, plugins
@@ -147,15 +147,14 @@ class Trainer:
                 refuse_what_differs(earlier, record)
                 restored = await usable_checkpoint(store, earlier)
                 record = msgspec.structs.replace(earlier, config=record.config)
-            return await self._fit(store, await store.open_run(record), restored)
+            directory = _make_folder(self._directory / record.id)
+            return await self._fit(store, await store.open_run(record), restored, directory)
         finally:
             if isinstance(self._store, str):
                 await store.close()
 
-    async def _fit(self, store: Store, record: RunRecord, restored: Checkpoint | None) -> FitResult:
+    async def _fit(self, store: Store, record: RunRecord, restored: Checkpoint | None, directory: Path) -> FitResult:
         progress = self._progress or make_progress()
-        directory = self._directory / record.id
-        directory.mkdir(parents=True, exist_ok=True)
         runner = Runner(
             self._agent,
             self._adapter,
@@ -191,13 +190,13 @@ class Trainer:
             status, message = "cancelled", f"go on with --resume {record.id}"
             raise
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"
+            message = advice(error) or f"{type(error).__name__}: {error}"
             raise
         finally:
-            progress.stop()
             record.status, record.message = status, message
             await store.close_run(record.id, status, message)
             self._plugins.notify("run_finished", run=record)
+            progress.stop()
         return FitResult(
             run_id=record.id,
             status=status,
@@ -217,6 +216,16 @@ class Trainer:
             seed=self._seed,
             created_at=time.time(),
         )
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"directory: {path} cannot be made: {error.strerror or error}; name another folder"
+        ) from error
+    return path
 
 
 def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:

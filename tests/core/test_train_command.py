@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -12,21 +13,29 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agentlightning.cli import main
+from agentlightning.store import RunRecord, open_store
 
 Agl = Callable[..., Result]
 
+AGL = (sys.executable, "-c", "from agentlightning.cli import main; main()")
+"""In a process of its own."""
+
 AGENT = """
+import contextlib
 import os
 import pathlib
 import signal
 import threading
 
 from agentlightning.algorithm import Algorithm
+from agentlightning.errors import AlgorithmError
 
 
 def answer(question):
     if question == "five" and pathlib.Path("interrupt").exists():
-        os.kill(os.getpid(), signal.SIGINT)
+        with contextlib.suppress(FileExistsError):
+            pathlib.Path("sent").touch(exist_ok=False)
+            os.kill(os.getpid(), int(pathlib.Path("interrupt").read_text()))
         threading.Event().wait()
     return question
 
@@ -47,7 +56,7 @@ class Steps(Algorithm):
             run.progress(step=step, steps=len(run.tasks))
             await run.checkpoint(step, {})
             if pathlib.Path("break").exists():
-                raise RuntimeError("the loss exploded")
+                raise AlgorithmError("nothing to train on") if run.seed == 7 else RuntimeError("the loss exploded")
         await run.evaluate("after")
 """
 
@@ -87,10 +96,18 @@ def test_a_run_ends_with_the_table_and_where_everything_is(agl: Agl, folder: Pat
     assert len([line for line in result.stderr.splitlines() if line.startswith("step ")]) == 4
 
 
-def test_quiet_leaves_only_the_result(agl: Agl) -> None:
+def test_quiet_says_nothing(agl: Agl) -> None:
     result = agl("train", "config.yaml", "--quiet")
-    assert result.stderr == ""
-    assert "Held-out tasks" in result.stdout
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_quiet_says_errors(agl: Agl, folder: Path) -> None:
+    (folder / "break").touch()
+    result = agl("train", "config.yaml", "--quiet")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "error: RuntimeError: the loss exploded" in result.stderr
+    assert "step" not in result.stderr.replace("checkpoint of step", "")
 
 
 def test_the_curve_lies_in_the_runs_folder(agl: Agl, folder: Path) -> None:
@@ -149,13 +166,96 @@ def test_nothing_to_resume_is_an_error(agl: Agl) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "pause"), reason="needs POSIX signals")
-def test_an_interrupt_says_what_is_saved_and_exits_130(folder: Path) -> None:
-    (folder / "interrupt").touch()
-    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # background jobs ignore it
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [("SIGINT", 130, "stopped"), ("SIGTERM", 143, "stopped by SIGTERM"), ("SIGHUP", 129, "stopped by SIGHUP")],
+)
+def test_a_signal_ends_the_run_and_says_what_is_saved(folder: Path, name: str, code: int, says: str) -> None:
+    (folder / "interrupt").write_text(str(int(getattr(signal, name))))
+    # Background jobs ignore some signals.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    heard += "; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
     start = f"{heard}; from agentlightning.cli import main; main()"
     command = [sys.executable, "-c", start, "train", "config.yaml"]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 130, ended.stderr
+    assert ended.returncode == code, ended.stderr
+    assert ended.stderr.splitlines()[-1] == says
     assert "saved: 6 finished rollouts, the checkpoint of step 2" in ended.stderr
     assert "go on with: agl train config.yaml --resume words-" in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert [run.status for run in _runs(folder)] == ["cancelled"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pause"), reason="needs POSIX signals")
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)"])
+def test_a_run_whose_process_is_gone_is_interrupted_and_show_says_how_to_go_on(
+    agl: Agl, folder: Path, end: str
+) -> None:
+    (folder / "my_work.py").write_text(
+        AGENT.replace("threading.Event().wait()", "pass").replace(
+            'os.kill(os.getpid(), int(pathlib.Path("interrupt").read_text()))', end
+        )
+    )
+    (folder / "interrupt").write_text("9")
+    command = [*AGL, "train", "config.yaml"]
+    subprocess.run(command, cwd=folder, capture_output=True, timeout=60, check=False)
+    (folder / "interrupt").unlink()
+    (run,) = _runs(folder)
+    assert run.status == "interrupted"
+    assert "interrupted" in agl("runs").stdout
+    shown = agl("show", run.id).stdout
+    assert "its process ended without a word" in shown
+    assert f"agl train CONFIG --resume {run.id}" in shown
+    assert agl("train", "config.yaml", "--resume").exit_code == 0
+
+
+def test_what_nobody_has_foreseen_is_one_line_and_its_traceback_lies_in_the_runs_folder(agl: Agl, folder: Path) -> None:
+    (folder / "break").touch()
+    result = agl("train", "config.yaml")
+    assert "Traceback" not in result.output
+    (log,) = folder.glob("runs/words-*/log.txt")
+    assert f"the traceback is in {log.relative_to(folder)}" in result.stderr
+    text = log.read_text()
+    assert "Traceback (most recent call last)" in text
+    assert "RuntimeError: the loss exploded" in text
+
+
+def test_a_run_that_fails_by_our_own_error_is_exit_code_1(agl: Agl, folder: Path) -> None:
+    (folder / "break").touch()
+    result = agl("train", "config.yaml", "--set", "seed=7")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "error: nothing to train on"
+
+
+NOISY = """
+import logging, sys, warnings
+import tqdm
+warnings.warn("a library is not happy")
+logging.getLogger("some.library").warning("deprecated since 1.2")
+logging.getLogger("some.library").error("a telemetry endpoint is down")
+for _ in tqdm.tqdm(range(3), desc="Loading weights"):
+    pass
+"""
+
+
+def test_other_libraries_have_no_place_on_the_screen(folder: Path) -> None:
+    """In a process of its own: what is said before the first import counts, too."""
+    (folder / "my_work.py").write_text(NOISY + AGENT)
+    command = [*AGL, "train", "config.yaml"]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+    for text in ("not happy", "deprecated since", "telemetry", "Loading weights"):
+        assert text not in ended.stderr + ended.stdout
+    (log,) = folder.glob("runs/words-*/log.txt")
+    for text in ("a library is not happy", "deprecated since 1.2", "a telemetry endpoint is down"):
+        assert text in log.read_text()
+
+
+def _runs(folder: Path) -> list[RunRecord]:
+    async def ask() -> list[RunRecord]:
+        store = open_store(f"sqlite:///{folder}/runs/agentlightning.db?mode=ro")
+        try:
+            return await store.runs()
+        finally:
+            await store.close()
+
+    return asyncio.run(ask())

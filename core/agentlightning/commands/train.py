@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from agentlightning.cli import RUN_LOG
 from agentlightning.commands.options import DEFAULT_STORE, console, look
+from agentlightning.commands.screen import own_screen
+from agentlightning.commands.signals import ending_by_signal
 from agentlightning.errors import AgentLightningError
 
 if TYPE_CHECKING:
@@ -16,7 +20,6 @@ if TYPE_CHECKING:
     from agentlightning.trainer import FitResult
 
 LAST = "last"
-EXIT_INTERRUPTED = 130
 
 
 @click.command()
@@ -29,12 +32,12 @@ EXIT_INTERRUPTED = 130
     metavar="[RUN]",
     help="Go on with a run; without RUN, with the last one that has not succeeded.",
 )
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-def train(config: str | None, overrides: tuple[str, ...], resume: str | None, quiet: bool) -> None:
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.pass_context
+def train(ctx: click.Context, config: str | None, overrides: tuple[str, ...], resume: str | None, quiet: bool) -> None:
     """Train the agent that the file CONFIG names."""
     from agentlightning.config import load_config
     from agentlightning.progress import make_progress
-    from agentlightning.trainer import Trainer
 
     if config is None and resume is not None and Path(resume).is_file():
         config, resume = resume, LAST  # `--resume config.yaml`: the option has taken the argument for its value
@@ -42,16 +45,23 @@ def train(config: str | None, overrides: tuple[str, ...], resume: str | None, qu
         raise click.UsageError("Missing argument 'CONFIG': the config file, as `agl init` writes it")
     settings = load_config(config, overrides)
     progress = make_progress(quiet=quiet)
-    try:
-        trainer = Trainer.from_config(settings, progress=progress)
-        result = trainer.fit(resume=True if resume == LAST else resume)
-    except BaseException as error:
-        if progress.run is not None:
-            click.echo(_saved(progress.run, settings.store, config, overrides), err=True)
-        if isinstance(error, KeyboardInterrupt):
-            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-        raise
-    _report(result, settings.store)
+    debug = ctx.find_root().params["debug"]
+    with own_screen(progress, settings.directory, quiet=quiet, debug=debug) as log, ending_by_signal():
+        try:
+            from agentlightning.trainer import Trainer
+
+            trainer = Trainer.from_config(settings, progress=progress)
+            result = trainer.fit(resume=True if resume == LAST else resume)
+        except BaseException as error:
+            if progress.run is not None:
+                if isinstance(error, Exception):
+                    log.traceback(error)
+                ctx.meta[RUN_LOG] = log.path
+                with suppress(OSError):  # the terminal may be gone
+                    click.echo(_saved(progress.run, settings.store, config, overrides), err=True)
+            raise
+    if not quiet:
+        _report(result, settings.store)
 
 
 def _report(result: FitResult, url: str) -> None:

@@ -159,15 +159,20 @@ class Call:
                 self.span.attributes.setdefault(semconv.TIME_TO_FIRST_TOKEN, elapsed)
             if self.levers is not None and self.levers.policy is not None:
                 strip(getattr(chunk, "response", chunk), self.asked)
-            return not (self._hides_usage and chunk.usage is not None and not chunk.choices)
+            return not (self._hides_usage and getattr(chunk, "usage", None) is not None and not chunk.choices)
         except Exception:
             logger.exception("a chunk of a model's stream could not be recorded")
             return True
 
     def end_of_stream(self) -> None:
         """The stream has ended."""
-        if self._joiner is not None:
-            self.finish(self._joiner.answer())
+        if self._joiner is None:
+            return
+        answer = self._joiner.answer()
+        if not answer.choices and answer.failure is None:
+            message = "the endpoint's stream ended without an answer"
+            answer.failure = Failure(type="invalid_response", message=message, fault="infrastructure")
+        self.finish(answer)
 
     def left(self) -> None:
         """The agent reads no more of the stream: its answer is what was seen, and ended with the last chunk."""
@@ -276,7 +281,7 @@ class Call:
     def _prompts(self, said: Generation, choices: int) -> list[list[dict[str, Any]]]:
         """What each choice answers: a text completion may hold several prompts, with as many choices each."""
         asked = said.messages
-        if self.operation != "text_completion":
+        if self.operation != "text_completion" or not asked:
             return [asked] * choices
         return [[asked[place * len(asked) // choices]] for place in range(choices)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from agentlightning.recording import failure_of
 from agentlightning.records import Failure, Fault
@@ -36,7 +37,7 @@ def _type_and_fault(error: BaseException) -> tuple[str, Fault]:
     if isinstance(error, openai.APIResponseValidationError):
         return "invalid_response", "infrastructure"
     if isinstance(error, openai.APIError):
-        return _of_stream_event(f"{error.code} {error.type} {error.message}")
+        return type_and_fault(error.code, f"{error.type} {error.message}")
     # A stream that breaks raises the errors of httpx or httpx2, whichever the client is built on.
     kinds = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.partition(".")[0] in ("httpx", "httpx2")}
     if "TimeoutException" in kinds:
@@ -44,6 +45,13 @@ def _type_and_fault(error: BaseException) -> tuple[str, Fault]:
     if kinds & {"RequestError", "StreamError"}:
         return "engine_unavailable", "infrastructure"
     return "agent_error", "agent"
+
+
+def type_and_fault(code: Any, text: str) -> tuple[str, Fault]:
+    """The same for an error that stands in the body of an answer, by its code: a status, or a word."""
+    if isinstance(code, int) and 400 <= code < 600:
+        return _of_status(code, text)
+    return _of_stream_event(f"{code} {text}")
 
 
 def _of_status(status: int, text: str) -> tuple[str, Fault]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from agentlightning.records import Failure, Generation, Usage
 from agentlightning_openai import responses_api
+from agentlightning_openai.deltas import fields_of, plain
+from agentlightning_openai.failures import type_and_fault
 from agentlightning_openai.request import Operation
 
 # What an engine adds where it is asked for `return_token_ids`, and its policy's version.
@@ -54,40 +56,44 @@ def read(parsed: Any, operation: Operation) -> Answer:
 
 def read_completion(completion: Any) -> Answer:
     """A ``ChatCompletion``."""
-    extra = completion.model_extra or {}
-    choices = getattr(completion, "choices", None)
-    if not choices:
-        return Answer(failure=unreadable(completion))
-    return Answer(
-        choices=[_read_choice(choice) for choice in choices],
-        id=getattr(completion, "id", None),
-        model=getattr(completion, "model", None),
-        usage=usage_of(getattr(completion, "usage", None)),
-        prompt_ids=extra.get("prompt_token_ids"),
-        policy_version=extra.get("policy_version"),
-    )
+    fields = fields_of(completion)
+    answer = _answer([_read_choice(choice) for choice in _choices(fields)], completion)
+    answer.prompt_ids = fields.get("prompt_token_ids")
+    broken = next((error for choice in _choices(fields) if (error := fields_of(choice).get("error"))), None)
+    if broken is not None and answer.failure is None:
+        answer.failure = failure_in(broken)
+    return answer
 
 
 def read_text(completion: Any) -> Answer:
     """A ``Completion`` of the legacy API, which may answer several prompts."""
-    choices = getattr(completion, "choices", None)
-    if not choices:
-        return Answer(failure=unreadable(completion))
-    return Answer(
-        choices=[text_choice(choice) for choice in choices],
-        id=getattr(completion, "id", None),
-        model=getattr(completion, "model", None),
-        usage=usage_of(getattr(completion, "usage", None)),
-        policy_version=(completion.model_extra or {}).get("policy_version"),
-    )
+    return _answer([text_choice(choice) for choice in _choices(fields_of(completion))], completion)
 
 
 def text_choice(choice: Any) -> Choice:
     """A choice of a ``Completion``, or of a chunk of one."""
-    extra = choice.model_extra or {}
-    message = {"role": "assistant", "content": choice.text}
-    logprobs = getattr(choice.logprobs, "token_logprobs", None)
-    return Choice(message, choice.finish_reason, extra.get("token_ids"), logprobs, extra.get("prompt_token_ids"))
+    fields = fields_of(choice)
+    message = {"role": "assistant", "content": fields.get("text") or ""}
+    logprobs = logprobs_in(fields_of(fields.get("logprobs")).get("token_logprobs"))
+    reason = finish_reason_of(fields)
+    return Choice(message, reason, fields.get("token_ids"), logprobs, fields.get("prompt_token_ids"))
+
+
+def _answer(choices: list[Choice], completion: Any) -> Answer:
+    fields = fields_of(completion)
+    return Answer(
+        choices=choices,
+        id=fields.get("id"),
+        model=fields.get("model"),
+        usage=usage_of(fields.get("usage")),
+        policy_version=fields.get("policy_version"),
+        failure=None if choices else failure_in(fields.get("error")) or unreadable(completion),
+    )
+
+
+def _choices(fields: Mapping[str, Any]) -> list[Any]:
+    choices = fields.get("choices")
+    return choices if isinstance(choices, list) else []
 
 
 def read_response(response: Any) -> Answer:
@@ -96,42 +102,47 @@ def read_response(response: Any) -> Answer:
     Token ids, for which that API has no place, are read from the top level of the answer: ``prompt_token_ids``,
     ``token_ids`` and ``logprobs`` (a list of numbers, one a token).
     """
-    extra = response.model_extra or {}
-    if not hasattr(response, "output"):
-        return Answer(failure=unreadable(response))
-    message = responses_api.assistant_message(item.to_dict() for item in response.output or ())
-    details = getattr(response, "incomplete_details", None)
-    reason = responses_api.finish_reason(response.status, getattr(details, "reason", None), message)
-    error = getattr(response, "error", None)
+    fields = fields_of(response)
+    if "output" not in fields:
+        return Answer(failure=failure_in(fields.get("error")) or unreadable(response))
+    message = responses_api.assistant_message(plain(item) for item in fields["output"] or ())
+    reason = fields_of(fields.get("incomplete_details")).get("reason")
+    reason = responses_api.finish_reason(fields.get("status"), reason, message)
     return Answer(
-        choices=[Choice(message, reason, extra.get("token_ids"), extra.get("logprobs"))],
-        id=response.id,
-        model=response.model,
-        usage=usage_of(getattr(response, "usage", None)),
-        prompt_ids=extra.get("prompt_token_ids"),
-        policy_version=extra.get("policy_version"),
-        failure=_failed(error) if error is not None else None,
+        choices=[Choice(message, reason, fields.get("token_ids"), logprobs_in(fields.get("logprobs")))],
+        id=fields.get("id"),
+        model=fields.get("model"),
+        usage=usage_of(fields.get("usage")),
+        prompt_ids=fields.get("prompt_token_ids"),
+        policy_version=fields.get("policy_version"),
+        failure=failure_in(fields.get("error")),
     )
 
 
 def usage_of(usage: Any) -> Usage | None:
     """Tokens as either API counts them."""
-    if usage is None:
+    fields = fields_of(usage)
+    if not fields:
         return None
-    names = usage.__dict__
     return Usage(
-        input_tokens=names.get("prompt_tokens") or names.get("input_tokens") or 0,
-        output_tokens=names.get("completion_tokens") or names.get("output_tokens") or 0,
+        input_tokens=_count(fields.get("prompt_tokens")) or _count(fields.get("input_tokens")),
+        output_tokens=_count(fields.get("completion_tokens")) or _count(fields.get("output_tokens")),
     )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def keep(generation: Generation, answer: Answer, choice: Choice) -> None:
     """Writes an answer's choice into a generation: its tokens only where they are whole and exact."""
     generation.response = choice.message
     generation.finish_reason = choice.finish_reason
-    prompt_ids = _array(choice.prompt_ids or answer.prompt_ids, np.int32)
-    response_ids, logprobs = _array(choice.token_ids, np.int32), _array(choice.logprobs, np.float32)
-    if prompt_ids is None or response_ids is None or logprobs is None or len(response_ids) != len(logprobs):
+    prompt_ids, response_ids = _ids(choice.prompt_ids or answer.prompt_ids), _ids(choice.token_ids)
+    logprobs = None if choice.logprobs is None else np.array(choice.logprobs, np.float32)
+    if prompt_ids is None or response_ids is None or logprobs is None:
+        return
+    if len(response_ids) != len(logprobs) or not np.isfinite(logprobs).all():
         return
     generation.prompt_ids, generation.response_ids, generation.logprobs = prompt_ids, response_ids, logprobs
     generation.provenance = "exact"
@@ -140,8 +151,15 @@ def keep(generation: Generation, answer: Answer, choice: Choice) -> None:
 def logprobs_of(choice: Any) -> list[float] | None:
     """The log-probability of each token of a choice, or of a chunk of one."""
     logprobs = getattr(choice, "logprobs", None)
-    tokens = getattr(logprobs, "content", None)
-    return None if tokens is None else [token.logprob for token in tokens]
+    return None if logprobs is None else logprobs_in(fields_of(logprobs).get("content"))
+
+
+def logprobs_in(tokens: Any) -> list[float] | None:
+    """The numbers in a list of tokens with their log-probabilities, or of those alone; None where one is missing."""
+    if not isinstance(tokens, list):
+        return None
+    values = [token.get("logprob") if isinstance(token, dict) else getattr(token, "logprob", token) for token in tokens]
+    return values if all(isinstance(value, float | int) for value in values) else None
 
 
 def strip(parsed: Any, asked: Mapping[str, Any]) -> None:
@@ -156,17 +174,19 @@ def strip(parsed: Any, asked: Mapping[str, Any]) -> None:
     if extra and ids:
         for name in (*_EXTRAS, *(() if logprobs else ("logprobs",))):
             extra.pop(name, None)
-    for choice in getattr(parsed, "choices", None) or ():
-        if not logprobs:
+    for choice in _choices(fields_of(parsed)):
+        if not logprobs and hasattr(choice, "logprobs"):
             choice.logprobs = None
-        if ids and choice.model_extra:
+        if ids and getattr(choice, "model_extra", None):
             choice.model_extra.pop("token_ids", None)
             choice.model_extra.pop("prompt_token_ids", None)
 
 
 def _read_choice(choice: Any) -> Choice:
-    extra = choice.model_extra or {}
-    return Choice(_message(choice.message), choice.finish_reason, extra.get("token_ids"), logprobs_of(choice))
+    fields = fields_of(choice)
+    given = fields.get("message")
+    message = _message(given) if given is not None else None
+    return Choice(message, finish_reason_of(fields), fields.get("token_ids"), logprobs_of(choice))
 
 
 def _message(message: Any) -> dict[str, Any]:
@@ -174,24 +194,29 @@ def _message(message: Any) -> dict[str, Any]:
 
     The client's own ``to_dict`` takes four times as long, which counts on every call.
     """
-    said: dict[str, Any] = {"role": message.role, "content": None}
-    for fields in (message.__dict__, message.model_extra or {}):
-        for name, value in fields.items():
-            if value is None or value == []:
-                continue
-            if isinstance(value, list):
-                value = [part.to_dict() if hasattr(part, "to_dict") else part for part in value]
-            said[name] = value.to_dict() if hasattr(value, "to_dict") else value
+    said: dict[str, Any] = {"role": "assistant", "content": None}
+    for name, value in fields_of(message).items():
+        if value is not None and value != []:
+            said[name] = [plain(part) for part in value] if isinstance(value, list) else plain(value)
     return said
 
 
-def _array(values: Iterable[Any] | None, dtype: Any) -> np.ndarray | None:
-    if values is None:
+def finish_reason_of(fields: Mapping[str, Any]) -> str | None:
+    """Why a choice ended, in the endpoint's word, whatever that is."""
+    reason = fields.get("finish_reason")
+    return reason if reason is None or isinstance(reason, str) else str(reason)
+
+
+def _ids(values: Any) -> np.ndarray | None:
+    """Token ids as an array; None where they are no whole numbers, which numpy would round in silence."""
+    if not isinstance(values, list):
         return None
     try:
-        return np.array(values, dtype)
-    except (TypeError, ValueError, OverflowError):
+        ids = np.array(values) if values else np.empty(0, np.int32)
+    except ValueError:
         return None
+    known = ids.ndim == 1 and ids.dtype.kind == "i" and (not len(ids) or ids.max() <= np.iinfo(np.int32).max)
+    return ids.astype(np.int32) if known else None
 
 
 def unreadable(parsed: Any) -> Failure:
@@ -200,6 +225,11 @@ def unreadable(parsed: Any) -> Failure:
     return Failure(type="invalid_response", message=message, fault="infrastructure")
 
 
-def _failed(error: Any) -> Failure:
-    code, message = getattr(error, "code", None), getattr(error, "message", None)
-    return Failure(type="engine_unavailable", message=f"{code}: {message}", fault="infrastructure")
+def failure_in(error: Any) -> Failure | None:
+    """The failure of an error in the body of an answer; None where it is none."""
+    fields = fields_of(error)
+    if not fields:
+        return None
+    code, message = fields.get("code"), fields.get("message")
+    type, fault = type_and_fault(code, f"{fields.get('type')} {message}")
+    return Failure(type=type, message=f"{code}: {message}", fault=fault)

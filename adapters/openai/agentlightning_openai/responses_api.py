@@ -33,6 +33,8 @@ def assistant_message(output: Iterable[dict[str, Any]]) -> dict[str, Any]:
         for key, value in message.items():
             if key != "role":
                 before = joined.get(key)
+                if before and value and type(before) is not type(value):
+                    before, value = _parts(before), _parts(value)
                 joined[key] = before + value if before and value else before or value
     return joined
 
@@ -102,6 +104,10 @@ def _open_assistant(messages: list[dict[str, Any]]) -> dict[str, Any]:
     if not messages or messages[-1]["role"] != "assistant":
         messages.append(_assistant())
     return messages[-1]
+
+
+def _parts(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [{"type": "output_text", "text": content}]
 
 
 def _content(content: Any) -> Any:

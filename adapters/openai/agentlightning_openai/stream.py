@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, TypeVar
 
+from agentlightning.records import Failure
 from agentlightning_openai import responses_api
-from agentlightning_openai.response import Answer, Choice, logprobs_of, read_response, text_choice, usage_of
+from agentlightning_openai.deltas import MessageJoiner, fields_of, plain
+from agentlightning_openai.response import (
+    Answer,
+    Choice,
+    failure_in,
+    finish_reason_of,
+    logprobs_in,
+    logprobs_of,
+    read_response,
+    text_choice,
+    usage_of,
+)
 
 T = TypeVar("T")
 
@@ -16,90 +28,52 @@ class ChatJoiner:
 
     def __init__(self) -> None:
         self._whole = Answer()
-        self._parts: dict[int, _Parts] = {}
+        self._choices: dict[int, _ChoiceJoiner] = {}
 
     def add(self, chunk: Any) -> bool:
         """Takes a chunk; whether it says something (content, a tool call, reasoning, a refusal)."""
-        whole, extra = self._whole, chunk.model_extra
-        whole.id, whole.model = chunk.id or whole.id, chunk.model or whole.model
-        usage = getattr(chunk, "usage", None)
-        if usage is not None:
-            whole.usage = usage_of(usage)
-        if extra:
-            whole.prompt_ids = extra.get("prompt_token_ids") or whole.prompt_ids
-            whole.policy_version = extra.get("policy_version", whole.policy_version)
-        said = False
-        for choice in chunk.choices or ():
-            parts = self._parts.get(choice.index)
-            if parts is None:
-                parts = self._parts[choice.index] = _Parts()
-            said = parts.add(choice) or said
-        return said
+        whole, fields = self._whole, fields_of(chunk)
+        whole.id, whole.model = fields.get("id") or whole.id, fields.get("model") or whole.model
+        whole.usage = usage_of(fields.get("usage")) or whole.usage
+        whole.prompt_ids = fields.get("prompt_token_ids") or whole.prompt_ids
+        whole.policy_version = fields.get("policy_version", whole.policy_version)
+        says = False
+        for choice in fields.get("choices") or ():
+            joiner = self._choices.get(_index(choice))
+            if joiner is None:
+                joiner = self._choices[_index(choice)] = _ChoiceJoiner()
+            says = joiner.add(choice) or says
+        return says
 
     def answer(self) -> Answer:
         """What was seen so far."""
-        self._whole.choices = [self._parts[index].choice() for index in sorted(self._parts)]
+        self._whole.choices = [self._choices[index].choice() for index in sorted(self._choices)]
         return self._whole
 
 
-class _Parts:
+def _index(choice: Any) -> int:
+    index = fields_of(choice).get("index")
+    return index if isinstance(index, int) else 0
+
+
+class _ChoiceJoiner:
     """What the chunks of one choice said."""
 
     def __init__(self) -> None:
-        self._role = "assistant"
-        self._texts: dict[str, list[str]] = {"content": []}
-        self._calls: dict[int, dict[str, Any]] = {}
+        self._message = MessageJoiner()
         self._finish_reason: str | None = None
         self._token_ids: list[int] | None = None
         self._logprobs: list[float] | None = None
 
     def add(self, choice: Any) -> bool:
-        self._finish_reason = choice.finish_reason or self._finish_reason
-        token_ids = (choice.model_extra or {}).get("token_ids")
-        if token_ids is not None:
-            self._token_ids = self._token_ids or []
-            self._token_ids.extend(token_ids)
-        logprobs = logprobs_of(choice)
-        if logprobs is not None:
-            self._logprobs = self._logprobs or []
-            self._logprobs.extend(logprobs)
-        return self._add_delta(choice.delta) if choice.delta is not None else False
-
-    def _add_delta(self, delta: Any) -> bool:
-        self._role = getattr(delta, "role", None) or self._role
-        said = False
-        for name in ("content", "refusal"):
-            said = self._add_text(name, getattr(delta, name, None)) or said
-        for name, value in (delta.model_extra or {}).items():
-            if isinstance(value, str):
-                said = self._add_text(name, value) or said
-        for call in getattr(delta, "tool_calls", None) or ():
-            said = True
-            self._add_call(call)
-        return said
-
-    def _add_text(self, name: str, text: str | None) -> bool:
-        if not text:
-            return False
-        self._texts.setdefault(name, []).append(text)
-        return True
-
-    def _add_call(self, piece: Any) -> None:
-        call = self._calls.setdefault(
-            piece.index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
-        )
-        call["id"] = piece.id or call["id"]
-        if piece.function is not None:
-            call["function"]["name"] += piece.function.name or ""
-            call["function"]["arguments"] += piece.function.arguments or ""
+        fields = fields_of(choice)
+        self._finish_reason = finish_reason_of(fields) or self._finish_reason
+        self._token_ids = _longer(self._token_ids, fields.get("token_ids"))
+        self._logprobs = _longer(self._logprobs, logprobs_of(choice))
+        return self._message.add(fields.get("delta"))
 
     def choice(self) -> Choice:
-        message: dict[str, Any] = {"role": self._role}
-        for name, texts in self._texts.items():
-            message[name] = "".join(texts) if texts else None
-        if self._calls:
-            message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
-        return Choice(message, self._finish_reason, self._token_ids, self._logprobs)
+        return Choice(self._message.message(), self._finish_reason, self._token_ids, self._logprobs)
 
 
 class TextJoiner:
@@ -111,20 +85,22 @@ class TextJoiner:
 
     def add(self, chunk: Any) -> bool:
         """Takes a chunk; whether it says something."""
-        whole = self._whole
-        whole.id, whole.model = chunk.id or whole.id, chunk.model or whole.model
-        whole.usage = usage_of(getattr(chunk, "usage", None)) or whole.usage
-        whole.policy_version = (chunk.model_extra or {}).get("policy_version", whole.policy_version)
-        for part in chunk.choices or ():
-            new, known = text_choice(part), self._choices.get(part.index)
+        whole, fields = self._whole, fields_of(chunk)
+        whole.id, whole.model = fields.get("id") or whole.id, fields.get("model") or whole.model
+        whole.usage = usage_of(fields.get("usage")) or whole.usage
+        whole.policy_version = fields.get("policy_version", whole.policy_version)
+        says = False
+        for part in fields.get("choices") or ():
+            new, known = text_choice(part), self._choices.get(_index(part))
+            says = says or bool(new.message and new.message["content"])
             if known is None or known.message is None:
-                self._choices[part.index] = new
+                self._choices[_index(part)] = new
                 continue
-            known.message["content"] += part.text
+            known.message["content"] += (new.message or {}).get("content") or ""
             known.finish_reason = new.finish_reason or known.finish_reason
             known.token_ids = _longer(known.token_ids, new.token_ids)
             known.logprobs = _longer(known.logprobs, new.logprobs)
-        return any(part.text for part in chunk.choices or ())
+        return says
 
     def answer(self) -> Answer:
         """What was seen so far."""
@@ -132,42 +108,85 @@ class TextJoiner:
         return self._whole
 
 
-def _longer(known: list[T] | None, new: list[T] | None) -> list[T] | None:
-    return known if new is None else [*(known or ()), *new]
+def _longer(known: list[T] | None, new: Any) -> list[T] | None:
+    if not isinstance(new, list):
+        return known
+    if known is None:
+        return list(new)
+    known.extend(new)
+    return known
 
 
 class ResponseJoiner:
-    """Joins the events of a responses stream: the last one carries the whole answer, and a stream that was
-    left early has its finished items and the text of the one that was being written."""
+    """Joins the events of a responses stream: the last one carries the whole answer, and a stream that was left early
+    has its finished items and what was said of those that were being written.
+
+    Token ids, for which that API has no place, are read from ``prompt_token_ids`` of the response that was created, and
+    from ``token_ids`` and ``logprobs`` of each delta.
+    """
 
     def __init__(self) -> None:
-        self._whole: Answer | None = None
-        self._begun: Any = None
-        self._items: list[dict[str, Any]] = []
-        self._text: list[str] = []
+        self._ended: Answer | None = None
+        self._begun: dict[str, Any] = {}
+        self._items: dict[int, dict[str, Any]] = {}
+        self._token_ids: list[int] | None = None
+        self._logprobs: list[float] | None = None
 
     def add(self, event: Any) -> bool:
         """Takes an event; whether it says something."""
-        kind = event.type
+        fields = fields_of(event)
+        kind, place = str(fields.get("type")), fields.get("output_index") or 0
         if kind in ("response.completed", "response.incomplete", "response.failed"):
-            self._whole = read_response(event.response)
+            self._ended = read_response(event.response)
         elif kind == "response.created":
-            self._begun = event.response
-        elif kind == "response.output_item.done":
-            self._items.append(event.item.to_dict())
-            self._text.clear()
-        elif kind == "response.output_text.delta":
-            self._text.append(event.delta)
-        return str(kind).endswith(".delta")
+            self._begun = fields_of(event.response)
+        elif kind == "error":
+            self._ended = self._so_far(failure_in(event))
+        elif kind in ("response.output_item.added", "response.output_item.done"):
+            self._items[place] = plain(event.item)
+        elif kind in _WRITTEN_BY:
+            self._token_ids = _longer(self._token_ids, fields.get("token_ids"))
+            self._logprobs = _longer(self._logprobs, logprobs_in(fields.get("logprobs")))
+            item = self._items.setdefault(place, {"type": "message", "role": "assistant"})
+            _write(item, *_WRITTEN_BY[kind], fields.get("delta") or "")
+        return kind.endswith(".delta")
 
     def answer(self) -> Answer:
         """What was seen so far."""
-        if self._whole is not None:
-            return self._whole
-        items = [*self._items, {"type": "message", "role": "assistant", "content": "".join(self._text)}]
-        message = responses_api.assistant_message(items)
+        return self._ended if self._ended is not None else self._so_far()
+
+    def _so_far(self, failure: Failure | None = None) -> Answer:
         begun = self._begun
-        return Answer([Choice(message)], id=getattr(begun, "id", None), model=getattr(begun, "model", None))
+        message = responses_api.assistant_message(self._items[place] for place in sorted(self._items))
+        return Answer(
+            choices=[Choice(message, None, self._token_ids, self._logprobs)] if begun or self._items else [],
+            id=begun.get("id"),
+            model=begun.get("model"),
+            prompt_ids=begun.get("prompt_token_ids"),
+            policy_version=begun.get("policy_version"),
+            failure=failure,
+        )
+
+
+# Which field of an item a delta writes; in which parts of it, where that is a list.
+_WRITTEN_BY = {
+    "response.output_text.delta": ("content", "output_text", "text"),
+    "response.refusal.delta": ("content", "refusal", "refusal"),
+    "response.reasoning_text.delta": ("content", "reasoning_text", "text"),
+    "response.reasoning_summary_text.delta": ("summary", "summary_text", "text"),
+    "response.function_call_arguments.delta": ("arguments", "", ""),
+    "response.custom_tool_call_input.delta": ("input", "", ""),
+}
+
+
+def _write(item: dict[str, Any], field: str, part_type: str, part_field: str, text: str) -> None:
+    if not part_type:
+        item[field] = (item.get(field) or "") + text
+        return
+    parts = item[field] = item.get(field) or []
+    if not parts or parts[-1].get("type") != part_type:
+        parts.append({"type": part_type, part_field: ""})
+    parts[-1][part_field] += text
 
 
 Joiner = ChatJoiner | TextJoiner | ResponseJoiner

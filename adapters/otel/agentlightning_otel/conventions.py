@@ -1,6 +1,6 @@
 """Which attributes say what: the GenAI conventions as they are, as they were, and two others' names.
 
-Others: OpenInference (``llm.*``, ``openinference.span.kind``) and OpenLLMetry (``traceloop.*``,
+Two others: OpenInference (``llm.*``, ``openinference.span.kind``) and OpenLLMetry (``traceloop.*``,
 ``gen_ai.prompt.<n>.*``). Everything is brought to the names of `agentlightning.semconv`.
 """
 
@@ -114,7 +114,18 @@ _TRACELOOP: dict[str, _Meaning] = {
     "agent": ("agent", "agent"),
     "tool": ("tool", None),
 }
+_SPAN_KINDS = {"openinference.span.kind": _OPENINFERENCE, "traceloop.span.kind": _TRACELOOP}
+_REQUESTED = (semconv.REQUEST_MODEL, *(name for name, ours in ALIASES.items() if ours == semconv.REQUEST_MODEL))
+_ANSWERED = (
+    semconv.RESPONSE_MODEL,
+    semconv.RESPONSE_FINISH_REASONS,
+    semconv.USAGE_INPUT_TOKENS,
+    semconv.USAGE_OUTPUT_TOKENS,
+    *(name for name, ours in ALIASES.items() if ours in (semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS)),
+)
 _IMPLIED_OPERATION = {"LLM": "chat", "EMBEDDING": "embeddings"}
+_LONGEST_PLACE = 9
+"""Digits of a place in a flattened list."""
 _KINDS = ("llm", "tool", "agent", "retrieval", "handoff", "annotation")
 
 
@@ -130,17 +141,20 @@ def meaning(attributes: Mapping[str, Any]) -> _Meaning:
         return own, attributes.get(semconv.STRUCTURE)
     if attributes.get(TRANSFER_TARGET):
         return "handoff", None
-    for name, table in (
-        (semconv.OPERATION_NAME, _OPERATIONS),
-        ("openinference.span.kind", _OPENINFERENCE),
-        ("traceloop.span.kind", _TRACELOOP),
-    ):
+    for name, table in ((semconv.OPERATION_NAME, _OPERATIONS), *_SPAN_KINDS.items()):
         found = table.get(str(attributes.get(name)))
         if found is not None:
             return found
-    if "llm.request.type" in attributes:
+    if "llm.request.type" in attributes or _is_nameless_call(attributes):
         return "llm", None
     return "annotation", None
+
+
+def _is_nameless_call(attributes: Mapping[str, Any]) -> bool:
+    """Whether a span has what only a call of a model has, though nothing says what it is."""
+    said = any(attributes.get(name) is not None for name in (semconv.OPERATION_NAME, *_SPAN_KINDS))
+    asked = any(attributes.get(name) is not None for name in _REQUESTED)
+    return asked and not said and any(attributes.get(name) is not None for name in _ANSWERED)
 
 
 def operation(attributes: Mapping[str, Any]) -> str | None:
@@ -148,8 +162,9 @@ def operation(attributes: Mapping[str, Any]) -> str | None:
     given = attributes.get(semconv.OPERATION_NAME) or _IMPLIED_OPERATION.get(
         str(attributes.get("openinference.span.kind"))
     )
-    request = attributes.get("llm.request.type")
-    return given or {"chat": "chat", "completion": "text_completion", "embedding": "embeddings"}.get(str(request))
+    request = str(attributes.get("llm.request.type"))
+    given = given or {"chat": "chat", "completion": "text_completion", "embedding": "embeddings"}.get(request)
+    return given or ("chat" if _is_nameless_call(attributes) else None)
 
 
 def renamed(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,11 +188,12 @@ def family(attributes: Mapping[str, Any], prefix: str) -> list[Any]:
             below = place.get(part)
             place = place.setdefault(part, {}) if isinstance(below, dict | None) else {}
         place[last] = value
-    return [root[key] for key in sorted((key for key in root if key.isdecimal()), key=int)]
+    return numbered(root)
 
 
 def numbered(nested: Any) -> list[Any]:
     """The members of a nested value whose keys are 0, 1, 2 …"""
     if not isinstance(nested, dict):
         return []
-    return [nested[key] for key in sorted((key for key in nested if key.isdecimal()), key=int)]
+    places = [key for key in nested if key.isdecimal() and len(key) <= _LONGEST_PLACE]
+    return [nested[key] for key in sorted(places, key=int)]

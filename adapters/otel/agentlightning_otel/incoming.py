@@ -7,6 +7,7 @@ Their ids follow from the trace's and the span's, so what is received twice is r
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,14 +19,19 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from agentlightning import semconv
 from agentlightning.records import Generation, Span, Usage
 from agentlightning_otel import conventions as names
+from agentlightning_otel.checks import conforming
+from agentlightning_otel.emitters import translated
 from agentlightning_otel.errors import PayloadError
 from agentlightning_otel.failures import failure_of_span
 from agentlightning_otel.messages import FINISH_REASONS, as_json, parsed
 from agentlightning_otel.rewards import is_evaluation, only_evaluates, reward_of, rewards_in
 from agentlightning_otel.said import Said, said_in
+from agentlightning_otel.text import clipped
 from agentlightning_otel.wire import attributes_of, to_python
 
 NANOSECOND = 1e-9
+LATEST = 2**63 - 1
+"""Nanoseconds: the year 2262. What is beyond was a negative number or none at all."""
 
 
 def ids_of(trace_id: bytes, span_id: bytes) -> tuple[str, str]:
@@ -39,22 +45,29 @@ def ids_of(trace_id: bytes, span_id: bytes) -> tuple[str, str]:
     return trace_id.hex(), span_id.hex()
 
 
-def read_span(span: OtlpSpan) -> list[Span]:
-    """The spans that a span makes; the first is the span itself. Raises `PayloadError`."""
+def read_span(span: OtlpSpan, dropped: list[str] | None = None) -> list[Span]:
+    """The spans that a span makes; the first is the span itself. Raises `PayloadError`.
+
+    What of it makes no sense is left out; ``dropped``, where given, is told of it.
+    """
+    dropped = [] if dropped is None else dropped
+    where = f"span {clipped(span.name, 80)!r}"
     trace, id = ids_of(span.trace_id, span.span_id)
-    if not span.start_time_unix_nano:
-        raise PayloadError(f"span {id} in trace {trace} has no start time")
-    events = [(event.name, event.time_unix_nano, attributes_of(event.attributes)) for event in span.events]
-    attributes = attributes_of(span.attributes)
+    started, ended = _times(span, id, trace, where, dropped)
+    events = [
+        (event.name, event.time_unix_nano, conforming(attributes_of(event.attributes), where, dropped))
+        for event in span.events
+    ]
+    attributes = conforming(translated(attributes_of(span.attributes)), where, dropped)
     read = _read(
         Span(
             id=id,
             rollout_id=trace,
-            parent_id=span.parent_span_id.hex() if any(span.parent_span_id) else None,
+            parent_id=_parent(span, where, dropped),
             kind="annotation",
             name=span.name,
-            started_at=span.start_time_unix_nano * NANOSECOND,
-            ended_at=span.end_time_unix_nano * NANOSECOND if span.end_time_unix_nano else None,
+            started_at=started * NANOSECOND,
+            ended_at=ended * NANOSECOND if ended else None,
         ),
         attributes,
         said_in(attributes, [(name, told) for name, _, told in events]),
@@ -74,16 +87,18 @@ def read_span(span: OtlpSpan) -> list[Span]:
     return [*read, *_rewards(found, attributes, events)]
 
 
-def read_event(record: LogRecord) -> list[Span]:
+def read_event(record: LogRecord, dropped: list[str] | None = None) -> list[Span]:
     """The spans that an event of the logs makes: a reward, or what a model call said. None for any other.
 
     What a model call said is a span with the call's own id that has not ended: the call's own is put together with
-    it. Raises `PayloadError`.
+    it. ``dropped``, where given, is told of what was left out. Raises `PayloadError`.
     """
-    name, told = _event(record)
+    name, told = _event(record, [] if dropped is None else dropped)
     if not any(record.trace_id):
         return []
     nanoseconds = record.time_unix_nano or record.observed_time_unix_nano
+    if nanoseconds > LATEST:
+        raise PayloadError(f"event {name!r} in trace {record.trace_id.hex()}: its time is beyond the year 2262")
     if name == names.EVALUATION_EVENT and is_evaluation(told):
         trace, _ = ids_of(record.trace_id, record.span_id or b"\1" * 8)
         return [_reward_span(trace, record.span_id.hex() or None, told, nanoseconds * NANOSECOND, nanoseconds, 0)]
@@ -92,7 +107,8 @@ def read_event(record: LogRecord) -> list[Span]:
     trace, id = ids_of(record.trace_id, record.span_id)
     begun = Span(id=id, rollout_id=trace, kind="llm", name="chat", started_at=nanoseconds * NANOSECOND)
     if name == names.DETAILS_EVENT:
-        return _read(begun, {semconv.OPERATION_NAME: "chat", **told}, said_in(told, []))
+        told = {semconv.OPERATION_NAME: "chat", **told}
+        return _read(begun, told, said_in(told, []))
     begun.attributes = {names.EVENTS: {f"{nanoseconds:020} {_derived(name, as_json(told))}": [name, told]}}
     return [begun]
 
@@ -109,17 +125,39 @@ def generation_of(attributes: Mapping[str, Any], said: Said, answer: dict[str, A
         response=answer,
         model=str(model) if model else None,
         finish_reason=FINISH_REASONS.get(str(reason), str(reason)) if reason else None,
-        usage=Usage(input_tokens=_count(tokens[0]), output_tokens=_count(tokens[1])) if any(tokens) else None,
-        temperature=_number(attributes.get(semconv.REQUEST_TEMPERATURE), 1.0),
+        usage=Usage(input_tokens=tokens[0] or 0, output_tokens=tokens[1] or 0) if any(tokens) else None,
+        temperature=_finite(attributes.get(semconv.REQUEST_TEMPERATURE), 1.0),
     )
 
 
-def _event(record: LogRecord) -> tuple[str, dict[str, Any]]:
+def _event(record: LogRecord, dropped: list[str]) -> tuple[str, dict[str, Any]]:
     """The name of an event, and what its body and attributes tell."""
     attributes = attributes_of(record.attributes)
     body = to_python(record.body)
     name = record.event_name or str(attributes.pop("event.name", ""))
-    return name, attributes | (body if isinstance(body, dict) else {})
+    told = attributes | (body if isinstance(body, dict) else {})
+    return name, conforming(told, f"event {clipped(name, 80)!r}", dropped)
+
+
+def _times(span: OtlpSpan, id: str, trace: str, where: str, dropped: list[str]) -> tuple[int, int]:
+    """When a span began and ended, in nanoseconds; 0 where it has not ended."""
+    started, ended = span.start_time_unix_nano, span.end_time_unix_nano
+    if not started or started > LATEST:
+        raise PayloadError(f"span {id} in trace {trace} has {'no' if not started else 'an impossible'} start time")
+    if ended and not started <= ended <= LATEST:
+        dropped.append(f"the end of {where} is {'before its start' if ended < started else 'impossible'}")
+        ended = started
+    return started, ended
+
+
+def _parent(span: OtlpSpan, where: str, dropped: list[str]) -> str | None:
+    parent = span.parent_span_id
+    if not any(parent):
+        return None
+    if len(parent) != 8:
+        dropped.append(f"the parent's id of {where} is {clipped(parent.hex(), 40)}: expected 8 bytes")
+        return None
+    return parent.hex()
 
 
 def _read(span: Span, attributes: dict[str, Any], said: Said) -> list[Span]:
@@ -208,12 +246,9 @@ def _derived(*parts: object) -> str:
     return hashlib.blake2b("\x1f".join(map(str, parts)).encode(errors="replace"), digest_size=8).hexdigest()
 
 
-def _count(value: Any) -> int:
-    return int(_number(value, 0.0))
-
-
-def _number(value: Any, default: float) -> float:
+def _finite(value: Any, default: float) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return default
+    return number if math.isfinite(number) else default

@@ -12,18 +12,21 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-FINISH_REASONS = {"tool_call": "tool_calls"}
-"""The conventions' word → the chat API's."""
+FINISH_REASONS = {"tool_call": "tool_calls", "tool-calls": "tool_calls", "content-filter": "content_filter"}
+"""The conventions' word, and the Vercel AI SDK's → the chat API's."""
+DEEPEST = 100
+"""How far values nest that are read; what nests deeper stays text."""
 
 
 def parsed(value: Any) -> Any:
     """What a JSON object or list says that was sent as a string; anything else as it is."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        content = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return content if _is_shallow(content, DEEPEST) else value
 
 
 def as_json(value: Any) -> str:
@@ -36,14 +39,18 @@ def as_json(value: Any) -> str:
         return repr(value)
 
 
+def _is_shallow(value: Any, levels: int) -> bool:
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(item, levels - 1) for item in below if isinstance(item, dict | list))
+
+
 def chat_messages(raw: Any) -> list[dict[str, Any]]:
     """Messages of an attribute or event, as a list or as its JSON, in the shape of the chat API."""
     raw = parsed(raw)
     if isinstance(raw, str):
         return [{"role": "user", "content": raw}]
-    if isinstance(raw, Mapping):
-        raw = [raw]
-    return [message for item in raw or () for message in _chat_message(item)]
+    items = [raw] if isinstance(raw, Mapping) else raw if isinstance(raw, list | tuple) else ()
+    return [message for item in items for message in _chat_message(item)]
 
 
 def system_messages(raw: Any) -> list[dict[str, Any]]:
@@ -53,10 +60,10 @@ def system_messages(raw: Any) -> list[dict[str, Any]]:
         return []
     if isinstance(raw, str):
         return [{"role": "system", "content": raw}]
-    items = [raw] if isinstance(raw, Mapping) else list(raw)
+    items = [raw] if isinstance(raw, Mapping) else raw if isinstance(raw, list | tuple) else []
     if any(isinstance(item, Mapping) and "role" in item for item in items):
         return chat_messages(items)
-    return _chat_message({"role": "system", "parts": items})
+    return _chat_message({"role": "system", "parts": items}) if items else []
 
 
 def chat_tools(raw: Any) -> list[dict[str, Any]]:
@@ -92,7 +99,7 @@ def _chat_message(item: Any) -> list[dict[str, Any]]:
         return [{"role": "user", "content": item}]
     if not isinstance(item, Mapping):
         return []
-    role = str(item.get("role", "user"))
+    role = str(item.get("role") or "user")
     if not isinstance(item.get("parts"), list):
         return [_from_content(role, item)]
     parts = [part if isinstance(part, Mapping) else {"type": "text", "content": str(part)} for part in item["parts"]]

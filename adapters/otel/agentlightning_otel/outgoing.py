@@ -22,7 +22,8 @@ from agentlightning import semconv
 from agentlightning.records import Failure, Generation, Reward, Rollout, Span, Task
 from agentlightning_otel import conventions as names
 from agentlightning_otel.messages import as_json, gen_ai_messages, gen_ai_tools
-from agentlightning_otel.wire import pairs_of, sendable
+from agentlightning_otel.text import sendable
+from agentlightning_otel.wire import pairs_of
 
 Event = OtlpSpan.Event
 

@@ -2,72 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from agentlightning.loading import explain
 from agentlightning.records import Span
+from agentlightning_otel.checks import conforming
 from agentlightning_otel.conventions import is_gen_ai
 from agentlightning_otel.errors import PayloadError
 from agentlightning_otel.incoming import read_event, read_span
+from agentlightning_otel.text import clipped
 from agentlightning_otel.wire import attributes_of
 
+logger = logging.getLogger(__name__)
+
 UNKNOWN_SERVICE = "unknown_service"
+SPAN_BYTES = 2000
+"""What a span takes in memory beside what it says, about."""
 
 
 class Piece(NamedTuple):
-    """A span, and the service and resource it came from."""
+    """A span, and the service and resource it came from; ``size`` is about what it takes in memory."""
 
     span: Span
     service: str
     resource: dict[str, Any]
     gen_ai: bool
+    size: int
 
 
 class Pieces(NamedTuple):
-    """What a request holds; ``rejected`` says of each span that could not be used why not."""
+    """What a request holds; ``rejected`` says of each span that could not be used why not, ``dropped`` of each part
+    of a span."""
 
     found: list[Piece]
     rejected: list[str]
+    dropped: list[str]
 
 
 def pieces_of_traces(request: ExportTraceServiceRequest) -> Pieces:
     """The spans of a request."""
-    found: list[Piece] = []
-    rejected: list[str] = []
+    pieces = Pieces([], [], [])
     for group in request.resource_spans:
-        resource = attributes_of(group.resource.attributes)
+        resource = _resource(group, pieces.dropped)
         for scope in group.scope_spans:
             for span in scope.spans:
-                try:
-                    found += _pieces(read_span(span), resource)
-                except PayloadError as error:
-                    rejected.append(f"{span.name!r}: {error}")
-    return Pieces(found, rejected)
+                _add(pieces, read_span, span, span.name, resource)
+    return pieces
 
 
 def pieces_of_logs(request: ExportLogsServiceRequest) -> Pieces:
     """What the GenAI events of a request tell; other log records are passed over."""
-    found: list[Piece] = []
-    rejected: list[str] = []
+    pieces = Pieces([], [], [])
     for group in request.resource_logs:
-        resource = attributes_of(group.resource.attributes)
+        resource = _resource(group, pieces.dropped)
         for scope in group.scope_logs:
             for record in scope.log_records:
-                try:
-                    found += _pieces(read_event(record), resource)
-                except PayloadError as error:
-                    rejected.append(f"{record.event_name!r}: {error}")
-    return Pieces(found, rejected)
+                _add(pieces, read_event, record, record.event_name, resource)
+    return pieces
 
 
-def _pieces(spans: list[Span], resource: dict[str, Any]) -> Iterator[Piece]:
+def _add(
+    pieces: Pieces, read: Callable[[Any, list[str]], list[Span]], entry: Any, name: str, resource: dict[str, Any]
+) -> None:
+    try:
+        pieces.found.extend(_pieces(read(entry, pieces.dropped), resource, entry.ByteSize()))
+    except PayloadError as error:
+        pieces.rejected.append(f"{clipped(name, 80)!r}: {error}")
+    except Exception as error:
+        logger.exception("a span could not be read")
+        pieces.rejected.append(f"{clipped(name, 80)!r}: it cannot be read: {clipped(explain(error))}")
+
+
+def _resource(group: Any, dropped: list[str]) -> dict[str, Any]:
+    return conforming(attributes_of(group.resource.attributes), "the resource", dropped)
+
+
+def _pieces(spans: list[Span], resource: dict[str, Any], size: int) -> Iterator[Piece]:
+    service = str(resource.get("service.name") or UNKNOWN_SERVICE)
     for span in spans:
         gen_ai = span.kind != "annotation" or is_gen_ai(span.attributes)
-        yield Piece(span, _service(resource), resource, gen_ai)
-
-
-def _service(resource: dict[str, Any]) -> str:
-    return str(resource.get("service.name") or UNKNOWN_SERVICE)
+        yield Piece(span, service, resource, gen_ai, size // len(spans) + SPAN_BYTES)

@@ -57,6 +57,6 @@ def rewards_in(attributes: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _finite(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

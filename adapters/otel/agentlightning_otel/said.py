@@ -126,7 +126,7 @@ def _read_answers(given: Attributes, events: Sequence[Event], said: Said) -> Non
 
 
 def _read_tools(given: Attributes, said: Said) -> None:
-    schemas = [item.get("tool", {}).get("json_schema") for item in names.family(given, "llm.tools")]
+    schemas = [_inner(item, "tool").get("json_schema") for item in names.family(given, "llm.tools")]
     said.tools = (
         chat_tools(given.get(names.TOOL_DEFINITIONS))
         or chat_tools([schema for schema in schemas if schema])
@@ -149,32 +149,40 @@ def _read_parameters(given: Attributes, said: Said) -> None:
 
 
 def _read_documents(given: Attributes, said: Said) -> None:
-    found = [item["document"] for item in names.family(given, "retrieval.documents") if "document" in item]
+    found = [item["document"] for item in names.family(given, "retrieval.documents") if _has(item, "document")]
     if found:
         said.attributes[semconv.RETRIEVAL_DOCUMENTS] = found
         said.read.add("retrieval.documents")
 
 
+def _has(item: Any, name: str) -> bool:
+    return isinstance(item, dict) and name in item
+
+
+def _inner(item: Any, name: str) -> dict[str, Any]:
+    """The map under a name of a nested value; empty where there is none."""
+    found = item.get(name) if isinstance(item, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def _openinference(item: Any) -> dict[str, Any]:
-    message = dict(item.get("message") or {}) if isinstance(item, dict) else {}
-    calls = [call.get("tool_call") for call in names.numbered(message.pop("tool_calls", None))]
-    parts = [part.get("message_content") for part in names.numbered(message.pop("contents", None))]
-    if calls:
-        message["tool_calls"] = calls
+    message = dict(_inner(item, "message"))
+    calls = [_inner(call, "tool_call") for call in names.numbered(message.pop("tool_calls", None))]
+    parts = [_inner(part, "message_content") for part in names.numbered(message.pop("contents", None))]
     if parts:
-        message["parts"] = [_openinference_part(part) for part in parts if isinstance(part, dict)]
+        message["parts"] = [_openinference_part(part) for part in parts if part]
         message["parts"] += [
-            {"type": "tool_call", "id": call.get("id"), **call.get("function", {})}
-            for call in message.pop("tool_calls", ())
-            if isinstance(call, dict)
+            {"type": "tool_call", "id": call.get("id"), **_inner(call, "function")} for call in calls if call
         ]
+    elif any(calls):
+        message["tool_calls"] = [call for call in calls if call]
     return message
 
 
 def _openinference_part(part: dict[str, Any]) -> dict[str, Any]:
-    image = part.get("image")
-    if part.get("type") == "image" and isinstance(image, dict):
-        return {"type": "uri", "modality": "image", "uri": image.get("image", {}).get("url", "")}
+    url = _inner(_inner(part, "image"), "image").get("url")
+    if part.get("type") == "image" and "image" in part:
+        return {"type": "uri", "modality": "image", "uri": str(url or "")}
     return {"type": "text", "content": part.get("text", "")} if "text" in part else part
 
 

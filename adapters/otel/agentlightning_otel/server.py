@@ -1,4 +1,4 @@
-"""OTLP over HTTP: ``POST /v1/traces`` and ``POST /v1/logs``, on a thread and an event loop of its own.
+"""OTLP over HTTP: ``POST /v1/traces``, ``POST /v1/logs``, and ``GET /health``, on a thread and a loop of its own.
 
 https://opentelemetry.io/docs/specs/otlp/#otlphttp says which answer means what.
 """
@@ -28,23 +28,26 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agentlightning.errors import StoreError
 from agentlightning.store import open_store
 from agentlightning_otel.errors import OtlpError, PayloadError
+from agentlightning_otel.intake import Intake
 from agentlightning_otel.pieces import Pieces, pieces_of_logs, pieces_of_traces
 from agentlightning_otel.receiver import SETTLE_SECONDS, Receiver
-from agentlightning_otel.wire import JSON, LARGEST, PROTOBUF, decode, encode
+from agentlightning_otel.text import clipped
+from agentlightning_otel.wire import JSON, PROTOBUF, decode, encode
 
 logger = logging.getLogger(__name__)
 
 PORT = 4318
 """The port of OTLP/HTTP."""
 RETRY_SECONDS = 5
-TOLD_REJECTIONS = 3
+TOLD_REASONS = 3
+LONGEST_TOLD = 2000
 
 
 class OtlpServer:
@@ -72,6 +75,7 @@ class OtlpServer:
         self._ready = threading.Event()
         self._failure: Exception | None = None
         self._receiver: Receiver | None = None
+        self._intake = Intake()
         config = uvicorn.Config(
             self._app(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, ws="none"
         )
@@ -121,6 +125,7 @@ class OtlpServer:
         routes = [
             Route("/v1/traces", self._answer(self._traces), methods=["POST"]),
             Route("/v1/logs", self._answer(self._logs), methods=["POST"]),
+            Route("/health", _health, methods=["GET"]),
         ]
         return Starlette(routes=routes)
 
@@ -138,47 +143,71 @@ class OtlpServer:
         finally:
             self._ready.set()
 
-    def _answer(
-        self, export: Callable[[bytes, Request], Awaitable[Message]]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def _answer(self, export: Callable[[bytes, str], Awaitable[Message]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
+            media, encoding = (request.headers.get(name, "") for name in ("content-type", "content-encoding"))
             try:
-                return _response(request, await export(await _body(request), request), 200)
+                async with self._intake.body(request) as body:
+                    told = await self._intake.record(body, encoding, lambda unpacked: export(unpacked, media))
+                return _response(media, told, 200)
+            except ClientDisconnect:
+                return Response(status_code=400)  # to nobody: the client has gone
             except PayloadError as error:
                 logger.warning("refused what %s sent: %s", request.client and request.client.host, error)
-                return _response(request, Status(code=INVALID_ARGUMENT, message=str(error)), error.status)
+                code = UNAVAILABLE if error.status == 503 else INVALID_ARGUMENT
+                return _response(media, Status(code=code, message=clipped(error, LONGEST_TOLD)), error.status)
             except StoreError as error:
                 logger.error("the store did not take what was received: %s", error)
-                told = Status(code=UNAVAILABLE, message=str(error))
-                return _response(request, told, 503, {"Retry-After": str(RETRY_SECONDS)})
+                return _response(media, Status(code=UNAVAILABLE, message=clipped(error, LONGEST_TOLD)), 503)
 
         return answer
 
-    async def _traces(self, body: bytes, request: Request) -> Message:
-        found = pieces_of_traces(decode(body, *_form(request), ExportTraceServiceRequest, "resourceSpans"))
-        await self._take(found)
+    async def _traces(self, body: bytes, media: str) -> Message:
+        pieces = await asyncio.to_thread(_read_traces, body, media)
+        told = await self._take(pieces)
         answer = ExportTraceServiceResponse()
-        if found.rejected:
-            partial = ExportTracePartialSuccess(rejected_spans=len(found.rejected), error_message=_told(found.rejected))
+        if told:
+            partial = ExportTracePartialSuccess(rejected_spans=len(pieces.rejected), error_message=told)
             answer.partial_success.CopyFrom(partial)
         return answer
 
-    async def _logs(self, body: bytes, request: Request) -> Message:
-        found = pieces_of_logs(decode(body, *_form(request), ExportLogsServiceRequest, "resourceLogs"))
-        await self._take(found)
+    async def _logs(self, body: bytes, media: str) -> Message:
+        pieces = await asyncio.to_thread(_read_logs, body, media)
+        told = await self._take(pieces)
         answer = ExportLogsServiceResponse()
-        if found.rejected:
-            partial = ExportLogsPartialSuccess(
-                rejected_log_records=len(found.rejected), error_message=_told(found.rejected)
-            )
+        if told:
+            partial = ExportLogsPartialSuccess(rejected_log_records=len(pieces.rejected), error_message=told)
             answer.partial_success.CopyFrom(partial)
         return answer
 
-    async def _take(self, pieces: Pieces) -> None:
-        if pieces.rejected:
-            logger.warning("could not use %d of what was received: %s", len(pieces.rejected), _told(pieces.rejected))
+    async def _take(self, pieces: Pieces) -> str:
+        """Records what can be used; returns what is to be said of the rest."""
+        told = "; ".join(
+            f"{what}: {_some(reasons)}"
+            for what, reasons in (("rejected", pieces.rejected), ("left out", pieces.dropped))
+            if reasons
+        )
+        if told:
+            logger.warning("could not use %d of what was received: %s", len(pieces.rejected + pieces.dropped), told)
         if pieces.found and self._receiver is not None:
             await self._receiver.receive(pieces.found)
+        return told
+
+
+async def _health(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+def _read_traces(body: bytes, media: str) -> Pieces:
+    request, dropped = decode(body, media, ExportTraceServiceRequest, "resourceSpans")
+    pieces = pieces_of_traces(request)
+    return pieces._replace(dropped=[*dropped, *pieces.dropped])
+
+
+def _read_logs(body: bytes, media: str) -> Pieces:
+    request, dropped = decode(body, media, ExportLogsServiceRequest, "resourceLogs")
+    pieces = pieces_of_logs(request)
+    return pieces._replace(dropped=[*dropped, *pieces.dropped])
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -191,25 +220,13 @@ def _bind(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _form(request: Request) -> tuple[str, str]:
-    return request.headers.get("content-type", ""), request.headers.get("content-encoding", "")
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST:
-            raise PayloadError(f"the body is larger than {LARGEST // 1024**2} MiB", 413)
-    return bytes(body)
-
-
-def _response(request: Request, message: Message, status: int, headers: dict[str, str] | None = None) -> Response:
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def _response(media: str, message: Message, status: int) -> Response:
+    media = media.partition(";")[0].strip().lower()
     media = media if media == JSON else PROTOBUF
-    return Response(encode(message, media), status, headers, media_type=media)
+    again = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
+    return Response(encode(message, media), status, again, media_type=media)
 
 
-def _told(rejected: list[str]) -> str:
-    more = f"; and {len(rejected) - TOLD_REJECTIONS} more" if len(rejected) > TOLD_REJECTIONS else ""
-    return "; ".join(rejected[:TOLD_REJECTIONS]) + more
+def _some(reasons: list[str]) -> str:
+    more = f"; and {len(reasons) - TOLD_REASONS} more" if len(reasons) > TOLD_REASONS else ""
+    return "; ".join(clipped(reason) for reason in reasons[:TOLD_REASONS]) + more

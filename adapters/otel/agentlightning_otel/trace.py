@@ -16,7 +16,7 @@ from agentlightning import semconv
 from agentlightning.records import Failure, Generation, Record, Reward, Span
 from agentlightning_otel import conventions as names
 from agentlightning_otel.incoming import generation_of
-from agentlightning_otel.messages import text_of
+from agentlightning_otel.messages import chat_messages, text_of
 from agentlightning_otel.said import said_in
 
 
@@ -28,8 +28,15 @@ class Outcome(Record, kw_only=True):
     output: Any = None
     failure: Failure | None = None
     rewards: list[Reward] = []
-    started_at: float = 0.0
-    ended_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+NOTHING_CAME = Failure(
+    type="nothing_received",
+    message="no span of this trace is stored: its receiver was stopped before the first, and none was sent again",
+    fault="infrastructure",
+)
 
 
 def add(spans: dict[str, Span], pieces: Iterable[Span]) -> list[Span]:
@@ -58,18 +65,21 @@ def add(spans: dict[str, Span], pieces: Iterable[Span]) -> list[Span]:
 
 def root_of(spans: Mapping[str, Span]) -> Span | None:
     """The span that nothing called, once it has ended."""
-    return next(
+    return min(
         (
             span
-            for span in sorted(spans.values(), key=lambda span: span.index)
+            for span in spans.values()
             if span.parent_id is None and span.kind != "reward" and span.ended_at is not None
         ),
-        None,
+        key=lambda span: span.index,
+        default=None,
     )
 
 
 def outcome_of(spans: Mapping[str, Span]) -> Outcome:
     """What the trace as it is says of its rollout. Without a root, its topmost spans speak for it."""
+    if not spans:
+        return Outcome(failure=NOTHING_CAME)
     ordered = sorted(spans.values(), key=lambda span: span.index)
     acted = [span for span in ordered if span.kind not in ("reward", "annotation")]
     tops = [span for span in acted if _nearest_actor(span, spans) is None]
@@ -164,7 +174,7 @@ def _nearest_actor(span: Span, spans: Mapping[str, Span]) -> Span | None:
 def _input(span: Span) -> Any:
     if span.kind != "agent":
         return None
-    messages = span.attributes.get(names.INPUT_MESSAGES)
+    messages = chat_messages(span.attributes.get(names.INPUT_MESSAGES))
     return _question(messages) if messages else span.attributes.get("input.value")
 
 
@@ -183,7 +193,7 @@ def _question(messages: list[dict[str, Any]]) -> Any:
 def _output(tops: list[Span], calls: list[Span]) -> Any:
     """What the last agent at the top answered; else the last answer of a model."""
     for span in reversed([span for span in tops if span.kind == "agent"]):
-        messages = span.attributes.get(names.OUTPUT_MESSAGES)
+        messages = chat_messages(span.attributes.get(names.OUTPUT_MESSAGES))
         if messages:
             return _answer(messages[-1])
         if span.attributes.get("output.value") is not None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import zlib
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
+from agentlightning_otel import salvage
 from agentlightning_otel.errors import PayloadError
+from agentlightning_otel.text import sendable
 
 M = TypeVar("M", bound=Message)
 
@@ -20,17 +21,48 @@ PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 LARGEST = 64 * 1024**2
 """Bytes of a body, unpacked."""
+_LONGEST_INTEGER = 100
+"""Digits. OTLP's integers have 64 bits."""
 
-# OTLP/JSON writes these in hexadecimal, where the JSON of protobuf has base64.
-_IDS = {"traceId": 16, "spanId": 8, "parentSpanId": 8, "trace_id": 16, "span_id": 8, "parent_span_id": 8}
+
+class Decoded(NamedTuple):
+    """A request; ``dropped`` says of each thing in it that could not be decoded which it was, and why not."""
+
+    message: Any
+    dropped: list[str]
 
 
-def decode(body: bytes, content_type: str, encoding: str, kind: type[M], field: str) -> M:
-    """A request's body as a message of ``kind``, whose one field is ``field``.
+def unpack(body: bytes, encoding: str, most: int) -> bytes:
+    """A body without its compression. Raises `PayloadError`, with status 413 beyond ``most`` bytes."""
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise PayloadError(f"content encoding {encoding!r}: expected gzip, deflate or none", 415)
+    unpacked = bytearray()
+    rest = body
+    while rest or not unpacked:
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        try:
+            unpacked += unpacker.decompress(rest, most - len(unpacked) + 1)
+        except zlib.error as error:
+            raise PayloadError(f"the body is not {encoding}, as its content encoding says: {error}") from error
+        if len(unpacked) > most:
+            raise PayloadError(f"the body is larger than {most // 1024**2} MiB when unpacked", 413)
+        if not unpacker.eof:
+            raise PayloadError(f"the {encoding} body is cut off")
+        rest = unpacker.unused_data.lstrip(b"\0")
+        if not unpacked and not rest:
+            break
+    return bytes(unpacked)
 
-    Raises `PayloadError` that says what is wrong with it.
+
+def decode(body: bytes, content_type: str, kind: type[M], field: str) -> Decoded:
+    """A request's unpacked body as a message of ``kind``, whose one field is ``field``.
+
+    What in it cannot be decoded is left out, down to single attributes. Raises `PayloadError` that says what is wrong
+    where nothing can.
     """
-    body = _unpacked(body, encoding.strip().lower())
     media = content_type.partition(";")[0].strip().lower()
     if media in (PROTOBUF, "application/protobuf", ""):
         return _from_protobuf(body, kind)
@@ -92,76 +124,44 @@ def pairs_of(attributes: dict[str, Any]) -> list[KeyValue]:
     ]
 
 
-def sendable(text: str) -> str:
-    """The text without what UTF-8 has no place for."""
-    return text.encode(errors="replace").decode()
-
-
-def _unpacked(body: bytes, encoding: str) -> bytes:
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise PayloadError(f"content encoding {encoding!r}: expected gzip, deflate or none", 415)
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    try:
-        unpacked = unpacker.decompress(body, LARGEST)
-    except zlib.error as error:
-        raise PayloadError(f"the body is not {encoding}, as its content encoding says: {error}") from error
-    if unpacker.unconsumed_tail:
-        raise PayloadError(f"the body is larger than {LARGEST // 1024**2} MiB when unpacked", 413)
-    if not unpacker.eof:
-        raise PayloadError(f"the {encoding} body is cut off")
-    return unpacked
-
-
-def _from_protobuf(body: bytes, kind: type[M]) -> M:
+def _from_protobuf(body: bytes, kind: type[M]) -> Decoded:
     message: M = kind()
     try:
         message.ParseFromString(body)
     except DecodeError as error:
+        dropped: list[str] = []
+        saved = salvage.from_protobuf(body, kind, dropped)
+        if saved is not None:
+            return Decoded(saved, dropped)
         hint = f"; it looks like JSON: send it as {JSON}" if body.lstrip()[:1] == b"{" else ""
         raise PayloadError(f"the body is no {kind.__name__} in protobuf: {error}{hint}") from error
-    return message
+    return Decoded(message, [])
 
 
-def _from_json(body: bytes, kind: type[M], field: str) -> M:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise PayloadError(f"the body is not JSON: {error}") from error
+def _from_json(body: bytes, kind: type[M], field: str) -> Decoded:
+    content = _loaded(body)
     if not isinstance(content, dict):
         raise PayloadError(f"the body is a JSON {type(content).__name__}: expected an object with {field}")
     if content and field not in content and _snake(field) not in content:
         raise PayloadError(f"the body has no {field}; its keys: {', '.join(content)}")
+    dropped: list[str] = []
+    return Decoded(salvage.from_json(content, kind, dropped), dropped)
+
+
+def _loaded(body: bytes) -> Any:
+    """The JSON of a body. What is no UTF-8 in it stays as lone surrogates, a number too long for 64 bits as text."""
     try:
-        message: M = json_format.ParseDict(_with_binary_ids(content, ""), kind(), ignore_unknown_fields=True)
-    except (json_format.ParseError, RecursionError, ValueError, TypeError) as error:
-        raise PayloadError(f"the body is no {kind.__name__} in OTLP/JSON: {error}") from error
-    return message
+        return json.loads(body)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise PayloadError(f"the body is not JSON: {error}") from error
+    except ValueError:
+        pass
+    try:
+        text = body.decode(json.detect_encoding(body), "surrogateescape")
+        return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= _LONGEST_INTEGER else digits)
+    except (ValueError, RecursionError) as error:
+        raise PayloadError(f"the body is not JSON: {error}") from error
 
 
 def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
-
-
-def _with_binary_ids(value: Any, path: str) -> Any:
-    if isinstance(value, list):
-        return [_with_binary_ids(item, f"{path}[{place}]") for place, item in enumerate(value)]
-    if not isinstance(value, dict):
-        return value
-    changed = {}
-    for name, item in value.items():
-        below = f"{path}.{name}" if path else name
-        is_id = name in _IDS and isinstance(item, str)
-        changed[name] = _base64(item, _IDS[name], below) if is_id else _with_binary_ids(item, below)
-    return changed
-
-
-def _base64(text: str, length: int, path: str) -> str:
-    try:
-        binary = binascii.unhexlify(text)
-    except (binascii.Error, ValueError) as error:
-        raise PayloadError(f"{path}: {text!r} is not hexadecimal") from error
-    if len(binary) not in (0, length):
-        raise PayloadError(f"{path}: {text!r} has {len(text)} digits: expected {2 * length}")
-    return base64.b64encode(binary).decode()

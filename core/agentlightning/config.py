@@ -35,19 +35,25 @@ class TasksConfig(Section):
 
 
 class RewardConfig(Section):
-    """One reward by name (or ``module:function``), its weight in the sum, and its own options."""
+    """One reward by name (or ``module:function``), its weight in the sum, and its own options.
+
+    ``process`` runs it in a process of its own: for one that needs a main thread (signals), or may hold the
+    interpreter's lock for long (a regular expression that backtracks). It sees the rollout as the store keeps it.
+    """
 
     name: str
     weight: float = 1.0
+    process: bool = False
     config: dict[str, Any] = {}
 
 
 class RunnerConfig(Section):
-    """How rollouts run: how many at once, for how long (seconds), and how often infrastructure failures
-    are tried again."""
+    """How rollouts run: how many at once, for how long an agent and each reward may run (seconds), and how often
+    infrastructure failures are tried again."""
 
     concurrency: int = 64
     timeout: float = 300.0
+    reward_timeout: float = 60.0
     retries: int = 2
 
 

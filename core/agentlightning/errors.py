@@ -88,3 +88,11 @@ def _advice(error: BaseException) -> str | None:
     if "No space left on device" in text:  # told by a library that has no errno
         return _ADVICE[errno.ENOSPC]
     return None
+
+
+def text_of(error: BaseException) -> str:
+    """The message of anybody's exception; empty where its ``__str__`` fails."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - it is a stranger's code, too
+        return ""

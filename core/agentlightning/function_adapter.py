@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 import inspect
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
 from agentlightning import semconv
 from agentlightning.adapter import Adapter, AgentDescription
 from agentlightning.errors import AdapterError
 from agentlightning.recording import span
-from agentlightning.threads import DaemonThreads
+from agentlightning.threads import call_in_thread
 
 ATTRIBUTES = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: "function"}
-
-_threads = DaemonThreads()
 
 
 class FunctionAdapter(Adapter):
     """Runs any callable. An asynchronous one is awaited on the loop; a synchronous one runs in a daemon
-    thread of its own with the context carried over, so it may block, or never return.
+    thread of its own with the context carried over, so it may block, or never return. A generator is run to its end:
+    its output is what it returns, else the last it yields.
 
     A class makes agents and is none. A run is a span; a model call in it that no framework places is made
     by an agent of the function's name.
@@ -36,11 +34,12 @@ class FunctionAdapter(Adapter):
     async def run(self, agent: Any, input: Any) -> Any:
         name = _name(agent)
         with span(name, "agent", agent=name, **ATTRIBUTES):
-            if _is_async(agent):
-                return await agent(input)
-            call = contextvars.copy_context().run
-            output = await asyncio.get_running_loop().run_in_executor(_threads, call, agent, input)
-            return await output if inspect.isawaitable(output) else output
+            output = agent(input) if _is_async(agent) else await call_in_thread(_call, agent, input)
+            if inspect.isawaitable(output):
+                output = await output
+            if isinstance(output, AsyncIterator):
+                return await _last(output)
+            return await call_in_thread(_exhaust, output) if isinstance(output, Iterator) else output
 
     def describe(self, agent: Any) -> AgentDescription:
         return AgentDescription(
@@ -84,6 +83,31 @@ def _needs_nothing(signature: inspect.Signature) -> bool:
 
 def _is_async(agent: Any) -> bool:
     return inspect.iscoroutinefunction(agent) or inspect.iscoroutinefunction(type(agent).__call__)
+
+
+def _call(agent: Any, input: Any) -> Any:
+    output = agent(input)
+    return _exhaust(output) if isinstance(output, Iterator) else output
+
+
+def _exhaust(iterator: Iterator[Any]) -> Any:
+    last = None
+    while True:
+        try:
+            last = next(iterator)
+        except StopIteration as end:
+            return last if end.value is None else end.value
+
+
+async def _last(iterator: AsyncIterator[Any]) -> Any:
+    last = None
+    try:
+        async for value in iterator:
+            last = value
+    finally:
+        if inspect.isasyncgen(iterator):
+            await iterator.aclose()
+    return last
 
 
 def _name(agent: Any) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from agentlightning.errors import ConfigError
+from agentlightning.errors import ConfigError, text_of
 
 
 def load(target: str) -> Any:
@@ -75,7 +75,7 @@ def explain(error: BaseException) -> str:
     seen: set[int] = set()
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        text = str(link.msg if isinstance(link, SyntaxError) else link).strip()
+        text = str(link.msg) if isinstance(link, SyntaxError) else text_of(link).strip()
         parts.append(f"{type(link).__name__}{': ' if text else ''}{text}{_place(link)}")
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return ", caused by ".join(parts)

@@ -20,7 +20,9 @@ from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from agentlightning.errors import RewardError, text_of
 from agentlightning.records import AnyResource, Failure, Fault, Resource, Reward, Span, SpanKind
+from agentlightning.reward_value import reward_value
 from agentlightning.tracebacks import origin
 
 logger = logging.getLogger(__name__)
@@ -130,8 +132,8 @@ class Recorder:
             self.last_call = span
         self._sink((span,))
 
-    def reward(self, reward: Reward, *, parent: Span | None = None) -> None:
-        """Keeps a reward given during the run, at its place and time."""
+    def reward(self, reward: Reward, failure: Failure | None = None, *, parent: Span | None = None) -> None:
+        """Keeps a reward given during the run, at its place and time; ``failure`` says why it has no value."""
         above = parent if parent is not None else current_span()
         if reward.span_id is None and above is not None:
             reward.span_id = above.id
@@ -139,7 +141,7 @@ class Recorder:
         span.reward = reward
         if not self.closed:
             self.rewards.append(reward)
-        self.end(span)
+        self.end(span, failure)
 
     def resource(self, kind: type[R], agent: str | None) -> R | None:
         """The first resource of a kind whose patterns match the agent's name (`*` matches no name, too)."""
@@ -233,7 +235,7 @@ def failure_of(error: BaseException, type: str = "agent_error", fault: Fault = "
         type, fault = "cancelled", "agent"
     return Failure(
         type=type,
-        message=str(error) or error.__class__.__name__,
+        message=text_of(error) or error.__class__.__name__,
         fault=fault,
         exception=f"{error.__class__.__module__}.{error.__class__.__qualname__}",
         traceback="".join(traceback.format_exception(error, limit=-20)),
@@ -296,11 +298,29 @@ class span:
 
 
 def reward(value: float, name: str = "reward", *, weight: float = 1.0, reason: str | None = None) -> None:
-    """Gives the current rollout a reward, at this place and time. Outside a rollout: nothing."""
+    """Gives the current rollout a reward, at this place and time. Outside a rollout: nothing.
+
+    What is no finite number is kept without a value, with the reason: the rollout is left out, and not zero.
+    """
     recorder = current()
     if recorder is not None:
-        record = Reward(name=name, value=float(value), weight=weight, reason=reason)
-        recorder.reward(record, parent=locate(recorder))
+        record, failure = _reward(value, str(name), weight, reason)
+        recorder.reward(record, failure, parent=locate(recorder))
+
+
+def _reward(value: Any, name: str, weight: Any, reason: Any) -> tuple[Reward, Failure | None]:
+    try:
+        number, factor = reward_value(value), reward_value(weight)
+        if factor is None:
+            raise RewardError("gave no weight: expected a number")
+    except Exception as error:  # noqa: BLE001 - a stranger's number may raise anything, and harms no agent
+        failure = failure_of(error, "reward_error", "infrastructure")
+        text = failure.message
+        failure.message = f"agl.reward {name!r} {text}"
+        return Reward(name=name, value=None, reason=text), failure
+    if number is None and reason is None:
+        reason = "the agent could not score this"
+    return Reward(name=name, value=number, weight=factor, reason=None if reason is None else str(reason)), None
 
 
 def annotate(name: str = "annotation", **attributes: Any) -> None:

@@ -18,6 +18,7 @@ bool) and packed bytes at rest; `encode` and `decode` do that for every record.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any, Literal, TypeVar
@@ -171,12 +172,13 @@ class Rollout(Record, kw_only=True):
     def reward(self) -> float | None:
         """The weighted sum of the rollout's rewards; None when it was not or cannot be scored.
 
-        A component without a value makes the sum None. Rewards tied to a span count as well: the return
-        of a rollout is the sum of everything it was given.
+        A component without a value makes the sum None, and a sum that is not finite is None. Rewards tied to a span
+        count as well: the return of a rollout is the sum of everything it was given.
         """
         if not self.rewards or any(part.value is None for part in self.rewards):
             return None
-        return sum(part.weight * part.value for part in self.rewards if part.value is not None)
+        total = sum(part.weight * part.value for part in self.rewards if part.value is not None)
+        return total if math.isfinite(total) else None
 
     @property
     def finished(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from agentlightning.adapter import Adapter
+from agentlightning.bounded import TimeLimitError, run_bounded
 from agentlightning.config import RunnerConfig
 from agentlightning.errors import StoreError
 from agentlightning.plugins import Plugins
@@ -23,12 +24,14 @@ from agentlightning.recording import Recorder, failure_of, recording
 from agentlightning.records import AnyResource, Failure, Record, Rollout, Span, Task
 from agentlightning.scoring import Scoring
 from agentlightning.store.base import Store
+from agentlightning.threads import needs_main_thread
 from agentlightning.tracebacks import origin
 
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60.0
 BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 30.0
 
 
 class Finished(Record, kw_only=True):
@@ -68,12 +71,13 @@ class Runner:
 
     @asynccontextmanager
     async def leasing(self) -> AsyncIterator[None]:
-        """Keeps the leases of this runner alive inside the block."""
+        """Keeps the leases of this runner alive inside the block; at its end, what its rewards run in is ended."""
         beat = asyncio.create_task(self._beat())
         try:
             yield
         finally:
             beat.cancel()
+            self._scoring.close()
 
     async def _beat(self) -> None:
         while True:
@@ -122,7 +126,7 @@ class Runner:
             if finished.rollout.status != "queued":
                 self._notify("rollout_finished", rollout=finished.rollout, task=task, spans=finished.spans)
                 return finished
-            await asyncio.sleep(BACKOFF_SECONDS * 2 ** (finished.rollout.attempt - 1))
+            await asyncio.sleep(min(BACKOFF_SECONDS * 2 ** (finished.rollout.attempt - 1), LONGEST_BACKOFF_SECONDS))
 
     async def _attempt(self, rollout: Rollout, task: Task, resources: Sequence[AnyResource]) -> Finished:
         spans: list[Span] = []
@@ -150,17 +154,17 @@ class Runner:
         return Finished(rollout=rollout, spans=spans)
 
     async def _call(self, recorder: Recorder, task: Task) -> tuple[Any, Failure | None]:
-        timeout = asyncio.timeout(self._config.timeout)
-        try:
-            with recording(recorder):
-                async with timeout:
-                    output = await self._adapter.run(self._agent, task.input)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an agent raises is a result
-            if timeout.expired():
-                late = f"the agent took longer than runner.timeout = {self._config.timeout:g} s"
-                return None, Failure(type="timeout", message=late, where=origin(error))
-            return None, _blame(error, recorder)
-        return output, _tainted(recorder)
+        with recording(recorder):
+            outcome = await run_bounded(self._run_agent(task), seconds=self._config.timeout)
+        if isinstance(outcome.error, TimeLimitError):
+            late = f"the agent took longer than runner.timeout = {self._config.timeout:g} s"
+            return None, Failure(type="timeout", message=late, where=origin(outcome.error))
+        if outcome.error is not None:
+            return None, _blame(outcome.error, recorder)
+        return outcome.value, _tainted(recorder)
+
+    async def _run_agent(self, task: Task) -> Any:
+        return await self._adapter.run(self._agent, task.input)
 
     async def _conclude(self, rollout: Rollout, task: Task, spans: list[Span]) -> None:
         """Scores the rollout, or has it tried again."""
@@ -175,8 +179,9 @@ class Runner:
                 rollout.status = "failed"
             return
         rollout.status = "failed" if failure is not None else "succeeded"
-        rewards, failures = await self._scoring.score(rollout, task, spans)
+        rewards, failures = await self._scoring.score(rollout, task, spans, seconds=self._config.reward_timeout)
         rollout.rewards = [*rollout.rewards, *rewards]
+        failures += [span.failure for span in spans if span.kind == "reward" and span.failure is not None]
         if failures and rollout.failure is None:
             rollout.failure = failures[0]
 
@@ -187,6 +192,8 @@ class Runner:
 
 def _blame(error: BaseException, recorder: Recorder) -> Failure:
     """The failure recorded where the error came from, when it was recorded; else the agent's own."""
+    if not isinstance(error, Exception):
+        return _stopped(error)
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
@@ -196,7 +203,20 @@ def _blame(error: BaseException, recorder: Recorder) -> Failure:
     for failure in reversed(recorder.failures):
         if failure.exception in names and failure.type != "agent_error":
             return msgspec.structs.replace(failure, where=origin(error))
-    return failure_of(error)
+    failure = failure_of(error)
+    if needs_main_thread(error):
+        failure.message += "; agents run in threads, many at once: give their clients a time-out in place of a signal"
+    return failure
+
+
+def _stopped(error: BaseException) -> Failure:
+    """What is no `Exception` (SystemExit, a CancelledError of a task that the agent had cancelled) stops an agent, and
+    was meant for nobody else: not for this run."""
+    failure = failure_of(error)
+    failure.type = "agent_error"
+    where = ", of a task or future that it had cancelled" if isinstance(error, asyncio.CancelledError) else ""
+    failure.message = f"the agent raised {type(error).__name__}{where}: {failure.message}"
+    return failure
 
 
 def _tainted(recorder: Recorder) -> Failure | None:

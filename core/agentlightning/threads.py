@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import ctypes
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,12 +22,17 @@ CALL_THREAD = "agentlightning-call"
 """The name of the threads in which synchronous agents and rewards run."""
 
 
+class Abandoned(BaseException):
+    """Raised in a thread whose result nobody waits for any more, so that it ends."""
+
+
 class DaemonThreads(ThreadPoolExecutor):
     """An executor that runs each call in a daemon thread of its own.
 
     As an event loop's default executor it lets any number of synchronous agents (and synchronous nodes of
     asynchronous ones) wait for their model at the same time, where the standard pool has a few threads,
-    and one that never returns hangs neither the run nor the interpreter's exit.
+    and one that never returns hangs neither the run nor the interpreter's exit. As in a main thread,
+    ``asyncio.get_event_loop()`` gives a loop that can be run.
     """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -34,17 +42,94 @@ class DaemonThreads(ThreadPoolExecutor):
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                result = fn(*args, **kwargs)
+                with _event_loop_on_demand():
+                    result = fn(*args, **kwargs)
+            except (StopIteration, KeyboardInterrupt) as error:
+                # An asyncio future takes no StopIteration, and would never be done (coroutines raise a RuntimeError
+                # in its place, too); a KeyboardInterrupt from here would look like Ctrl-C where the loop runs.
+                raised = RuntimeError(f"the function raised {type(error).__name__}")
+                raised.__cause__ = error
+                future.set_exception(raised)
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the future
                 future.set_exception(error)
             else:
                 future.set_result(result)
 
-        threading.Thread(target=call, name=CALL_THREAD, daemon=True).start()
+        def run() -> None:
+            with suppress(Abandoned):
+                call()
+
+        threading.Thread(target=run, name=CALL_THREAD, daemon=True).start()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
+class _LoopOnDemand(asyncio.AbstractEventLoop):
+    """Stands as a thread's event loop until it is first used: a loop has three open files, and few threads need one."""
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        object.__setattr__(self, "_runner", runner)
+        object.__setattr__(self, "_loop", None)
+
+    def __getattribute__(self, name: str) -> Any:
+        loop = object.__getattribute__(self, "_loop")
+        if loop is None:
+            loop = object.__getattribute__(self, "_runner").get_loop()
+            object.__setattr__(self, "_loop", loop)
+            asyncio.set_event_loop(loop)
+        return getattr(loop, name)
+
+
+@contextmanager
+def _event_loop_on_demand() -> Iterator[None]:
+    runner = asyncio.Runner()
+    asyncio.set_event_loop(_LoopOnDemand(runner))  # type: ignore[abstract]
+    try:
+        yield
+    finally:
+        runner.close()
+
+
+_threads = DaemonThreads()
+
+
+async def call_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """`asyncio.to_thread` with a daemon thread of the call's own. When it is cancelled, the thread is told to end:
+    `Abandoned` is raised in it, as soon as it runs Python code."""
+    context = contextvars.copy_context()
+    changing = threading.Lock()
+    ident: int | None = None
+
+    def call() -> T:
+        nonlocal ident
+        ident = threading.get_ident()
+        try:
+            return context.run(function, *args, **kwargs)
+        finally:
+            with changing:
+                ident = None
+
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_threads, call)
+    except asyncio.CancelledError:
+        with changing:
+            if ident is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(Abandoned))
+        raise
+
+
+def needs_main_thread(error: BaseException) -> bool:
+    """Whether it, or what caused it, says that only a main thread may do this (signals, and with them math_verify)."""
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        if isinstance(link, ValueError) and "only works in main thread" in str(link):
+            return True
+        seen.add(id(link))
+        link = link.__cause__ or link.__context__
+    return False
 
 
 def use_daemon_threads(loop: asyncio.AbstractEventLoop) -> None:

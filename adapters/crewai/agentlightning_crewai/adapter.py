@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import os
 import sys
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from agentlightning.adapter import Adapter, AgentDescription, supports
-from agentlightning.threads import DaemonThreads
+from agentlightning.threads import call_in_thread
 from agentlightning_crewai import inputs
 from agentlightning_crewai.kinds import is_agent, is_crew, is_crew_class, is_flow
 from agentlightning_crewai.places import abandon
@@ -20,8 +17,6 @@ OLDEST, BELOW = "1.11", "2"
 
 QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "CREWAI_TRACING_ENABLED": "false", "CREWAI_TESTING": "true"}
 """No telemetry, no traces, and no question on the terminal after the first run whether to view them."""
-
-_threads = DaemonThreads()
 
 
 class CrewAIAdapter(Adapter):
@@ -64,7 +59,7 @@ class CrewAIAdapter(Adapter):
                 with fresh_agent(agent) as own:
                     return agent_output(own.kickoff(messages))
 
-            return await _in_thread(ask)
+            return await call_in_thread(ask)
         crew = agent.crew() if is_crew_class(agent) else agent
         given = inputs.crew_inputs(crew, input)
 
@@ -72,7 +67,7 @@ class CrewAIAdapter(Adapter):
             with fresh_crew(crew) as own:
                 return crew_output(_streamed(own.kickoff(inputs=given)))
 
-        return await _in_thread(kick_off)
+        return await call_in_thread(kick_off)
 
     def prepare(self) -> None:
         """Switches telemetry, traces and questions about them off, where the environment does not say otherwise."""
@@ -97,11 +92,6 @@ class CrewAIAdapter(Adapter):
         from agentlightning_crewai.describe import describe
 
         return describe(agent)
-
-
-async def _in_thread(call: Callable[[], Any]) -> Any:
-    """Runs a blocking call in a daemon thread of its own, with the context carried over."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, contextvars.copy_context().run, call)
 
 
 def _streamed(result: Any) -> Any:

@@ -1,0 +1,64 @@
+"""The process that `agentlightning.reward_process` starts: one reward, in its main thread, call after call."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import signal
+from collections.abc import Awaitable
+
+from agentlightning.config import RewardConfig
+from agentlightning.loading import explain
+from agentlightning.plugins import plugins
+from agentlightning.records import decode, encode
+from agentlightning.reward_component import Component, Scored, make_component
+from agentlightning.reward_process import Request, Started, read, write
+
+GRACE_SECONDS = 10.0
+"""Past its limit by that, a process ends itself: nobody else does, where its parent was killed."""
+
+
+def main() -> None:
+    """Answers requests on standard input until it is closed."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)  # what a reward prints must not stand between the answers
+    try:
+        component = make_component(decode(read(requests), RewardConfig), plugins(), "reward")
+    except EOFError:
+        return
+    except BaseException as error:  # noqa: BLE001 - told to whoever waits
+        write(answers, encode(Started(error=explain(error))))
+        return
+    write(answers, encode(Started()))
+    with asyncio.Runner() as runner, open(os.devnull, "w") as nowhere:
+        while True:
+            try:
+                request: Request = decode(read(requests), Request)
+            except EOFError:
+                return
+            faulthandler.dump_traceback_later(request.seconds + GRACE_SECONDS, exit=True, file=nowhere)
+            write(answers, encode(_score(component, request, runner)))
+            faulthandler.cancel_dump_traceback_later()
+            _forget_alarms()
+
+
+def _score(component: Component, request: Request, runner: asyncio.Runner) -> Scored:
+    async def settled(value: Awaitable[object]) -> object:
+        return await value
+
+    try:
+        value = component.call(request.rollout, request.task, request.spans)
+        if isinstance(value, Awaitable):
+            value = runner.run(settled(value))
+    except BaseException as error:  # noqa: BLE001 - whatever a reward raises is its failure
+        return component.unscored(error)
+    return component.scored(value)
+
+
+def _forget_alarms() -> None:
+    """One that a reward has set and left would end the next call."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)

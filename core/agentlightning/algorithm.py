@@ -8,6 +8,7 @@ pseudo-code::
 
         async def run(self, run: Run) -> None:
             await run.publish(first)
+            await run.check()
             await run.evaluate("before")
             async for group in run.collect(run.tasks, group_size=8):
                 ...
@@ -73,6 +74,14 @@ class Run(Protocol):
         """Runs the agent ``group_size`` times on each task; yields each group when its last rollout ends.
 
         ``step`` names the collection. The published resources apply, with ``resources`` over them.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Runs the agent once, before anything is spent, and says what happened: who acted, which calls went where.
+
+        To be called when the first resource is published, and before anything is collected or evaluated. Raises
+        `CheckError` where the run would be pointless. The rollout counts for nothing.
         """
         ...
 

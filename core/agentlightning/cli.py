@@ -11,7 +11,7 @@ import click
 
 from agentlightning.errors import AgentLightningError
 
-COMMANDS = ("train", "runs", "show", "prompts", "export", "plugins", "init")
+COMMANDS = ("train", "check", "runs", "show", "prompts", "export", "plugins", "init")
 """Each is the function of its name in ``agentlightning.commands.<name>``."""
 
 EXIT_FAILED = 1
@@ -79,6 +79,7 @@ def main(debug: bool) -> None:
 
     \b
     agl init my_agent:graph           look at an agent, write a config
+    agl check agentlightning.yaml     run it once, and say what a run would learn from
     agl train agentlightning.yaml     train it
     agl runs                          what was trained
     agl show RUN                      one run, or one rollout

@@ -29,6 +29,10 @@ class RewardError(AgentLightningError):
     """A reward plugin gave something that is not a finite number, a dict of them, or None."""
 
 
+class CheckError(AgentLightningError):
+    """The first rollout showed that a run would be pointless; the message says why, a line for each reason."""
+
+
 class StoreError(AgentLightningError):
     """The store cannot be opened, read or written."""
 

@@ -36,6 +36,8 @@ async def rows(store: Store, run_id: str, what: What) -> AsyncIterator[Row]:
     tasks = await store.tasks(run_id)
     make = {"rollouts": _rollout_rows, "spans": _span_rows, "transitions": _transition_rows}[what]
     for rollout in await store.rollouts(run_id):
+        if not rollout.counts:
+            continue
         spans = await store.spans(rollout.id)
         for row in make(rollout, tasks.get(rollout.task_id), spans):
             yield row

@@ -28,7 +28,7 @@ class FoundPrompt(Record, kw_only=True):
 async def prompts_of(store: Store, run_id: str) -> list[FoundPrompt]:
     """Every system prompt of a run's agents: agents by name, the most used prompt of each first."""
     counts: Counter[tuple[str | None, str, str]] = Counter()
-    for rollout in await store.rollouts(run_id):
+    for rollout in [rollout for rollout in await store.rollouts(run_id) if rollout.counts]:
         for span in await store.spans(rollout.id):
             counts.update((span.agent, place, text) for place, text in _prompts(span))
     found = [

@@ -31,6 +31,8 @@ Provenance = Literal["exact", "retokenized", "text"]
 RolloutStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Fault = Literal["agent", "infrastructure"]
 
+CHECK = "check"
+"""The stage of the rollouts that count for nothing."""
 FINAL_STATUSES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -148,7 +150,8 @@ class Rollout(Record, kw_only=True):
     ``id`` is derived from what the rollout is for (run, stage, task, sample), so asking for the same work
     twice finds what is there. ``group_id`` names the rollouts compared with each other. ``resources``
     maps each resource's name to the version it ran with. ``stage`` is ``train/<n>`` for the n-th
-    collection of a run, ``evaluate/<name>`` for held-out tasks.
+    collection of a run, ``evaluate/<name>`` for held-out tasks, ``check`` for the first rollout, which counts for
+    nothing.
     """
 
     id: str
@@ -179,6 +182,11 @@ class Rollout(Record, kw_only=True):
             return None
         total = sum(part.weight * part.value for part in self.rewards if part.value is not None)
         return total if math.isfinite(total) else None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the rollout is part of what its run did: the one that only checks is not."""
+        return self.stage != CHECK
 
     @property
     def finished(self) -> bool:

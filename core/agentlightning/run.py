@@ -10,6 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,28 @@ import msgspec
 import numpy as np
 
 from agentlightning.algorithm import Evaluation
+from agentlightning.check import CheckReport, inspect_rollout, render
+from agentlightning.check.watch import logged_warnings, notice_when_slow
+from agentlightning.errors import CheckError
 from agentlightning.plugins import Plugins
 from agentlightning.progress import Progress
-from agentlightning.records import AnyResource, Group, Policy, Rollout, Span, Task
+from agentlightning.records import CHECK, AnyResource, Group, Policy, Rollout, Span, Task
 from agentlightning.runner import Finished, Runner
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
+from agentlightning.tracebacks import running_now
 from agentlightning.transitions import build_trajectories
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints, in its own."""
+
+
+CHECKED_TASKS = 3
+
+
+class CheckDone(BaseException):
+    """Ends an algorithm whose run was only to be checked."""
 
 
 class TrainingRun:
@@ -46,6 +58,7 @@ class TrainingRun:
         train: Sequence[str],
         directory: Path,
         restored: Checkpoint | None = None,
+        check_only: bool = False,
     ) -> None:
         self.id = record.id
         self.seed = record.seed
@@ -63,6 +76,68 @@ class TrainingRun:
         self._progress = progress
         self._resources: dict[str, AnyResource] = {}
         self._logged: dict[str, float] = {}
+        self._check_only = check_only
+        self._began = time.perf_counter()
+        self.checked: CheckReport | None = None
+        """What the first rollout told, where there was one."""
+
+    def leasing(self) -> AbstractAsyncContextManager[None]:
+        """Keeps what is running alive in the store inside the block."""
+        return self._runner.leasing()
+
+    async def check(self) -> None:
+        """Runs the agent on one training task before anything is spent, and says what happened.
+
+        Where another task may tell what this one cannot, up to `CHECKED_TASKS` are run. Raises `CheckError` where a run
+        would be pointless. Goes on at once where the run was checked before it was cut off.
+        """
+        start_seconds = time.perf_counter() - self._began
+        known = [rollout for rollout in await self._store.rollouts(self.id, stage=CHECK) if rollout.finished]
+        if known and not await self._has_errors(known[-1]):
+            return
+        batch, puzzles = self.batches(1), list[str]()
+        for number in range(1, min(CHECKED_TASKS, len(self.tasks)) + 1):
+            report = await self._check(batch(number)[0], len(known) + number, start_seconds)
+            if report.conclusive:
+                break
+            puzzles += [f"task {report.task.id}: {error}" for error in report.errors]
+        if not report.errors:
+            report.warnings = [*puzzles, *report.warnings]
+        self.checked = report
+        if self._check_only:
+            raise CheckDone
+        self._progress.message(render(report))
+        if report.errors:
+            raise CheckError("\n".join(report.errors))
+
+    async def _check(self, task: Task, sample: int, start_seconds: float) -> CheckReport:
+        id = _digest(self.id, CHECK, task.id, sample)
+        planned = Rollout(id=id, run_id=self.id, group_id=id, task_id=task.id, stage=CHECK, sample=sample)
+        resources = list(self._resources.values())
+        queued = await self._store.enqueue([planned])
+        with logged_warnings() as logged, notice_when_slow(self._progress.message):
+            (finished,) = [one async for one in self._runner.run(queued, {task.id: task}, resources)]
+        return inspect_rollout(
+            task,
+            finished.rollout,
+            finished.spans,
+            resources=resources,
+            train=self.train,
+            start_seconds=start_seconds,
+            running=running_now(),
+            logged=logged,
+        )
+
+    async def _only_check(self) -> None:
+        """A run that is only checked ends here, whether or not its algorithm asks for the check."""
+        if self._check_only:
+            await self.check()
+
+    async def _has_errors(self, rollout: Rollout) -> bool:
+        task = Task(id=rollout.task_id, input=None)
+        spans = await self.spans(rollout)
+        resources = list(self._resources.values())
+        return bool(inspect_rollout(task, rollout, spans, resources=resources, train=self.train).errors)
 
     def batches(self, size: int) -> Callable[[int], list[Task]]:
         """Task batches by step, from 1: each epoch a permutation of its own, the same for the same seed.
@@ -85,6 +160,7 @@ class TrainingRun:
         self, tasks: Sequence[Task], *, group_size: int = 1, step: int, resources: Sequence[AnyResource] = ()
     ) -> AsyncIterator[Group]:
         """Runs the agent ``group_size`` times on each task; yields each group when its last rollout ends."""
+        await self._only_check()
         rollouts = self._plan(f"train/{step}", tasks, group_size)
         by_id = {task.id: task for task in tasks}
         groups: dict[str, list[Finished]] = {rollout.group_id: [] for rollout in rollouts}
@@ -104,6 +180,7 @@ class TrainingRun:
         samples: int = 1,
     ) -> Evaluation:
         """Runs the agent on the held-out tasks, ``samples`` times each."""
+        await self._only_check()
         tasks = self.held_out if tasks is None else tasks
         name = f"{stage}/{variant}" if variant else stage
         rollouts = self._plan(f"evaluate/{name}", tasks, samples)

@@ -25,7 +25,7 @@ from agentlightning.records import AnyResource, Failure, Record, Rollout, Span, 
 from agentlightning.scoring import Scoring
 from agentlightning.store.base import Store
 from agentlightning.threads import needs_main_thread
-from agentlightning.tracebacks import origin
+from agentlightning.tracebacks import definition, origin
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +141,8 @@ class Runner:
         self._notify("rollout_started", rollout=rollout)
         try:
             rollout.output, rollout.failure = await self._call(recorder, task)
+            if rollout.failure is not None and rollout.failure.where is None:
+                rollout.failure.where = definition(self._agent)
         except asyncio.CancelledError as error:
             recorder.close(failure_of(error))
             rollout.status = "queued"

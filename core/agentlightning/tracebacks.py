@@ -10,7 +10,7 @@ import site
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FrameType
@@ -60,11 +60,11 @@ def definition(function: Any) -> str | None:
     return _where(code, code.co_firstlineno) if isinstance(code, CodeType) else None
 
 
-def running_now() -> list[str]:
-    """The innermost lines of the user's code in which this process is at the moment, ``file:line: code``, in its tasks
-    and threads: where it hangs, when it does."""
+def running_now(tasks: Iterable[asyncio.Task[Any]] = ()) -> list[str]:
+    """The innermost lines of the user's code, ``file:line: code``, that run at the moment in threads of synchronous
+    agents and rewards, and in the given tasks: where it hangs, when it does."""
     places = []
-    for frame in [*_frames_of_tasks(), *_frames_of_threads()]:
+    for frame in [*map(_frame_of_task, tasks), *_frames_of_threads()]:
         while frame is not None and not _is_callers(frame):
             frame = frame.f_back
         if frame is not None:
@@ -73,17 +73,16 @@ def running_now() -> list[str]:
     return list(dict.fromkeys(places))
 
 
-def _frames_of_tasks() -> Iterator[FrameType | None]:
-    """The innermost frame that waits in each task of the running loop, and those around it, innermost first."""
-    for task in asyncio.all_tasks():
-        chain: list[FrameType] = []
-        waiting: Any = task.get_coro()
-        while waiting is not None:
-            frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
-            if isinstance(frame, FrameType):
-                chain.append(frame)
-            waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
-        yield next((frame for frame in reversed(chain) if _is_callers(frame)), None)
+def _frame_of_task(task: asyncio.Task[Any]) -> FrameType | None:
+    """The innermost frame of the user's in what a task waits for."""
+    innermost: FrameType | None = None
+    waiting: Any = task.get_coro()
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if isinstance(frame, FrameType) and _is_callers(frame):
+            innermost = frame
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return innermost
 
 
 def _frames_of_threads() -> Iterator[FrameType]:

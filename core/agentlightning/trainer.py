@@ -8,7 +8,9 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import msgspec
@@ -16,10 +18,11 @@ import numpy as np
 
 from agentlightning.adapter import Adapter
 from agentlightning.algorithm import Algorithm, Evaluation
+from agentlightning.check import CheckReport
 from agentlightning.config import Config, RewardConfig, RunnerConfig, TasksConfig, decode_section
 from agentlightning.curve import draw_curve
 from agentlightning.data import load_tasks
-from agentlightning.errors import AdapterError, ConfigError, DataError, advice
+from agentlightning.errors import AdapterError, AlgorithmError, ConfigError, DataError, advice
 from agentlightning.function_adapter import FunctionAdapter, check_takes_input
 from agentlightning.loading import is_call, load, make
 from agentlightning.plugins import Plugins, plugins
@@ -27,7 +30,7 @@ from agentlightning.progress import Progress, make_progress
 from agentlightning.records import Prompt, Record, Task, decode, encode
 from agentlightning.report import Comparison, compare_evaluations
 from agentlightning.resume import digest_of, find_run_to_resume, name_of, refuse_what_differs, usable_checkpoint
-from agentlightning.run import TrainingRun
+from agentlightning.run import CheckDone, TrainingRun
 from agentlightning.runner import Runner
 from agentlightning.scoring import Scoring
 from agentlightning.store import open_store
@@ -153,8 +156,39 @@ class Trainer:
             if isinstance(self._store, str):
                 await store.close()
 
-    async def _fit(self, store: Store, record: RunRecord, restored: Checkpoint | None, directory: Path) -> FitResult:
-        progress = self._progress or make_progress()
+    def check(self) -> CheckReport:
+        """Runs the agent on one task, as `fit` does before anything else, and says what happened.
+
+        Nothing is learned, and nothing is left behind. Raises what `fit` would raise before its first rollout.
+        """
+        return run_on_process_loop(self.check_async())
+
+    async def check_async(self) -> CheckReport:
+        """`check` as a coroutine on the caller's loop."""
+        use_daemon_threads(asyncio.get_running_loop())
+        with TemporaryDirectory(prefix="agentlightning-check-", ignore_cleanup_errors=True) as folder:
+            store = open_store(f"sqlite:///{folder}/store.db")
+            try:
+                record = await store.open_run(self._new_record())
+                run = self._new_run(store, record, Path(folder), self._progress or make_progress(), check_only=True)
+                with suppress(CheckDone):
+                    await self._learn(run, store)
+            finally:
+                await store.close()
+        if run.checked is None:
+            raise AlgorithmError(f"{self._algorithm_name} ran no rollout, so there is nothing to check")
+        return run.checked
+
+    def _new_run(
+        self,
+        store: Store,
+        record: RunRecord,
+        directory: Path,
+        progress: Progress,
+        *,
+        restored: Checkpoint | None = None,
+        check_only: bool = False,
+    ) -> TrainingRun:
         runner = Runner(
             self._agent,
             self._adapter,
@@ -164,7 +198,7 @@ class Trainer:
             self._runner_config,
             seed=self._seed,
         )
-        run = TrainingRun(
+        return TrainingRun(
             record,
             store,
             runner,
@@ -175,16 +209,24 @@ class Trainer:
             train=self._train,
             directory=directory,
             restored=restored,
+            check_only=check_only,
         )
+
+    async def _learn(self, run: TrainingRun, store: Store) -> None:
+        await store.add_tasks(run.id, [*self._tasks, *self._held_out])
+        for prompt in self._prompts:
+            await run.publish(prompt)
+        async with run.leasing():
+            await self._algorithm.run(run)
+
+    async def _fit(self, store: Store, record: RunRecord, restored: Checkpoint | None, directory: Path) -> FitResult:
+        progress = self._progress or make_progress()
+        run = self._new_run(store, record, directory, progress, restored=restored)
         status: Literal["succeeded", "failed", "cancelled"] = "failed"
         message: str | None = None
         progress.start(record, concurrency=self._runner_config.concurrency)
         try:
-            await store.add_tasks(record.id, [*self._tasks, *self._held_out])
-            for prompt in self._prompts:
-                await run.publish(prompt)
-            async with runner.leasing():
-                await self._algorithm.run(run)
+            await self._learn(run, store)
             status = "succeeded"
         except (asyncio.CancelledError, KeyboardInterrupt):
             status, message = "cancelled", f"go on with --resume {record.id}"

@@ -111,7 +111,7 @@ async def test_what_runs_now_is_found_in_tasks_and_in_threads() -> None:
     DaemonThreads().submit(in_a_thread)
     await asyncio.to_thread(begun.wait, 60)
     try:
-        running = running_now()
+        running = running_now([task])
         assert f"{line_of(in_a_task, 'asyncio.sleep')}: await asyncio.sleep(60)" in running
         assert f"{line_of(in_a_thread, 'done.wait')}: done.wait(60)" in running
     finally:

@@ -51,6 +51,7 @@ def assert_same(first: Weights, second: Weights) -> None:
 async def test_a_run_goes_through_its_phases_in_order(tiny_model: Path, drawn_run: DrawnRun) -> None:
     await trained(drawn_run, tiny_model, evaluate={"samples": 2, "every": 2})
     assert drawn_run.events == [
+        "check",
         "evaluate before sampled at 1.0 x2",
         "evaluate before greedy at 0.0 x1",
         "collect 1",

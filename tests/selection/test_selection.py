@@ -158,7 +158,8 @@ def test_a_race_that_was_cut_off_goes_on_with_what_it_has(tmp_path: Path, monkey
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path)
     assert trainer(tmp_path).fit(resume=True).results == whole.results
-    assert {times for (_, question), times in asked.items() if question >= HELD_OUT} == {1}
+    times = [times for (_, question), times in asked.items() if question >= HELD_OUT]
+    assert sum(times) == len(times) + 1, "each once, but for the question of the check, which is asked once more"
 
 
 def test_an_endpoint_that_cannot_be_reached_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ class GRPO(Algorithm):
 
         async with training.engine() as engine:
             await training.publish(engine)
+            await run.check()
             await training.evaluate(engine, "before")
 
             for step in range(training.done + 1, config.steps + 1):

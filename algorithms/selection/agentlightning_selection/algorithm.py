@@ -42,6 +42,7 @@ class Selection(Algorithm):
         batch = run.batches(size)
 
         await run.publish(choices[0])
+        await run.check()
         await run.evaluate("before")
         for round in range(1, rounds + 1):
             tasks = batch(round)[: len(run.tasks) - (round - 1) * size]

@@ -39,6 +39,8 @@ class SFT(Algorithm):
 
         async with training.engine() as engine:
             await training.publish(engine)
+            if not shown:
+                await run.check()
             await training.evaluate(engine, "before")
 
             for step in range(training.done + 1, config.steps + 1):

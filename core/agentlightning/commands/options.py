@@ -19,6 +19,9 @@ T = TypeVar("T")
 PIPE_WIDTH = 120
 DEFAULT_STORE = "sqlite:///runs/agentlightning.db"
 
+overrides_option = click.option(
+    "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a value of the config."
+)
 store_option = click.option("--store", "url", default=DEFAULT_STORE, show_default=True, help="URL of the store.")
 
 

@@ -57,7 +57,8 @@ async def _run(store: Store, run: RunRecord) -> list[RenderableType]:
     rollouts = await store.rollouts(run.id)
     evaluations = evaluations_of(rollouts, {})
     comparisons = compare_evaluations(evaluations)
-    parts: list[RenderableType] = [_facts(_about(run, rollouts))]
+    counted = [rollout for rollout in rollouts if rollout.counts]
+    parts: list[RenderableType] = [_facts(_about(run, counted))]
     if comparisons:
         parts.append(render(comparisons))
     elif evaluations:
@@ -68,7 +69,7 @@ async def _run(store: Store, run: RunRecord) -> list[RenderableType]:
     metrics = await store.metrics(run.id)
     if metrics:
         parts.append(_metrics(metrics))
-    failures = _failures(rollouts)
+    failures = _failures(counted)
     if failures is not None:
         parts.append(failures)
     if rollouts:

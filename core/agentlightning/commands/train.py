@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from agentlightning.cli import RUN_LOG
-from agentlightning.commands.options import DEFAULT_STORE, console, look
+from agentlightning.commands.options import DEFAULT_STORE, console, look, overrides_option
 from agentlightning.commands.screen import own_screen
 from agentlightning.commands.signals import ending_by_signal
-from agentlightning.errors import AgentLightningError
+from agentlightning.errors import AgentLightningError, CheckError
 
 if TYPE_CHECKING:
     from agentlightning.store.base import RunRecord, Store
@@ -24,7 +24,7 @@ LAST = "last"
 
 @click.command()
 @click.argument("config", required=False)
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a value of the config.")
+@overrides_option
 @click.option(
     "--resume",
     is_flag=False,
@@ -53,7 +53,7 @@ def train(ctx: click.Context, config: str | None, overrides: tuple[str, ...], re
             trainer = Trainer.from_config(settings, progress=progress)
             result = trainer.fit(resume=True if resume == LAST else resume)
         except BaseException as error:
-            if progress.run is not None:
+            if progress.run is not None and not isinstance(error, CheckError):
                 if isinstance(error, Exception):
                     log.traceback(error)
                 ctx.meta[RUN_LOG] = log.path
@@ -95,7 +95,9 @@ def _saved(run: RunRecord, url: str, config: str, overrides: tuple[str, ...]) ->
     async def count(store: Store) -> tuple[int, int | None]:
         rollouts = await store.rollouts(run.id)
         checkpoint = await store.last_checkpoint(run.id)
-        return sum(rollout.finished for rollout in rollouts), checkpoint.step if checkpoint is not None else None
+        return sum(
+            rollout.finished for rollout in rollouts if rollout.counts
+        ), checkpoint.step if checkpoint is not None else None
 
     again = " ".join(["agl train", config, *(f"--set {shlex.quote(override)}" for override in overrides)])
     try:

@@ -1,0 +1,53 @@
+"""What is seen while the first rollout runs, and is in no span of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from agentlightning.tracebacks import running_now
+
+SLOW_SECONDS = 10.0
+"""After so long it is said where the agent is."""
+
+
+@contextmanager
+def logged_warnings() -> Iterator[list[str]]:
+    """The warnings of every distribution of ours that are logged inside the block, each once; the handlers that a
+    program has installed are given them, too."""
+    messages: dict[str, None] = {}
+    found: list[str] = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            if record.name.startswith("agentlightning") and message not in messages:
+                messages[message] = None
+                found.append(message)
+
+    handler = Keeping(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield found
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+@contextmanager
+def notice_when_slow(say: Callable[[str], None]) -> Iterator[None]:
+    """Says once where the user's code is, when the block takes longer than `SLOW_SECONDS`."""
+
+    earlier = asyncio.all_tasks()
+
+    def notice() -> None:
+        places = running_now(asyncio.all_tasks() - earlier)
+        at = f"it is at {', '.join(places)}" if places else "none of your own code runs at the moment"
+        say(f"the first rollout has run for {SLOW_SECONDS:.0f} s; {at}")
+
+    handle = asyncio.get_running_loop().call_later(SLOW_SECONDS, notice)
+    try:
+        yield
+    finally:
+        handle.cancel()

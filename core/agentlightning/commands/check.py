@@ -1,0 +1,39 @@
+"""``agl check``: one rollout that counts for nothing, and what it tells."""
+
+from __future__ import annotations
+
+import click
+
+from agentlightning.commands.options import overrides_option
+from agentlightning.commands.screen import own_screen
+from agentlightning.commands.signals import ending_by_signal
+
+EXIT_ERRORS = 1
+
+
+@click.command()
+@click.argument("config")
+@overrides_option
+@click.pass_context
+def check(ctx: click.Context, config: str, overrides: tuple[str, ...]) -> None:
+    """Run the agent that the file CONFIG names on one task, as `agl train` does first, and say what happened.
+
+    Learns nothing and keeps nothing. Exits with 1 where there is something to mend before a run.
+    """
+    from agentlightning.check import render
+    from agentlightning.config import load_config
+    from agentlightning.progress import Progress
+
+    class Notes(Progress):
+        def message(self, text: str) -> None:
+            click.echo(text, err=True)
+
+    settings, progress = load_config(config, overrides), Notes()
+    debug = ctx.find_root().params["debug"]
+    with own_screen(progress, settings.directory, quiet=True, debug=debug), ending_by_signal():
+        from agentlightning.trainer import Trainer
+
+        report = Trainer.from_config(settings, progress=progress).check()
+    click.echo(render(report))
+    if not report.ok:
+        raise click.exceptions.Exit(EXIT_ERRORS)

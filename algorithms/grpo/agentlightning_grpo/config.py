@@ -11,9 +11,11 @@ class GRPOConfig(TrainingConfig, kw_only=True, forbid_unknown_fields=True):
     """What a GRPO run can be told, beside what `TrainingConfig` holds.
 
     ``preset`` names loss, aggregation and advantage (`agentlightning_grpo.presets`); ``loss`` and
-    ``advantage`` replace single fields of it (`LossConfig`, `AdvantageConfig`).
+    ``advantage`` replace single fields of it (`LossConfig`, `AdvantageConfig`). ``replay`` is the share of a step's
+    tasks, at most, that are earlier ones whose rewards spread most (`agentlightning_grpo.curriculum`).
     """
 
     preset: str = "trl-1.16/dapo"
     loss: dict[str, Any] = {}
     advantage: dict[str, Any] = {}
+    replay: float = 0.0

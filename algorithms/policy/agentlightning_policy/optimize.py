@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -18,23 +18,26 @@ from agentlightning_policy.model import PolicyModel
 class OptimizerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """AdamW (Loshchilov and Hutter 2019), with TRL's defaults.
 
-    ``warmup`` is in optimizer steps, linear; after it the rate is constant. ``max_grad_norm`` bounds the
-    gradient's L2 norm over all weights.
+    ``warmup`` is in optimizer steps, linear; after it the rate is constant, or, with ``schedule: linear``, falls to 0
+    at the end of the run. ``max_grad_norm`` bounds the gradient's L2 norm over all weights.
     """
 
     lr: float = 1e-6
     warmup: int = 0
+    schedule: Literal["constant", "linear"] = "constant"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = 1.0
 
 
 class Optimizer:
-    """Turns the gradients that lie on the policy's weights into its next version."""
+    """Turns the gradients that lie on the policy's weights into its next version. ``total_steps`` is how many
+    optimizer steps the run makes at most: where a linear schedule ends."""
 
-    def __init__(self, policy: PolicyModel, config: OptimizerConfig) -> None:
+    def __init__(self, policy: PolicyModel, config: OptimizerConfig, total_steps: int) -> None:
         self.policy = policy
         self.config = config
+        self.total_steps = total_steps
         self.steps = 0
         self._parameters = policy.parameters()
         self._adamw = torch.optim.AdamW(
@@ -44,7 +47,10 @@ class Optimizer:
     @property
     def lr(self) -> float:
         """The learning rate of the next step."""
-        return self.config.lr * min(1.0, (self.steps + 1) / (self.config.warmup + 1))
+        warmup = self.config.warmup
+        if self.steps < warmup or self.config.schedule == "constant":
+            return self.config.lr * min(1.0, (self.steps + 1) / (warmup + 1))
+        return self.config.lr * max(0.0, (self.total_steps - self.steps) / max(self.total_steps - warmup, 1))
 
     def step(self) -> float:
         """One step on the gradients there are, which are cleared; returns their norm before clipping.

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -85,7 +86,7 @@ class Training:
         self.config = config
         self.run = run
         self.policy = policy
-        self.optimizer = Optimizer(policy, config)
+        self.optimizer = Optimizer(policy, config, config.steps * config.epochs * config.mini_batches)
         self.done = 0
 
     @classmethod
@@ -120,11 +121,12 @@ class Training:
         if wanted.greedy:
             await self.run.evaluate(stage, variant="greedy", resources=[resource.sampled_with(temperature=0.0)])
 
-    async def after_step(self, engine: Engine, step: int) -> None:
-        """Checkpoint and evaluation, where it is time for one."""
+    async def after_step(self, engine: Engine, step: int, **state: Any) -> None:
+        """Checkpoint and evaluation, where it is time for one. ``state`` is what else the algorithm needs to go on:
+        plain values, which ``run.restored.state`` holds after a resume."""
         every, last = self.config.checkpoint_every, step == self.config.steps
         if every and (last or step % every == 0):
-            await self.run.checkpoint(step, {"policy_version": self.policy.version}, self.optimizer.save)
+            await self.run.checkpoint(step, {"policy_version": self.policy.version, **state}, self.optimizer.save)
         if self.config.evaluate.every and step % self.config.evaluate.every == 0 and not last:
             await self.evaluate(engine, f"step-{step}")
 

@@ -1,0 +1,43 @@
+"""Which tasks a step takes: fresh ones, and again those that the policy sometimes gets right.
+
+A group whose rollouts all earn the same teaches nothing. Late in a run most fresh tasks are like that: the easy ones
+are always right. Tasks whose last group had the largest spread are the ones to learn most from (Rutherford et al. 2024,
+"No Regrets", section 4: learnability, p(1 − p) where rewards are 0 or 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from agentlightning.records import Group, Task
+
+
+class Curriculum:
+    """Mixes fresh tasks with earlier ones of large spread.
+
+    ``replay`` is the share of a step's tasks, at most, that are earlier ones. ``spread`` maps a task's id to the
+    standard deviation of its last group's rewards: all that there is to remember.
+    """
+
+    def __init__(self, tasks: Sequence[Task], replay: float, spread: Mapping[str, float] = {}) -> None:
+        self.replay = replay
+        self.spread = dict(spread)
+        self._tasks = {task.id: task for task in tasks}
+
+    def choose(self, fresh: Sequence[Task]) -> list[Task]:
+        """As many tasks as ``fresh`` holds: earlier ones in the place of its last. The same for the same history."""
+        wanted = int(self.replay * len(fresh))
+        taken = {task.id for task in fresh}
+        earlier = [id for id, spread in self.spread.items() if spread > 0 and id not in taken and id in self._tasks]
+        earlier.sort(key=lambda id: (-self.spread[id], id))
+        again = [self._tasks[id] for id in earlier[:wanted]]
+        return [*fresh[: len(fresh) - len(again)], *again]
+
+    def observe(self, groups: Sequence[Group]) -> None:
+        """Remembers how the rewards of each group spread."""
+        for group in groups:
+            rewards = [rollout.reward for rollout in group.rollouts if rollout.reward is not None]
+            if len(rewards) > 1:
+                self.spread[group.task.id] = float(np.std(rewards))

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
+from agentlightning.importing import forget, when_imported
 from agentlightning.records import Record
 
 logger = logging.getLogger(__name__)
@@ -30,10 +31,12 @@ class AgentDescription(Record, kw_only=True):
 
 
 class Adapter(ABC):
-    """Base of every adapter. Its module imports no framework; `install` does nothing for a framework that
-    is not loaded, is safe to call twice, and an error inside a hook never reaches the agent."""
+    """Base of every adapter. Its module imports no framework; it names those that it hooks into, and is asked to
+    when they are imported. An error inside a hook never reaches the agent."""
 
     name: ClassVar[str]
+    modules: ClassVar[tuple[str, ...]] = ()
+    """The modules whose import `hook` waits for."""
     priority: ClassVar[int] = 0
     """Adapters are asked in descending order; the plain-function adapter comes last."""
 
@@ -49,10 +52,22 @@ class Adapter(ABC):
         """Called before the agent is imported (environment variables it needs to be constructed)."""
 
     def install(self) -> None:
-        """Hooks into the framework, where it is loaded."""
+        """Hooks into the framework: now where it is imported, else as soon as it is, wherever that happens. Called
+        before the agent is imported, so that whoever else wraps what is hooked into comes later; safe to call twice."""
+        for module in self.modules:
+            when_imported(module, self.hook)
 
     def uninstall(self) -> None:
-        """Takes the hooks out."""
+        """Takes the hooks out, and waits for no import any more."""
+        for module in self.modules:
+            forget(module, self.hook)
+        self.unhook()
+
+    def hook(self) -> None:
+        """Puts the hooks in, one of `modules` being imported; safe to call twice."""
+
+    def unhook(self) -> None:
+        """Takes the hooks out, where there are any."""
 
     def describe(self, agent: Any) -> AgentDescription:
         """Looks at an agent, for ``agl init``."""

@@ -1,9 +1,8 @@
 """What happens in the current rollout, written as it happens.
 
-A `Recorder` belongs to one attempt of one rollout and is current in a context variable, so it follows
-asyncio tasks and `asyncio.to_thread`. It does not follow a bare `threading.Thread`,
-`ThreadPoolExecutor.submit` or `loop.run_in_executor`: wrap the callable in
-``contextvars.copy_context().run`` there. With no rollout active, every function here returns at once.
+A `Recorder` belongs to one attempt of one rollout and is current in a context variable, so it follows asyncio tasks
+and `asyncio.to_thread`, and, by `agentlightning.following`, threads and the calls of executors that begin within the
+rollout. With no rollout active, every function here returns at once.
 """
 
 from __future__ import annotations
@@ -20,9 +19,14 @@ from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from agentlightning import following
 from agentlightning.errors import RewardError, text_of
 from agentlightning.records import AnyResource, Failure, Fault, Resource, Reward, Span, SpanKind
 from agentlightning.reward_value import reward_value
+from agentlightning.strays import StrayCall as StrayCall
+from agentlightning.strays import any_active, is_outside, running
+from agentlightning.strays import outside as outside
+from agentlightning.strays import stray_calls as stray_calls
 from agentlightning.tracebacks import origin
 
 logger = logging.getLogger(__name__)
@@ -77,6 +81,8 @@ class Recorder:
         one call is one span."""
         self.scratch: dict[str, Any] = {}
         self.closed = False
+        self.forked = False
+        """Whether this is a copy in a process that was forked from the rollout's: nothing written here is kept."""
         self._sink = sink
         self._count = itertools.count()
         self._open: dict[str, Span] = {}
@@ -174,14 +180,19 @@ def matches(agent: str | None, patterns: Sequence[str]) -> bool:
 
 _recorder: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("agentlightning_recorder", default=None)
 _span: contextvars.ContextVar[Span | None] = contextvars.ContextVar("agentlightning_span", default=None)
-
+_in_own_thread: contextvars.ContextVar[bool] = contextvars.ContextVar("agentlightning_in_own_thread", default=False)
+"""Whether the current rollout began a thread, and this is it."""
 Locator = Callable[[Recorder], Span | None]
 _locators: list[Locator] = []
 
 
 def current() -> Recorder | None:
-    """The recorder of the current rollout; None outside a rollout."""
-    return _recorder.get()
+    """The recorder of the current rollout; None outside a rollout, and in a thread that outlived the one it began in:
+    what it does now, it may do for another."""
+    recorder = _recorder.get()
+    if recorder is not None and recorder.closed and _in_own_thread.get():
+        return None
+    return recorder
 
 
 def current_span() -> Span | None:
@@ -192,12 +203,41 @@ def current_span() -> Span | None:
 @contextmanager
 def recording(recorder: Recorder) -> Iterator[Recorder]:
     """Makes ``recorder`` current inside the block; the caller closes it."""
+    following.install(_carrier)
     token, span_token = _recorder.set(recorder), _span.set(None)
     try:
-        yield recorder
+        with running(recorder):
+            yield recorder
     finally:
         _recorder.reset(token)
         _span.reset(span_token)
+
+
+def _carrier(for_thread: bool) -> following.Carrier | None:
+    """What a thread that begins here is to know: the rollout, and the span that its calls belong under."""
+    if not any_active():
+        return None
+    recorder = current()
+    if recorder is not None:
+        return functools.partial(_carried, recorder, locate(recorder), for_thread)
+    return _carried_outside if is_outside() else None
+
+
+def _carried(
+    recorder: Recorder, span: Span | None, for_thread: bool, run: Callable[..., T], /, *args: Any, **kw: Any
+) -> T:
+    token, span_token, thread_token = _recorder.set(recorder), _span.set(span), _in_own_thread.set(for_thread)
+    try:
+        return run(*args, **kw)
+    finally:
+        _recorder.reset(token)
+        _span.reset(span_token)
+        _in_own_thread.reset(thread_token)
+
+
+def _carried_outside(run: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    with outside():
+        return run(*args, **kwargs)
 
 
 def add_locator(locator: Locator) -> None:

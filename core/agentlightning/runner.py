@@ -20,7 +20,7 @@ from agentlightning.bounded import TimeLimitError, run_bounded
 from agentlightning.config import RunnerConfig
 from agentlightning.errors import StoreError
 from agentlightning.plugins import Plugins
-from agentlightning.recording import Recorder, failure_of, recording
+from agentlightning.recording import Recorder, failure_of, outside, recording
 from agentlightning.records import AnyResource, Failure, Record, Rollout, Span, Task
 from agentlightning.scoring import Scoring
 from agentlightning.store.base import Store
@@ -96,9 +96,10 @@ class Runner:
 
         async def work() -> None:
             try:
-                while waiting:
-                    rollout = waiting.popleft()
-                    await ended.put(await self._run_one(rollout, tasks[rollout.task_id], resources))
+                with outside():  # a reward's model calls are part of no rollout
+                    while waiting:
+                        rollout = waiting.popleft()
+                        await ended.put(await self._run_one(rollout, tasks[rollout.task_id], resources))
             except BaseException as error:  # noqa: BLE001 - raised again by the consumer
                 await ended.put(error)
             else:

@@ -60,6 +60,14 @@ def definition(function: Any) -> str | None:
     return _where(code, code.co_firstlineno) if isinstance(code, CodeType) else None
 
 
+def caller() -> str | None:
+    """``file:line`` of the user's code that the current call comes from; None in a thread of a library's own."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not _is_callers(frame):
+        frame = frame.f_back
+    return _where(frame.f_code, frame.f_lineno) if frame is not None else None
+
+
 def running_now(tasks: Iterable[asyncio.Task[Any]] = ()) -> list[str]:
     """The innermost lines of the user's code, ``file:line: code``, that run at the moment in threads of synchronous
     agents and rewards, and in the given tasks: where it hangs, when it does."""

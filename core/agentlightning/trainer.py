@@ -27,6 +27,7 @@ from agentlightning.function_adapter import FunctionAdapter, check_takes_input
 from agentlightning.loading import is_call, load, make
 from agentlightning.plugins import Plugins, plugins
 from agentlightning.progress import Progress, make_progress
+from agentlightning.recording import outside
 from agentlightning.records import Prompt, Record, Task, decode, encode
 from agentlightning.report import Comparison, compare_evaluations
 from agentlightning.resume import digest_of, find_run_to_resume, name_of, refuse_what_differs, usable_checkpoint
@@ -217,7 +218,8 @@ class Trainer:
         for prompt in self._prompts:
             await run.publish(prompt)
         async with run.leasing():
-            await self._algorithm.run(run)
+            with outside():  # an algorithm's own model calls are part of no rollout
+                await self._algorithm.run(run)
 
     async def _fit(self, store: Store, record: RunRecord, restored: Checkpoint | None, directory: Path) -> FitResult:
         progress = self._progress or make_progress()
@@ -271,7 +273,7 @@ def _make_folder(path: Path) -> Path:
 
 
 def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:
-    """The agent object and the adapter that runs it, every adapter hooked in.
+    """The agent object and the adapter that runs it, every adapter hooked in before the agent is imported.
 
     Only ``module:attribute()``, with the parentheses, calls what it names (a factory, or a class), once. Raises
     `ConfigError` where that fails, and `AdapterError` where there is nothing that an adapter can run.
@@ -279,6 +281,7 @@ def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:
     adapters = loaded.adapters()
     for adapter in adapters:
         adapter.prepare()
+        adapter.install()
     found = agent
     if isinstance(agent, str):
         found = make(agent) if is_call(agent) else load(agent)
@@ -291,8 +294,6 @@ def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:
             f"(a {type(found).__module__}.{type(found).__qualname__}); installed: "
             f"{', '.join(adapter.name for adapter in adapters)}. `agl init` names the package that does."
         )
-    for adapter in adapters:
-        adapter.install()
     return found, chosen
 
 

@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 
@@ -79,7 +78,7 @@ def test_a_later_patch_of_somebody_else_stays(rollout, client, monkeypatch, capl
 
 
 def test_without_a_client_that_fits_there_is_one_warning(monkeypatch, caplog) -> None:
-    monkeypatch.setitem(sys.modules, "openai._base_client", None)
+    monkeypatch.delattr(SyncAPIClient, "request")
     monkeypatch.setattr(patch, "_warned", False)
     with caplog.at_level(logging.WARNING):
         OpenAIAdapter().install()

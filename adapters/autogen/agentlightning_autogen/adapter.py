@@ -17,6 +17,7 @@ class AutoGenAdapter(Adapter):
     """
 
     name: ClassVar[str] = "autogen"
+    modules: ClassVar[tuple[str, ...]] = ("autogen_agentchat",)
 
     def accepts(self, agent: Any) -> bool:
         """True for every ``ChatAgent`` and ``Team``."""
@@ -35,14 +36,14 @@ class AutoGenAdapter(Adapter):
 
         return await running.run(agent, input)
 
-    def install(self) -> None:
-        """Hooks into AutoGen, where it is loaded and of a version that is supported."""
-        if "autogen_agentchat" in sys.modules and supports("autogen-agentchat", OLDEST, BELOW):
+    def hook(self) -> None:
+        """Hooks into AutoGen, where it is of a version that is supported."""
+        if supports("autogen-agentchat", OLDEST, BELOW):
             from agentlightning_autogen import hooks
 
             hooks.install()
 
-    def uninstall(self) -> None:
+    def unhook(self) -> None:
         """Puts AutoGen back as it was."""
         hooks = sys.modules.get("agentlightning_autogen.hooks")
         if hooks is not None:

@@ -26,6 +26,7 @@ class CrewAIAdapter(Adapter):
     """
 
     name: ClassVar[str] = "crewai"
+    modules: ClassVar[tuple[str, ...]] = ("crewai",)
 
     def accepts(self, agent: Any) -> bool:
         """True for a ``Crew``, an instance of a ``@CrewBase`` class, a ``Flow`` (or a class of flows), an ``Agent``."""
@@ -74,14 +75,14 @@ class CrewAIAdapter(Adapter):
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
 
-    def install(self) -> None:
-        """Listens to CrewAI's events and adds the locator, where CrewAI is loaded and of a supported version."""
-        if "crewai" in sys.modules and supports("crewai", OLDEST, BELOW):
+    def hook(self) -> None:
+        """Listens to CrewAI's events and adds the locator, where CrewAI is of a supported version."""
+        if supports("crewai", OLDEST, BELOW):
             from agentlightning_crewai import bus
 
             bus.install()
 
-    def uninstall(self) -> None:
+    def unhook(self) -> None:
         """Puts the event bus back as it was, and removes the locator."""
         bus = sys.modules.get("agentlightning_crewai.bus")
         if bus is not None:

@@ -22,6 +22,7 @@ class LangGraphAdapter(Adapter):
     """
 
     name = "langgraph"
+    modules = ("langchain_core",)
 
     def accepts(self, agent: Any) -> bool:
         """True for a Runnable (a compiled graph is one), and for a graph that was not compiled: `run` says so."""
@@ -45,14 +46,14 @@ class LangGraphAdapter(Adapter):
         config = {"configurable": {"thread_id": _thread_id()}} if agent.checkpointer else None
         return plain(await agent.ainvoke(_graph_input(agent, input), config))
 
-    def install(self) -> None:
-        """Registers the callback handler and the locator, where LangChain is loaded."""
-        if "langchain_core" in sys.modules and supports("langchain-core", OLDEST, BELOW):
+    def hook(self) -> None:
+        """Registers the callback handler and the locator."""
+        if supports("langchain-core", OLDEST, BELOW):
             from agentlightning_langgraph import handler
 
             handler.install()
 
-    def uninstall(self) -> None:
+    def unhook(self) -> None:
         """Makes the handler deaf and removes the locator; LangChain itself cannot forget a handler."""
         handler = sys.modules.get("agentlightning_langgraph.handler")
         if handler is not None:

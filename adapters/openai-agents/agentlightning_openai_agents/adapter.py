@@ -19,6 +19,7 @@ class OpenAIAgentsAdapter(Adapter):
     """
 
     name: ClassVar[str] = "openai-agents"
+    modules: ClassVar[tuple[str, ...]] = ("agents",)
 
     def accepts(self, agent: Any) -> bool:
         """True for every ``Agent``."""
@@ -43,14 +44,14 @@ class OpenAIAgentsAdapter(Adapter):
             )
         return await running.run(agent, input)
 
-    def install(self) -> None:
-        """Hooks into the SDK, where it is loaded and of a version that is supported."""
+    def hook(self) -> None:
+        """Hooks into the SDK, where it is that and of a version that is supported."""
         if _is_loaded() and supports("openai-agents", OLDEST, BELOW):
             from agentlightning_openai_agents import hooks
 
             hooks.install()
 
-    def uninstall(self) -> None:
+    def unhook(self) -> None:
         """Makes the trace processor deaf, which the SDK cannot forget, and takes everything else out."""
         hooks = sys.modules.get("agentlightning_openai_agents.hooks")
         if hooks is not None:

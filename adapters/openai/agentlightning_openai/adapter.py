@@ -18,6 +18,7 @@ class OpenAIAdapter(Adapter):
     """
 
     name: ClassVar[str] = "openai"
+    modules: ClassVar[tuple[str, ...]] = ("openai._base_client",)
 
     def accepts(self, agent: Any) -> bool:
         """No object is an agent of this adapter."""
@@ -32,10 +33,10 @@ class OpenAIAdapter(Adapter):
         redirected can be constructed. A key that is there is left alone."""
         os.environ.setdefault("OPENAI_API_KEY", PLACEHOLDER_KEY)
 
-    def install(self) -> None:
+    def hook(self) -> None:
         """Patches the client; warns once where it cannot."""
         patch.install()
 
-    def uninstall(self) -> None:
+    def unhook(self) -> None:
         """Puts the client back as it was."""
         patch.uninstall()

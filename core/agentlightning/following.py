@@ -1,0 +1,106 @@
+"""Threads that follow a context: work that is handed to a thread goes on in the context it was handed over in.
+
+As OpenTelemetry's instrumentation of threading does: a `threading.Thread` (a `Timer`, any other subclass) has it for
+as long as it runs; a `ThreadPoolExecutor` (also that of ``run_in_executor``) and a ``multiprocessing.pool.ThreadPool``
+have it for one call, whoever made their threads, and when. What works through a queue of its own does not follow, nor
+does another process.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from agentlightning.importing import when_imported
+from agentlightning.patching import Patches
+
+Carrier = Callable[..., Any]
+"""Calls a function with its arguments in a context that was taken elsewhere."""
+
+Capture = Callable[[bool], Carrier | None]
+"""Takes the context that is current, for a whole thread (True) or one call (False); None where there is none to take,
+which is to be known at once."""
+
+_patches, _pool_patches = Patches(), Patches()
+_making_workers = threading.local()
+_capture: Capture = lambda _: None  # noqa: E731
+
+
+def install(capture: Capture) -> None:
+    """Patches what begins threads, once."""
+    global _capture
+    _capture = capture
+    if not _patches:
+        _patches.add((threading.Thread, "start", _start), (ThreadPoolExecutor, "submit", _submit))
+        when_imported("multiprocessing.pool", _install_pool)
+
+
+def uninstall() -> None:
+    """Puts it back as it was."""
+    _patches.remove()
+    _pool_patches.remove()
+
+
+def _install_pool() -> None:
+    pool: Any = sys.modules["multiprocessing.pool"]
+    calls = [(pool.Pool, name, _call_in_pool) for name in ("apply_async", "_map_async", "imap", "imap_unordered")]
+    _pool_patches.add(*calls, (pool.ThreadPool, "__init__", _make_pool))
+
+
+def _start(start: Callable[[], None], thread: threading.Thread, args: Any, kwargs: Any) -> None:
+    carrier = None if getattr(_making_workers, "now", False) else _capture(True)
+    if carrier is None:
+        start()
+        return
+    run = thread.run
+
+    def carried() -> None:
+        vars(thread).pop("run", None)
+        carrier(run)
+
+    thread.run = carried  # type: ignore[method-assign]
+    try:
+        start()
+    except BaseException:
+        vars(thread).pop("run", None)
+        raise
+
+
+def _submit(submit: Callable[..., Any], executor: Any, args: Any, kwargs: Any) -> Any:
+    carrier = _capture(False)
+    if carrier is None:
+        return submit(*args, **kwargs)
+    with _workers_belong_to_nobody():
+        return submit(carrier, *args, **kwargs)
+
+
+def _call_in_pool(call: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
+    carrier = _capture(False) if isinstance(pool, sys.modules["multiprocessing.pool"].ThreadPool) else None
+    if carrier is None:
+        return call(*args, **kwargs)
+    return _carried(call, carrier, *args, **kwargs)
+
+
+def _carried(call: Callable[..., Any], carrier: Carrier, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return call(functools.partial(carrier, func), *args, **kwargs)
+
+
+def _make_pool(make: Callable[..., None], pool: Any, args: Any, kwargs: Any) -> None:
+    with _workers_belong_to_nobody():
+        make(*args, **kwargs)
+
+
+@contextmanager
+def _workers_belong_to_nobody() -> Iterator[None]:
+    """A pool's threads outlive what they are made for: they have a context call by call."""
+    before = getattr(_making_workers, "now", False)
+    _making_workers.now = True
+    try:
+        yield
+    finally:
+        _making_workers.now = before

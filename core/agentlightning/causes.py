@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agentlightning.records import Failure, Rollout
+from agentlightning.records import Failure, Group, Rollout
 
 SHOWN_CAUSES = 5
 SHOWN_CHARACTERS = 300
@@ -26,6 +26,17 @@ def explain_rollouts(rollouts: Iterable[Rollout]) -> str:
         reasons = _counted((_why_unscored(rollout), _why_unscored(rollout)) for rollout in unscored)
         parts.append(f"{len(unscored)} of {len(rollouts)} could not be scored: {reasons}")
     return "; ".join(parts) or f"{len(rollouts)} rollouts, none of which failed"
+
+
+def explain_groups(groups: Iterable[Group]) -> str:
+    """Why there is nothing to train on in groups none of whose rollouts holds a token of the policy's."""
+    groups = list(groups)
+    rollouts = [rollout for group in groups for rollout in [*group.rollouts, *group.left_out]]
+    good = sum(rollout.failure is None for group in groups for rollout in group.rollouts)
+    unanswered = f"in {good} of {len(rollouts)} rollouts no call of the agents was answered by the policy"
+    if good == len(rollouts):
+        return unanswered
+    return "; ".join([explain_rollouts(rollouts), *([unanswered] if good else [])])
 
 
 def explain_failures(failures: Iterable[Failure]) -> str:

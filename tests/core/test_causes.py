@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agentlightning.causes import explain, explain_rollouts
-from agentlightning.records import Failure, Reward, Rollout
+from agentlightning.causes import explain, explain_groups, explain_rollouts
+from agentlightning.records import Failure, Group, Reward, Rollout, Task
 
 numbers = itertools.count()
 
@@ -52,6 +52,17 @@ def test_what_could_not_be_scored_says_which_reward_and_why() -> None:
 def test_many_causes_are_cut_to_the_most_frequent() -> None:
     said = explain_rollouts([ended(raised("x", f"agent.py:{line}")) for line in range(9)])
     assert said.endswith("4 × others")
+
+
+def test_groups_without_a_token_of_the_policy_say_what_failed_and_what_did_not() -> None:
+    good, bad = ended(rewards=[Reward(name="score", value=1.0)]), ended(raised("x"), rewards=[])
+    compared = Group(id="g", task=Task(id="t", input=1), rollouts=[good, good], trajectories=[[], []])
+    assert explain_groups([compared]) == "in 2 of 2 rollouts no call of the agents was answered by the policy"
+    mixed = Group(id="g", task=Task(id="t", input=1), rollouts=[good], trajectories=[[]], left_out=[bad])
+    assert explain_groups([mixed]) == (
+        "1 of 2 rollouts failed: 1 × ValueError: x (agent.py:12); "
+        "in 1 of 2 rollouts no call of the agents was answered by the policy"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from agentlightning.config import decode_section
 from agentlightning.errors import AlgorithmError, ConfigError
-from agentlightning.records import Sequence
+from agentlightning.records import Failure, Group, Sequence, Task
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import plain_logprobs
 from agentlightning_sft.algorithm import SFT
@@ -117,8 +117,21 @@ async def test_demonstrations_are_learned_without_running_a_task(
 
 
 async def test_a_run_in_which_nothing_was_good_enough_says_so(tiny_model: Path, drawn_run: DrawnRun) -> None:
-    with pytest.raises(AlgorithmError, match=r"no rollout reached a reward of 2\.0"):
+    with pytest.raises(AlgorithmError, match=r"no rollout reached a reward of 2\.0, the best has 1: lower"):
         await algorithm(tiny_model, threshold=2.0).run(drawn_run)
+
+
+async def test_a_step_in_which_the_policy_wrote_nothing_says_why(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    def failed(task: Task, step: int) -> Group:
+        drawn = group(task.id, [1.0, 0.0], rows=[0, 0])
+        for rollout in drawn.rollouts:
+            rollout.failure = Failure(type="agent_error", message="x", exception="builtins.KeyError", where="a.py:3")
+        return drawn
+
+    drawn_run.drawn = failed
+    message = r"step 1: there is nothing to learn from: 4 of 4 rollouts failed: 4 × KeyError: x \(a.py:3\)"
+    with pytest.raises(AlgorithmError, match=message):
+        await algorithm(tiny_model).run(drawn_run)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Sequence
 
 from agentlightning.algorithm import Algorithm, Run
+from agentlightning.causes import explain_groups
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Group
 from agentlightning_grpo.config import GRPOConfig
@@ -70,15 +70,7 @@ class GRPO(Algorithm):
 
 
 def _check_trainable(groups: Sequence[Group], scored: Sequence[ScoredGroup], step: int) -> None:
-    """A step may have nothing to learn from; one without any rollout, or without any token of the policy's, is
-    a fault that more steps would not mend."""
-    left_out = [rollout for group in groups for rollout in group.left_out]
-    if not any(group.rollouts for group in groups):
-        reasons = Counter(rollout.failure.type if rollout.failure else "not scored" for rollout in left_out)
-        counted = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-        raise AlgorithmError(f"step {step}: none of {len(left_out)} rollouts can be trained on: {counted}")
+    """A step may have nothing to learn from; one without any token of the policy's is a fault that more steps would
+    not mend."""
     if not any(group.examples for group in scored):
-        raise AlgorithmError(
-            f"step {step}: no call of the agents was answered by the policy: does `train` name the agent, "
-            "and does it call its model through the openai client?"
-        )
+        raise AlgorithmError(f"step {step}: there is nothing to train on: {explain_groups(groups)}")

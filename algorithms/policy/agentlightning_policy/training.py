@@ -15,10 +15,12 @@ import msgspec
 import torch
 
 from agentlightning.algorithm import Run
-from agentlightning.errors import AlgorithmError, ConfigError
+from agentlightning.errors import AlgorithmError, ConfigError, PolicyError
 from agentlightning.records import Policy
 from agentlightning_policy.config import EngineConfig, ModelConfig
 from agentlightning_policy.engine import Engine
+from agentlightning_policy.engine.chat import Chat, template_shows
+from agentlightning_policy.engine.protocol import ApiError
 from agentlightning_policy.model import PolicyModel
 from agentlightning_policy.optimize import Optimizer, OptimizerConfig
 
@@ -79,6 +81,9 @@ def check(config: TrainingConfig) -> None:
         )
 
 
+_OTHER_TEMPLATE = "give another as model.chat_template (a Jinja file)"
+
+
 class Training:
     """The policy of one run, its optimizer, and how many steps are done already."""
 
@@ -93,7 +98,8 @@ class Training:
     async def begin(cls, config: TrainingConfig, run: Run) -> Training:
         """Loads the policy, as the run's last checkpoint left it where there is one.
 
-        Raises `PolicyError` where it cannot be loaded, `AlgorithmError` where the checkpoint is another's.
+        Raises `PolicyError` where it cannot be loaded or its chat template shows no messages, `AlgorithmError` where
+        the checkpoint is another's.
         """
         training = cls(config, run, await asyncio.to_thread(_load, config.model, run.seed))
         if run.restored is not None:
@@ -163,4 +169,14 @@ def _return_freed_memory() -> None:
 
 def _load(config: ModelConfig, seed: int) -> PolicyModel:
     torch.manual_seed(seed)
-    return PolicyModel.load(config)
+    policy = PolicyModel.load(config)
+    try:
+        shows = template_shows(Chat(policy.tokenizer, ()))
+    except ApiError as error:
+        raise PolicyError(f"the chat template of {config.path} takes no chat: {error}; {_OTHER_TEMPLATE}") from error
+    if not shows.messages:
+        raise PolicyError(
+            f"the chat template of {config.path} shows the model no messages, so every prompt is the same; "
+            f"{_OTHER_TEMPLATE}"
+        )
+    return policy

@@ -7,9 +7,10 @@ import math
 from collections import Counter
 
 from agentlightning.algorithm import Algorithm, Run
+from agentlightning.causes import explain_rollouts
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.recording import matches
-from agentlightning.records import Group, ModelChoice, Span
+from agentlightning.records import Group, ModelChoice, Rollout, Span
 from agentlightning_selection.config import Candidate, SelectionConfig
 from agentlightning_selection.race import Race
 
@@ -40,6 +41,7 @@ class Selection(Algorithm):
         rounds = math.ceil(len(run.tasks) / size)
         race = Race(len(choices), rounds, self.config)
         batch = run.batches(size)
+        left_out: list[Rollout] = []
 
         await run.publish(choices[0])
         await run.check()
@@ -50,6 +52,7 @@ class Selection(Algorithm):
                 step = (round - 1) * len(choices) + index + 1
                 async for group in run.collect(tasks, step=step, resources=[choices[index]]):
                     await _record(race, index, group, choices[index], run)
+                    left_out += group.left_out
             for index, reason in race.eliminate().items():
                 logger.info("round %d: %s is out: %s", round, labels[index], reason)
                 run.result(f"{labels[index]} out after round {round}", reason)
@@ -60,7 +63,7 @@ class Selection(Algorithm):
 
         winner = race.winner()
         if winner is None:
-            raise AlgorithmError(f"no rollout of any candidate could be scored: `agl show {run.id}` says why")
+            raise AlgorithmError(f"no rollout of any candidate could be scored: {explain_rollouts(left_out)}")
         await run.publish(choices[winner])
         await run.evaluate("after")
         run.result("model", labels[winner])

@@ -4,8 +4,10 @@ demonstrations."""
 from __future__ import annotations
 
 import asyncio
+import math
 
 from agentlightning.algorithm import Algorithm, Run
+from agentlightning.causes import explain_groups
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Sequence
 from agentlightning_policy.engine.chat import Chat
@@ -13,7 +15,7 @@ from agentlightning_policy.training import Training, check
 from agentlightning_sft.config import SFTConfig
 from agentlightning_sft.cross_entropy import learn
 from agentlightning_sft.demonstrations import load_demonstrations, steps_of
-from agentlightning_sft.selection import best_sequences
+from agentlightning_sft.selection import best_sequences, has_tokens
 
 
 class SFT(Algorithm):
@@ -36,6 +38,7 @@ class SFT(Algorithm):
         config: SFTConfig = self.config
         training = await Training.begin(config, run)
         shown = await asyncio.to_thread(_demonstrations, config, training)
+        best = -math.inf
 
         async with training.engine() as engine:
             await training.publish(engine)
@@ -49,6 +52,7 @@ class SFT(Algorithm):
                     sequences = steps_of(shown, config.batch_tasks, step, run.seed)
                 else:
                     sequences, metrics = await self._collect(run, step)
+                    best = max(best, metrics["reward_max"])
                 if sequences:
                     metrics |= await asyncio.to_thread(learn, training, sequences, step)
                     await training.publish(engine)
@@ -58,8 +62,8 @@ class SFT(Algorithm):
 
             if training.policy.version == 0:
                 raise AlgorithmError(
-                    f"in {config.steps} steps no rollout reached a reward of {config.threshold}: lower "
-                    "algorithm.threshold, raise group_size, or begin with demonstrations"
+                    f"in {config.steps} steps no rollout reached a reward of {config.threshold}, the best has "
+                    f"{best:g}: lower algorithm.threshold, raise group_size, or begin with demonstrations"
                 )
             await training.evaluate(engine, "after")
         await training.save()
@@ -69,9 +73,12 @@ class SFT(Algorithm):
         config: SFTConfig = self.config
         tasks = run.batches(config.batch_tasks)(step)
         groups = [group async for group in run.collect(tasks, group_size=config.group_size, step=step)]
+        if not any(has_tokens(trajectories) for group in groups for trajectories in group.trajectories):
+            raise AlgorithmError(f"step {step}: there is nothing to learn from: {explain_groups(groups)}")
         rewards = [float(rollout.reward or 0.0) for group in groups for rollout in group.rollouts]
         return best_sequences(groups, keep=config.keep, threshold=config.threshold), {
             "reward": sum(rewards) / max(len(rewards), 1),
+            "reward_max": max(rewards),
             "rollouts_left_out": sum(len(group.left_out) for group in groups),
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 
-from agentlightning.records import Group, Sequence
+from agentlightning.records import Group, Sequence, Trajectory
 
 
 def best_sequences(groups: Seq[Group], *, keep: int, threshold: float) -> list[Sequence]:
@@ -16,9 +16,18 @@ def best_sequences(groups: Seq[Group], *, keep: int, threshold: float) -> list[S
     for group in sorted(groups, key=lambda group: group.id):
         candidates = []
         for rollout, trajectories in zip(group.rollouts, group.trajectories, strict=True):
-            rows = [row for trajectory in trajectories for row in trajectory.sequences if row.mask.any()]
+            rows = _rows(trajectories)
             if rows and rollout.reward is not None and rollout.reward >= threshold:
                 candidates.append((-rollout.reward, rollout.sample, rows))
         candidates.sort(key=lambda candidate: candidate[:2])
         chosen += [row for _, _, rows in candidates[:keep] for row in rows]
     return chosen
+
+
+def has_tokens(trajectories: Seq[Trajectory]) -> bool:
+    """Whether the policy wrote anything in a rollout of these trajectories."""
+    return bool(_rows(trajectories))
+
+
+def _rows(trajectories: Seq[Trajectory]) -> list[Sequence]:
+    return [row for trajectory in trajectories for row in trajectory.sequences if row.mask.any()]

@@ -29,6 +29,7 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from agentlightning.config import validated
 from agentlightning.records import AnyResource, Group, Record, Rollout, Span, Task
 from agentlightning.store.base import Checkpoint
 
@@ -139,7 +140,8 @@ class Algorithm(ABC):
     Config: ClassVar[type[msgspec.Struct]] = NoConfig
 
     def __init__(self, config: Any) -> None:
-        self.config = config
+        """Raises `ConfigError` for a value that the config's types do not allow."""
+        self.config = validated(config, at="algorithm")
 
     @abstractmethod
     async def run(self, run: Run) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import typing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import yaml
@@ -14,6 +16,18 @@ import yaml
 from agentlightning.errors import ConfigError
 
 T = TypeVar("T")
+
+# The ranges that a number of a config may have; every number is finite besides (`decode_section`).
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+BelowOne = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e7)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Weight = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
 
 
 class Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -29,8 +43,8 @@ class TasksConfig(Section):
 
     train: str
     held_out: str | None = None
-    limit: int | None = None
-    held_out_limit: int | None = None
+    limit: PositiveInt | None = None
+    held_out_limit: PositiveInt | None = None
     fields: dict[str, str] = {}
 
 
@@ -42,7 +56,7 @@ class RewardConfig(Section):
     """
 
     name: str
-    weight: float = 1.0
+    weight: Weight = 1.0
     process: bool = False
     config: dict[str, Any] = {}
 
@@ -51,10 +65,10 @@ class RunnerConfig(Section):
     """How rollouts run: how many at once, for how long an agent and each reward may run (seconds), and how often
     infrastructure failures are tried again."""
 
-    concurrency: int = 64
-    timeout: float = 300.0
-    reward_timeout: float = 60.0
-    retries: int = 2
+    concurrency: PositiveInt = 64
+    timeout: Seconds = 300.0
+    reward_timeout: Seconds = 60.0
+    retries: NonNegativeInt = 2
 
 
 class Config(Section):
@@ -74,7 +88,7 @@ class Config(Section):
     store: str = "sqlite:///runs/agentlightning.db"
     directory: str = "runs"
     name: str | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 class _Loader(yaml.SafeLoader):
@@ -133,16 +147,42 @@ def _override(values: dict[str, Any], override: str) -> None:
 def decode_section(values: Any, kind: type[T], *, at: str = "", where: str = "") -> T:
     """Plain values → a typed struct. ``at`` is the path of the section, for the errors.
 
-    Raises `ConfigError`: ``algorithm.lr: expected float, got str``.
+    Raises `ConfigError`: ``algorithm.lr: expected float, got str``, and for any number that is not finite.
     """
+    for path, value in _numbers_in(values, at):
+        if not math.isfinite(value):
+            message = f"{path or 'config'}: expected a finite number, got {value}"
+            raise ConfigError(f"{where}: {message}" if where else message)
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        message = _explain(str(error), kind, at)
+        message = _explain(str(error), values, kind, at)
         raise ConfigError(f"{where}: {message}" if where else message) from error
 
 
-def _explain(message: str, kind: type, at: str) -> str:
+def validated(config: T, *, at: str) -> T:
+    """A config that was made in Python, where nothing has checked its values. Raises `ConfigError` as
+    `decode_section` does. One that holds objects, which no file can, is as it was made."""
+    try:
+        values = msgspec.to_builtins(config)
+    except TypeError:
+        return config
+    return decode_section(values, type(config), at=at)
+
+
+def _numbers_in(values: Any, path: str) -> Iterator[tuple[str, float]]:
+    """Every float in plain values, with its path."""
+    if isinstance(values, float):
+        yield path, values
+    elif isinstance(values, dict):
+        for key, value in values.items():
+            yield from _numbers_in(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(values, list | tuple):
+        for index, value in enumerate(values):
+            yield from _numbers_in(value, f"{path}[{index}]")
+
+
+def _explain(message: str, values: Any, kind: type, at: str) -> str:
     text, _, location = message.partition(" - at `$")
     inner = location.rstrip("`").strip(".")
     path = ".".join(part for part in (at, inner) if part)
@@ -156,7 +196,14 @@ def _explain(message: str, kind: type, at: str) -> str:
     missing = re.fullmatch(r"Object missing required field `(.+)`", text)
     if missing:
         return f"{f'{path}.' if path else ''}{missing[1]}: missing, and there is no default"
-    return f"{path or 'config'}: {text[:1].lower()}{text[1:]}".replace("`", "")
+    told = f"{path or 'config'}: {text[:1].lower()}{text[1:]}".replace("`", "")
+    return told if ", got " in told else f"{told}, got {_value_at(values, inner)!r}"
+
+
+def _value_at(values: Any, path: str) -> Any:
+    for part in filter(None, re.split(r"[.\[\]]+", path)):
+        values = values[int(part) if isinstance(values, list | tuple) else part]
+    return values
 
 
 def _keys_at(kind: Any, path: str) -> list[str]:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agentlightning.config import RewardConfig, decode_section
+from agentlightning.config import RewardConfig, decode_section, validated
 from agentlightning.errors import ConfigError, PluginError, RewardError
 from agentlightning.loading import explain, load
 from agentlightning.plugins import Plugins
@@ -92,7 +92,7 @@ def make_component(reward: RewardLike, plugins: Plugins, at: str) -> Component:
     if callable(reward):
         spec, found, name = _spec_of(reward), reward, _name_of(reward)
     else:
-        spec = RewardConfig(name=reward) if isinstance(reward, str) else reward
+        spec = RewardConfig(name=reward) if isinstance(reward, str) else validated(reward, at=at)
         found, name = plugins.reward(spec.name), spec.name.rpartition(":")[2]
     function = _configured(found, {} if spec is None else spec.config, name, at)
     return Component(

@@ -19,7 +19,7 @@ import numpy as np
 from agentlightning.adapter import Adapter
 from agentlightning.algorithm import Algorithm, Evaluation
 from agentlightning.check import CheckReport
-from agentlightning.config import Config, RewardConfig, RunnerConfig, TasksConfig, decode_section
+from agentlightning.config import Config, RewardConfig, RunnerConfig, Seed, TasksConfig, decode_section, validated
 from agentlightning.curve import draw_curve
 from agentlightning.data import load_tasks
 from agentlightning.errors import AdapterError, AlgorithmError, ConfigError, DataError, advice
@@ -93,8 +93,8 @@ class Trainer:
         self._prompts = [
             Prompt(name=f"prompt of {agent}", agents=(agent,), template=text) for agent, text in (prompts or {}).items()
         ]
-        self._seed = seed
-        self._runner_config = runner or RunnerConfig()
+        self._seed = decode_section(seed, Seed, at="seed")
+        self._runner_config = validated(runner or RunnerConfig(), at="runner")
         self._algorithm_name, self._algorithm = _algorithm(algorithm, self._plugins)
         self._name = name or self._algorithm_name
         # Before the rewards: one may live in the agent's module, which needs what the adapters prepare.

@@ -138,7 +138,7 @@ async def test_a_step_in_which_the_policy_wrote_nothing_says_why(tiny_model: Pat
     ("fields", "message"),
     [
         ({"keep": 5}, "algorithm.keep: expected 1 to group_size"),
-        ({"steps": 0}, "algorithm.steps: expected at least 1"),
+        ({"steps": 0}, "algorithm.steps: expected int >= 1, got 0"),
         ({"treshold": 0.5}, "algorithm.treshold: unknown key; did you mean threshold"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from typing import TYPE_CHECKING
@@ -20,13 +21,27 @@ def otel() -> None:
     """Receive OpenTelemetry traces; send runs as traces."""
 
 
+def _number(context: click.Context, option: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # which is in every range
+        raise click.BadParameter("expected a number", context, option)
+    return value
+
+
 @otel.command()
 @store_option
-@click.option("--port", default=4318, show_default=True, help="Port to listen on; 0 is any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=4318,
+    show_default=True,
+    help="Port to listen on; 0 is any free one.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--run", metavar="NAME", help="One run for everything.  [default: a run for each service]")
 @click.option(
     "--settle",
+    type=click.FloatRange(0, 86400),
+    callback=_number,
     default=30.0,
     show_default=True,
     metavar="SECONDS",

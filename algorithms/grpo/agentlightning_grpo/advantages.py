@@ -12,6 +12,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from agentlightning.config import NonNegative
+
 
 class AdvantageConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A full choice of advantage.
@@ -26,7 +28,7 @@ class AdvantageConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     baseline: Literal["mean", "leave_one_out"] = "mean"
     scale: Literal["group", "batch", "none"] = "group"
     ddof: Literal[0, 1] = 1
-    eps: float = 1e-4
+    eps: NonNegative = 1e-4
     normalize_then_sum: bool = False
 
 

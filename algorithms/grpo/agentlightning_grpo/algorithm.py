@@ -15,7 +15,7 @@ from agentlightning_grpo.curriculum import Curriculum
 from agentlightning_grpo.examples import ScoredGroup, describe, score
 from agentlightning_grpo.presets import choose
 from agentlightning_grpo.update import Learner
-from agentlightning_policy.training import Training, check
+from agentlightning_policy.training import Training
 
 
 class GRPO(Algorithm):
@@ -32,7 +32,6 @@ class GRPO(Algorithm):
     def __init__(self, config: GRPOConfig) -> None:
         super().__init__(config)
         self.preset = choose(config.preset, config.loss, config.advantage, at="algorithm.")
-        check(config)
         if config.group_size < 2:
             raise ConfigError("algorithm.group_size: expected at least 2, got 1: a group compares rollouts")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentlightning.config import Fraction
 from agentlightning_policy.training import TrainingConfig
 
 
@@ -18,4 +19,4 @@ class GRPOConfig(TrainingConfig, kw_only=True, forbid_unknown_fields=True):
     preset: str = "trl-1.16/dapo"
     loss: dict[str, Any] = {}
     advantage: dict[str, Any] = {}
-    replay: float = 0.0
+    replay: Fraction = 0.0

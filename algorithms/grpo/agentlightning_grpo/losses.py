@@ -11,11 +11,13 @@ whole batch, whatever the split (`Totals` says how large the whole is).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import torch
 from torch import Tensor
+
+from agentlightning.config import Fraction, NonNegative, Positive, PositiveInt
 
 SamplerCorrection = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
@@ -37,21 +39,27 @@ class LossConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
 
     kind: Literal["clip", "cispo", "sapo"] = "clip"
     ratio: Literal["token", "sequence"] = "token"
-    epsilon_low: float = 0.2
-    epsilon_high: float = 0.2
-    delta: float | None = None
-    dual_clip: float | None = None
-    cispo_min: float = 0.0
-    cispo_max: float = 5.0
-    sapo_tau_positive: float = 1.0
-    sapo_tau_negative: float = 1.05
+    epsilon_low: Fraction = 0.2
+    epsilon_high: NonNegative = 0.2
+    delta: Positive | None = None
+    dual_clip: Annotated[float, msgspec.Meta(gt=1)] | None = None
+    cispo_min: NonNegative = 0.0
+    cispo_max: Positive = 5.0
+    sapo_tau_positive: Positive = 1.0
+    sapo_tau_negative: Positive = 1.05
     aggregation: Literal["token_mean", "sequence_mean", "micro_batch_token_mean", "constant"] = "token_mean"
-    constant_length: int = 512
-    beta: float = 0.0
+    constant_length: PositiveInt = 512
+    beta: NonNegative = 0.0
     kl_bias_correction: bool = False
     sampler_correction: SamplerCorrection = "none"
-    sampler_correction_min: float = 0.0
-    sampler_correction_max: float = 3.0
+    sampler_correction_min: NonNegative = 0.0
+    sampler_correction_max: Positive = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("cispo", "sampler_correction"):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if low > high:
+                raise ValueError(f"expected {name}_min <= {name}_max, got {low} and {high}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from agentlightning.config import BelowOne, NonNegativeInt, Port, Positive, PositiveInt, Seed
+
 
 class LoraConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Low-rank adapters (Hu et al. 2021) in place of full training: W + (alpha / rank) · B A.
@@ -13,9 +15,9 @@ class LoraConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ``targets`` are module names, or ``all-linear`` for every linear layer but the output's.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
+    rank: PositiveInt = 16
+    alpha: Positive = 32.0
+    dropout: BelowOne = 0.0
     targets: list[str] | Literal["all-linear"] = "all-linear"
 
 
@@ -44,9 +46,9 @@ class EngineConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     name: str = "policy"
     host: str = "127.0.0.1"
-    port: int = 0
-    max_batch: int = 64
-    max_context: int | None = None
-    max_tokens: int = 512
-    seed: int = 0
-    cache_memory: int = 2**30
+    port: Port = 0
+    max_batch: PositiveInt = 64
+    max_context: PositiveInt | None = None
+    max_tokens: PositiveInt = 512
+    seed: Seed = 0
+    cache_memory: NonNegativeInt = 2**30

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from agentlightning.config import BelowOne, Fraction, NonNegativeInt, Positive
 from agentlightning.errors import AlgorithmError, PolicyError
 from agentlightning_policy.model import PolicyModel
+
+LearningRate = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class OptimizerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -22,12 +25,12 @@ class OptimizerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     at the end of the run. ``max_grad_norm`` bounds the gradient's L2 norm over all weights.
     """
 
-    lr: float = 1e-6
-    warmup: int = 0
+    lr: LearningRate = 1e-6
+    warmup: NonNegativeInt = 0
     schedule: Literal["constant", "linear"] = "constant"
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float = 1.0
+    weight_decay: Fraction = 0.0
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    max_grad_norm: Positive = 1.0
 
 
 class Optimizer:

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
 
 from agentlightning.algorithm import Run
-from agentlightning.errors import AlgorithmError, ConfigError, PolicyError
+from agentlightning.config import NonNegativeInt, PositiveInt
+from agentlightning.errors import AlgorithmError, PolicyError
 from agentlightning.records import Policy
 from agentlightning_policy.config import EngineConfig, ModelConfig
 from agentlightning_policy.engine import Engine
@@ -32,9 +33,13 @@ class EvaluateConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     once at temperature 0 (variant ``greedy``).
     """
 
-    samples: int = 1
+    samples: PositiveInt = 1
     greedy: bool = True
-    every: int = 0
+    every: NonNegativeInt = 0
+
+
+# At 0 the rollouts of a group are all alike, and above 10 they are noise.
+Temperature = Annotated[float, msgspec.Meta(gt=0, le=10)]
 
 
 class TrainingConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
@@ -48,37 +53,15 @@ class TrainingConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
 
     model: ModelConfig
     engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
-    steps: int = 100
-    batch_tasks: int = 8
-    group_size: int = 8
-    temperature: float = 1.0
-    epochs: int = 1
-    mini_batches: int = 1
-    max_tokens_per_micro_batch: int = 2048
-    checkpoint_every: int = 10
+    steps: PositiveInt = 100
+    batch_tasks: PositiveInt = 8
+    group_size: PositiveInt = 8
+    temperature: Temperature = 1.0
+    epochs: PositiveInt = 1
+    mini_batches: PositiveInt = 1
+    max_tokens_per_micro_batch: PositiveInt = 2048
+    checkpoint_every: NonNegativeInt = 10
     evaluate: EvaluateConfig = msgspec.field(default_factory=EvaluateConfig)
-
-
-AT_LEAST = {
-    "steps": 1,
-    "batch_tasks": 1,
-    "group_size": 1,
-    "epochs": 1,
-    "mini_batches": 1,
-    "max_tokens_per_micro_batch": 1,
-    "checkpoint_every": 0,
-}
-
-
-def check(config: TrainingConfig) -> None:
-    """Raises `ConfigError` for a number that makes no sense."""
-    for name, least in AT_LEAST.items():
-        if getattr(config, name) < least:
-            raise ConfigError(f"algorithm.{name}: expected at least {least}, got {getattr(config, name)}")
-    if config.temperature <= 0:
-        raise ConfigError(
-            f"algorithm.temperature: expected more than 0, got {config.temperature}: greedy rollouts are all alike"
-        )
 
 
 _OTHER_TEMPLATE = "give another as model.chat_template (a Jinja file)"

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+from agentlightning.config import NonNegative, Positive, PositiveInt
 
 
 class Candidate(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -41,7 +40,7 @@ class SelectionConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     objective: Literal["reward", "cheapest"] = "reward"
     cost_weight: NonNegative = 0.0
     margin: NonNegative = 0.02
-    batch: Positive = 32
-    minimum: Positive = 30
+    batch: PositiveInt = 32
+    minimum: PositiveInt = 30
     confidence: Annotated[float, msgspec.Meta(gt=0.5, lt=1)] = 0.95
-    budget: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    budget: Positive | None = None

@@ -11,7 +11,7 @@ from agentlightning.causes import explain_groups
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Sequence
 from agentlightning_policy.engine.chat import Chat
-from agentlightning_policy.training import Training, check
+from agentlightning_policy.training import Training
 from agentlightning_sft.config import SFTConfig
 from agentlightning_sft.cross_entropy import learn
 from agentlightning_sft.demonstrations import load_demonstrations, steps_of
@@ -30,7 +30,6 @@ class SFT(Algorithm):
 
     def __init__(self, config: SFTConfig) -> None:
         super().__init__(config)
-        check(config)
         if not 1 <= config.keep <= config.group_size:
             raise ConfigError(f"algorithm.keep: expected 1 to group_size ({config.group_size}), got {config.keep}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from agentlightning.config import PositiveInt
+from agentlightning_policy.optimize import LearningRate
 from agentlightning_policy.training import TrainingConfig
 
 
@@ -13,7 +15,7 @@ class SFTConfig(TrainingConfig, kw_only=True, forbid_unknown_fields=True):
     of ``{"messages": […], "tools": […]}``, a step learns the next ``batch_tasks`` demonstrations.
     """
 
-    lr: float = 1e-5
-    keep: int = 1
+    lr: LearningRate = 1e-5
+    keep: PositiveInt = 1
     threshold: float = 1.0
     demonstrations: str | None = None

@@ -79,6 +79,7 @@ class DrawnRun:
         self.published: list[AnyResource] = []
         self.logged: dict[int, dict[str, float]] = {}
         self.results: dict[str, str] = {}
+        self.phases: list[tuple[str, int, int]] = []
         self.checkpoints: list[Checkpoint] = []
         self.drawn: Callable[[Task, int], Group] = self._draw
 
@@ -124,6 +125,9 @@ class DrawnRun:
 
     def progress(self, *, step: int, steps: int) -> None:
         self.events.append(f"step {step} of {steps}")
+
+    def phase(self, name: str, *, done: int = 0, total: int = 0) -> None:
+        self.phases.append((name, done, total))
 
     async def checkpoint(
         self, step: int, state: Mapping[str, Any], write: Callable[[Path], None] | None = None

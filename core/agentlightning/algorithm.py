@@ -108,11 +108,18 @@ class Run(Protocol):
         ...
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Keeps numbers of a step, for the store, the terminal and the curve."""
+        """Keeps numbers of a step, for the store, the terminal and the curve.
+
+        The run adds what it counted of the rollouts since the last step (`agentlightning.diagnostics`)."""
         ...
 
     def progress(self, *, step: int, steps: int) -> None:
         """Says how far the run is."""
+        ...
+
+    def phase(self, name: str, *, done: int = 0, total: int = 0) -> None:
+        """Says what goes on where no rollout is running: ``update``, say, of whose ``total`` parts so many are
+        ``done``. From any thread; it lasts until the next phase, collection, evaluation or end of a step."""
         ...
 
     async def checkpoint(
@@ -120,7 +127,8 @@ class Run(Protocol):
     ) -> None:
         """Makes a point to go on from: ``write(folder)`` writes large files, made durable and visible at once.
 
-        Earlier checkpoints of the run are removed after.
+        Earlier checkpoints of the run are removed after, and all of them when it has succeeded: what the run is for
+        belongs in ``directory``.
         """
         ...
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from agentlightning.algorithm import Evaluation
+from agentlightning.loading import explain
 from agentlightning.records import Record, Rollout
 from agentlightning.report import evaluations_of
 from agentlightning.store.base import RunRecord, Store
@@ -46,11 +47,12 @@ class StepReward(Record, kw_only=True):
 
 async def draw_curve(store: Store, run: RunRecord, path: Path) -> str | None:
     """Writes the curve of a run to ``path`` and returns it; None where there is nothing to draw, no matplotlib
-    to draw it with, or no place to write it."""
+    to draw it with, no place to write it, or where its numbers are beyond what can be drawn."""
     if not can_draw():
         return None
     rollouts = await store.rollouts(run.id)
-    steps = rewards_by_step(rollouts)
+    with np.errstate(over="ignore", invalid="ignore"):  # rewards may be as large as a float can be
+        steps = rewards_by_step(rollouts)
     evaluations = [evaluation for evaluation in evaluations_of(rollouts, {}) if evaluation.mean is not None]
     if not steps and not evaluations:
         return None
@@ -58,6 +60,9 @@ async def draw_curve(store: Store, run: RunRecord, path: Path) -> str | None:
         await asyncio.to_thread(_draw, run, steps, evaluations, path)
     except OSError as error:
         logger.warning("the curve cannot be written to %s: %s", path, error)
+        return None
+    except Exception as error:  # noqa: BLE001 - matplotlib raises anything on numbers that it cannot draw
+        logger.warning("the curve cannot be drawn: %s", explain(error))
         return None
     return str(path)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from agentlightning.algorithm import Evaluation
+from agentlightning.diagnostics import troubles
 from agentlightning.records import Rollout
 from agentlightning.store.base import RunRecord
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
 RECENT_STEPS = 10
 """The time left is told by the median of so many steps."""
@@ -25,7 +27,7 @@ class Progress:
 
     Called from the event loop of the run, in this order: `start`; then, again and again, `stage` when a
     collection or an evaluation begins, `rollout` at the end of each of its rollouts, `evaluation` or `step`
-    at its end; then `stop`.
+    at its end; then `stop`. In between `phase`, from any thread, for what is no rollout.
     """
 
     run: RunRecord | None = None
@@ -41,11 +43,15 @@ class Progress:
     def rollout(self, rollout: Rollout, tokens: int) -> None:
         """A rollout of the stage has ended; its agent was answered with ``tokens`` tokens."""
 
+    def phase(self, name: str, done: int = 0, total: int = 0) -> None:
+        """Something that is no rollout goes on, until the next phase, stage, step or evaluation: an update, say, of
+        whose ``total`` parts so many are ``done``."""
+
     def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Step ``step`` of ``steps`` is done."""
 
-    def evaluation(self, evaluation: Evaluation) -> None:
-        """An evaluation is done."""
+    def evaluation(self, evaluation: Evaluation, metrics: Mapping[str, float] | None = None) -> None:
+        """An evaluation is done; ``metrics`` is what was counted of its rollouts (`agentlightning.diagnostics`)."""
 
     def message(self, text: str) -> None:
         """Something that a person should read."""
@@ -62,7 +68,11 @@ def make_progress(*, quiet: bool = False, console: Console | None = None) -> Pro
         from rich.console import Console
 
         console = Console(stderr=True)
-    return LiveProgress(console) if console.is_terminal and not console.is_dumb_terminal else PlainProgress(console)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return PlainProgress(console)
+    from agentlightning.live_progress import LiveProgress
+
+    return LiveProgress(console)
 
 
 class Tally:
@@ -99,9 +109,9 @@ class Tally:
         """``0.420 ± 0.210``: the mean over the rollouts that could be scored, and their standard deviation."""
         if not self.rewards:
             return "–"
-        mean = sum(self.rewards) / len(self.rewards)
-        spread = math.sqrt(sum((reward - mean) ** 2 for reward in self.rewards) / len(self.rewards))
-        return f"{mean:.3f} ± {spread:.3f}"
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, spread = float(np.mean(self.rewards)), float(np.std(self.rewards))
+        return f"{number(mean)} ± {number(spread)}"
 
     @property
     def speed(self) -> float | None:
@@ -134,6 +144,13 @@ class Pace:
         if not self._seconds:
             return None
         return sorted(self._seconds)[len(self._seconds) // 2] * steps
+
+
+class Part(NamedTuple):
+    """A part of a line; where there is no room for all, those of the lowest ``weight`` go."""
+
+    text: str
+    weight: int
 
 
 class PlainProgress(Progress):
@@ -170,117 +187,50 @@ class PlainProgress(Progress):
     def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         self.pace.end()
         self.step_done, self.steps = step, steps
-        self.message("  ".join([f"step {step}/{steps}", *self._summary(metrics)]))
+        self.line(self._summary(step, steps, metrics))
         self._collected = None
 
-    def evaluation(self, evaluation: Evaluation) -> None:
+    def evaluation(self, evaluation: Evaluation, metrics: Mapping[str, float] | None = None) -> None:
         name = f"{evaluation.stage}/{evaluation.variant}" if evaluation.variant else evaluation.stage
-        mean = "no task could be scored" if evaluation.mean is None else f"mean reward {evaluation.mean:.3f}"
+        mean = "no task could be scored" if evaluation.mean is None else f"mean reward {number(evaluation.mean)}"
         scored = sum(reward is not None for reward in evaluation.rewards)
         trouble = failures_text(self.tally) if self.tally is not None else ""
-        self.message(
-            f"evaluate {name}: {mean}, {scored} of {len(evaluation.tasks)} tasks scored"
-            + (f"  failures: {trouble}" if trouble else "")
-        )
+        parts = [
+            Part(f"evaluate {name}: {mean}", 9),
+            Part(f"{scored} of {len(evaluation.tasks)} tasks scored", 7),
+            *(Part(text, 8) for text in troubles(metrics or {})),
+            *([Part(f"failures: {trouble}", 6)] if trouble else []),
+        ]
+        self.line(parts)
         self.pace.begin()
 
     def message(self, text: str) -> None:
         with suppress(OSError):  # the terminal was closed; the run goes on
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _summary(self, metrics: Mapping[str, float]) -> list[str]:
+    def line(self, parts: Sequence[Part]) -> None:
+        """A line of parts; here all of them, however wide the line becomes."""
+        self.message("  ".join(part.text for part in parts))
+
+    def _summary(self, step: int, steps: int, metrics: Mapping[str, float]) -> list[Part]:
         tally = self._collected
-        parts = []
+        parts = [Part(f"step {step}/{steps}", 9)]
         if tally is not None:
-            parts.append(f"reward {tally.reward}")
-            parts.append(f"rollouts {tally.done}")
+            parts.append(Part(f"reward {tally.reward}", 9))
+            parts.append(Part(f"rollouts {tally.done}", 2))
             if tally.speed is not None:
-                parts.append(f"{tally.speed:.0f} tokens/s")
-        parts += [f"{name} {value:.3g}" for name, value in shown_metrics(metrics)]
+                parts.append(Part(f"{tally.speed:.0f} tokens/s", 3))
+        parts += [Part(f"{name} {value:.3g}", 4 if name == "loss" else 1) for name, value in shown_metrics(metrics)]
         if self.pace.last is not None:
-            parts.append(duration(self.pace.last))
+            parts.append(Part(duration(self.pace.last), 5))
         left = self.pace.left((self.steps or 0) - self.step_done)
         if left:
-            parts.append(f"{duration(left)} left")
+            parts.append(Part(f"{duration(left)} left", 6))
+        parts += [Part(text, 8) for text in troubles(metrics)]
         trouble = failures_text(tally) if tally is not None else ""
         if trouble:
-            parts.append(f"failures: {trouble}")
+            parts.append(Part(f"failures: {trouble}", 7))
         return parts
-
-
-class LiveProgress(PlainProgress):
-    """The same lines, and under them, while it lasts, what is going on right now."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.live import Live
-
-        super().__init__(console)
-        self.failures: Counter[str] = Counter()
-        self.retried = 0
-        self._concurrency: int | None = None
-        self._live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
-
-    def start(self, run: RunRecord, steps: int | None = None, *, concurrency: int | None = None) -> None:
-        super().start(run, steps, concurrency=concurrency)
-        self._concurrency = concurrency
-        self._live.start()
-
-    def rollout(self, rollout: Rollout, tokens: int) -> None:
-        super().rollout(rollout, tokens)
-        self.retried += len(rollout.failed_attempts)
-        if rollout.failure is not None:
-            self.failures[rollout.failure.type] += 1
-
-    def stop(self) -> None:
-        with suppress(OSError):
-            self._live.stop()
-
-    def render(self) -> RenderableType:
-        """The display as it is now."""
-        from rich.console import Group
-
-        return Group(*self._bars(), *self._lines())
-
-    def _bars(self) -> list[RenderableType]:
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="bold", no_wrap=True)
-        grid.add_column(width=32)
-        grid.add_column(no_wrap=True)
-        if self.steps:
-            left = self.pace.left(self.steps - self.step_done)
-            rest = f"{duration(left)} left" if left else ""
-            grid.add_row(
-                "training",
-                ProgressBar(total=self.steps, completed=self.step_done),
-                f"{self.step_done}/{self.steps} steps  [dim]{rest}[/]",
-            )
-        tally = self.tally
-        if tally is not None:
-            grid.add_row(tally.name, ProgressBar(total=tally.total, completed=tally.done), self._rollouts(tally))
-        return [grid]
-
-    def _rollouts(self, tally: Tally) -> str:
-        done = f"{tally.done}/{tally.total} rollouts"
-        rest = tally.total - tally.done
-        if self._concurrency is None or not rest:
-            return done
-        running = min(self._concurrency, rest)
-        return f"{done}  [dim]{running} running, {rest - running} queued[/]"
-
-    def _lines(self) -> list[RenderableType]:
-        from rich.text import Text
-
-        tally = self.tally
-        if tally is None:
-            return []
-        elapsed = time.time() - tally.started_at
-        speed = f"  {tally.speed:.0f} tokens/s" if tally.speed is not None else ""
-        line = Text.assemble("reward ", (tally.reward, "bold cyan"), (f"{speed}  {duration(elapsed)}", "dim"))
-        trouble = counted(self.failures, self.retried)
-        return [line, Text(f"failures so far: {trouble}", style="yellow")] if trouble else [line]
 
 
 def is_evaluation(stage: str) -> bool:
@@ -291,6 +241,11 @@ def is_evaluation(stage: str) -> bool:
 def shown_metrics(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
     """The numbers of a step that fit on its line."""
     return [(name, value) for name, value in metrics.items() if name in ("loss", "kl", "grad_norm", "lr")]
+
+
+def number(value: float) -> str:
+    """``0.420``, ``1e+308``."""
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
 def failures_text(tally: Tally) -> str:

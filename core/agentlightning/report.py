@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agentlightning.algorithm import Evaluation
+from agentlightning.diagnostics import ENOUGH_TASKS
 from agentlightning.records import Record, Rollout, Task
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ STAGE = "evaluate/"
 class Comparison(Record, kw_only=True):
     """Stage ``before`` against ``after`` of one variant, over the ``n`` tasks that both could score.
 
-    ``low`` and ``high`` bound the mean difference with 95 % confidence; ``p`` is two-sided, of ``test``.
+    ``low`` and ``high`` bound the mean difference with 95 % confidence, and are None where the tasks do not vary (a
+    single one, say): no interval follows from them. ``p`` is two-sided, of ``test``.
     ``left_out`` counts the tasks that one of the two could not score.
     """
 
@@ -33,8 +35,8 @@ class Comparison(Record, kw_only=True):
     before: float
     after: float
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     test: str
     left_out: int = 0
@@ -59,6 +61,11 @@ def compare(before: Evaluation, after: Evaluation) -> Comparison | None:
     test of the tasks that changed), others by the sign-flip permutation test of the mean difference (Fisher
     1935). The interval is the percentile bootstrap over tasks (Efron & Tibshirani 1993, section 13.3).
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # rewards may be as large as a float can be
+        return _compare(before, after)
+
+
+def _compare(before: Evaluation, after: Evaluation) -> Comparison | None:
     earlier, later = _by_task(before), _by_task(after)
     paired = [id for id, value in earlier.items() if value is not None and later.get(id) is not None]
     if not paired:
@@ -67,7 +74,8 @@ def compare(before: Evaluation, after: Evaluation) -> Comparison | None:
     second = np.array([later[id] for id in paired], np.float64)
     difference = second - first
     binary = bool(np.isin(np.concatenate([first, second]), (0.0, 1.0)).all())
-    low, high = bootstrap_interval(difference)
+    varies = bool(np.ptp(difference) > 0)
+    low, high = bootstrap_interval(difference) if varies else (None, None)
     return Comparison(
         variant=before.variant,
         n=len(paired),
@@ -154,25 +162,32 @@ def render(comparisons: Sequence[Comparison]) -> Table:
     from rich.table import Table
 
     named = any(comparison.variant for comparison in comparisons)
-    title = "Held-out tasks, before and after"
+    tests = " / ".join(dict.fromkeys(comparison.test for comparison in comparisons))
+    title = f"Held-out tasks, before and after (p: {tests})"
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+        title=title,
+        min_width=len(title),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=0,
     )
     if named:
-        table.add_column("variant")
-    for heading in ("tasks", "before", "after", "difference", "95 % interval", "p"):
+        table.add_column("variant", no_wrap=True)
+    for heading in ("tasks", "before", "after", "change", "95 % interval", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("test")
     for it in comparisons:
-        style = "" if it.p >= 0.05 else "green" if it.difference > 0 else "red"
+        is_sure = it.p < 0.05 and it.n >= ENOUGH_TASKS
+        style = "" if not is_sure else "green" if it.difference > 0 else "red"
         row = [
             f"{it.n}" + (f" (+{it.left_out} unscored)" if it.left_out else ""),
             f"{it.before:.3f}",
             f"{it.after:.3f}",
             f"[{style}]{it.difference:+.3f}[/]" if style else f"{it.difference:+.3f}",
-            f"{it.low:+.3f} … {it.high:+.3f}",
+            "–" if it.low is None or it.high is None else f"{it.low:+.3f} … {it.high:+.3f}",
             format_p(it.p),
-            it.test,
         ]
         table.add_row(*([it.variant or "–"] if named else []), *row)
     return table

@@ -20,6 +20,7 @@ import numpy as np
 from agentlightning.algorithm import Evaluation
 from agentlightning.check import CheckReport, inspect_rollout, render
 from agentlightning.check.watch import logged_warnings, notice_when_slow
+from agentlightning.diagnostics import Counts
 from agentlightning.errors import CheckError
 from agentlightning.plugins import Plugins
 from agentlightning.progress import Progress
@@ -75,6 +76,7 @@ class TrainingRun:
         self._notify = plugins.notify
         self._progress = progress
         self._resources: dict[str, AnyResource] = {}
+        self._counts = Counts()
         self._logged: dict[str, float] = {}
         self._check_only = check_only
         self._began = time.perf_counter()
@@ -91,6 +93,7 @@ class TrainingRun:
         Where another task may tell what this one cannot, up to `CHECKED_TASKS` are run. Raises `CheckError` where a run
         would be pointless. Goes on at once where the run was checked before it was cut off.
         """
+        self.phase("first rollout")
         start_seconds = time.perf_counter() - self._began
         known = [rollout for rollout in await self._store.rollouts(self.id, stage=CHECK) if rollout.finished]
         if known and not await self._has_errors(known[-1]):
@@ -164,11 +167,13 @@ class TrainingRun:
         rollouts = self._plan(f"train/{step}", tasks, group_size)
         by_id = {task.id: task for task in tasks}
         groups: dict[str, list[Finished]] = {rollout.group_id: [] for rollout in rollouts}
-        async for finished in self._finish_all(f"step {step}", rollouts, by_id, resources):
+        async for finished in self._finish_all(f"step {step}", rollouts, by_id, resources, self._counts):
             members = groups[finished.rollout.group_id]
             members.append(finished)
             if len(members) == group_size:
-                yield self._group(by_id[finished.rollout.task_id], members)
+                group = self._group(by_id[finished.rollout.task_id], members)
+                self._counts.add_group(group)
+                yield group
 
     async def evaluate(
         self,
@@ -186,7 +191,8 @@ class TrainingRun:
         rollouts = self._plan(f"evaluate/{name}", tasks, samples)
         by_id = {task.id: task for task in tasks}
         ended: dict[str, Rollout] = {}
-        async for finished in self._finish_all(f"evaluate {name}", rollouts, by_id, resources):
+        counts = Counts()
+        async for finished in self._finish_all(f"evaluate {name}", rollouts, by_id, resources, counts):
             ended[finished.rollout.id] = finished.rollout
         result = [ended[rollout.id] for rollout in rollouts]
         rewards = [
@@ -195,7 +201,7 @@ class TrainingRun:
         ]
         evaluation = Evaluation(stage=stage, variant=variant, tasks=list(tasks), rollouts=result, rewards=rewards)
         self.evaluations.append(evaluation)
-        self._progress.evaluation(evaluation)
+        self._progress.evaluation(evaluation, counts.metrics())
         return evaluation
 
     async def spans(self, rollout: Rollout) -> list[Span]:
@@ -213,7 +219,9 @@ class TrainingRun:
         self._notify("resource_published", run=self._record, resource=resource)
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Keeps numbers of a step."""
+        """Keeps numbers of a step, with those of the rollouts that ended since the last."""
+        metrics = {**self._counts.metrics(), **metrics}
+        self._counts = Counts()
         now = time.time()
         self._store.add_metrics(
             [
@@ -221,11 +229,15 @@ class TrainingRun:
                 for name, value in metrics.items()
             ]
         )
-        self._logged = dict(metrics)
+        self._logged = metrics
 
     def progress(self, *, step: int, steps: int) -> None:
         """Says how far the run is."""
         self._progress.step(step, steps, self._logged)
+
+    def phase(self, name: str, *, done: int = 0, total: int = 0) -> None:
+        """Says what goes on, where it is no rollout."""
+        self._progress.phase(name, done, total)
 
     def result(self, name: str, value: str) -> None:
         """Says what came of the run."""
@@ -235,6 +247,7 @@ class TrainingRun:
         self, step: int, state: Mapping[str, Any], write: Callable[[Path], None] | None = None
     ) -> None:
         """Makes a point to go on from; visible only once all of it is durable."""
+        self.phase("writing a checkpoint")
         path = await asyncio.to_thread(self._write_checkpoint, step, write) if write is not None else None
         await self._store.flush()
         await self._store.put_checkpoint(
@@ -286,19 +299,30 @@ class TrainingRun:
         return rollouts
 
     async def _finish_all(
-        self, name: str, plan: Sequence[Rollout], tasks: Mapping[str, Task], resources: Sequence[AnyResource]
+        self,
+        name: str,
+        plan: Sequence[Rollout],
+        tasks: Mapping[str, Task],
+        resources: Sequence[AnyResource],
+        counts: Counts,
     ) -> AsyncIterator[Finished]:
-        """Every planned rollout, finished: those the store has as they were recorded, the rest run now."""
+        """Every planned rollout, finished and counted: those the store has as they were recorded, the rest run now."""
+        applied = {**self._resources, **{item.name: self._for_trained_agents(item) for item in resources}}
+        trains = any(isinstance(resource, Policy) for resource in applied.values())
+
+        def ended(finished: Finished) -> Finished:
+            counts.add(finished.rollout, finished.spans, only_policy=trains)
+            return self._finished(finished)
+
         known = await self._store.enqueue(plan)
         self._progress.stage(name, len(plan))
         for rollout in known:
             if rollout.finished:
                 spans = await self._store.spans(rollout.id, attempt=rollout.attempt)
-                yield self._finished(Finished(rollout=rollout, spans=spans))
+                yield ended(Finished(rollout=rollout, spans=spans))
         pending = [rollout for rollout in known if not rollout.finished]
-        applied = {**self._resources, **{item.name: self._for_trained_agents(item) for item in resources}}
         async for finished in self._runner.run(pending, tasks, list(applied.values())):
-            yield self._finished(finished)
+            yield ended(finished)
 
     def _finished(self, finished: Finished) -> Finished:
         generations = (span.generation for span in finished.spans)

@@ -22,6 +22,7 @@ from agentlightning.check import CheckReport
 from agentlightning.config import Config, RewardConfig, RunnerConfig, Seed, TasksConfig, decode_section, validated
 from agentlightning.curve import draw_curve
 from agentlightning.data import load_tasks
+from agentlightning.diagnostics import ENOUGH_TASKS, findings, held_out_note
 from agentlightning.errors import AdapterError, AlgorithmError, ConfigError, DataError, advice
 from agentlightning.function_adapter import FunctionAdapter, check_takes_input
 from agentlightning.loading import is_call, load, make
@@ -47,13 +48,18 @@ HELD_OUT_MOST = 100
 
 
 class FitResult(Record, kw_only=True):
-    """What came of a run: the before/after comparisons by variant, the curve's path, the algorithm's results."""
+    """What came of a run: the before/after comparisons by variant, the curve's path, the algorithm's results.
+
+    ``findings`` say, a sentence each, what speaks against its having learned anything
+    (`agentlightning.diagnostics`).
+    """
 
     run_id: str
     status: RunStatus
     evaluations: list[Evaluation] = []
     comparisons: list[Comparison] = []
     results: dict[str, str] = {}
+    findings: list[str] = []
     curve: str | None = None
     directory: str = ""
 
@@ -227,6 +233,8 @@ class Trainer:
         status: Literal["succeeded", "failed", "cancelled"] = "failed"
         message: str | None = None
         progress.start(record, concurrency=self._runner_config.concurrency)
+        if 0 < len(self._held_out) < ENOUGH_TASKS:
+            progress.message(held_out_note(len(self._held_out)))
         try:
             await self._learn(run, store)
             status = "succeeded"
@@ -247,6 +255,7 @@ class Trainer:
             evaluations=run.evaluations,
             comparisons=compare_evaluations(run.evaluations),
             results=run.results,
+            findings=findings(await store.metrics(record.id), run.evaluations),
             curve=await draw_curve(store, record, directory / "curve.png"),
             directory=str(directory),
         )

@@ -6,10 +6,13 @@ import io
 import logging
 import time
 
+import pytest
 from rich.console import Console
+from rich.text import Text
 
 from agentlightning.algorithm import Evaluation
-from agentlightning.progress import LiveProgress, Pace, PlainProgress, Progress, Tally, duration, make_progress
+from agentlightning.live_progress import LiveProgress
+from agentlightning.progress import Pace, PlainProgress, Progress, Tally, duration, make_progress
 from agentlightning.records import Failure, Reward, Rollout, Task
 from agentlightning.store import RunRecord
 
@@ -86,7 +89,7 @@ def test_an_evaluation_is_one_line() -> None:
     tasks = [Task(id=id, input=None) for id in "ab"]
     progress.evaluation(Evaluation(stage="before", variant="greedy", tasks=tasks, rollouts=[], rewards=[1.0, None]))
     assert output.getvalue() == (
-        "evaluate before/greedy: mean reward 1.000, 1 of 2 tasks scored  failures: 1 timeout\n"
+        "evaluate before/greedy: mean reward 1.000  1 of 2 tasks scored  failures: 1 timeout\n"
     )
 
 
@@ -135,6 +138,110 @@ def test_on_a_terminal_the_display_says_what_goes_on_now() -> None:
     assert "4 running, 5 queued" in text
     assert "failures so far: 1 timeout" in text
     assert "step 1/4  reward 0.500 ± 0.500" in output.getvalue()
+
+
+def live(width: int) -> tuple[LiveProgress, Console, io.StringIO]:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=width, _environ={"TERM": "xterm"})
+    progress = make_progress(console=console)
+    assert isinstance(progress, LiveProgress)
+    return progress, console, output
+
+
+def rendered(progress: LiveProgress, console: Console) -> list[str]:
+    with console.capture() as capture:
+        console.print(progress.render())
+    return [Text.from_ansi(line).plain for line in capture.get().splitlines()]
+
+
+BAD = {
+    "loss": 0.0123,
+    "kl": 0.001,
+    "grad_norm": 1.2,
+    "lr": 1e-5,
+    "optimizer_steps": 0,
+    "answers": 80,
+    "answers_cut_off": 73 / 80,
+    "groups": 8,
+    "groups_without_spread": 1.0,
+    "rollouts": 64,
+    "reward_min": 0.0,
+    "reward_max": 1.0,
+}
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40, 20])
+def test_nothing_is_wider_than_the_terminal(width: int) -> None:
+    progress, console, output = live(width)
+    name = "evaluate before/a-variant-of-a-very-long-name"
+    progress.stage(name, 1000)
+    for _ in range(900):
+        progress.rollout(ended(0.5, failure="context_too_long", failed_attempts=[Failure(type="x", message="")]), 1000)
+    assert max(map(len, rendered(progress, console))) <= width
+    assert len(rendered(progress, console)) == 3
+    tasks = [Task(id=str(number), input=None) for number in range(100)]
+    evaluation = Evaluation(stage="before", variant=name, tasks=tasks, rollouts=[], rewards=[0.5] * 100)
+    progress.evaluation(evaluation, BAD)
+    progress.stage("step 1", 64)
+    progress.rollout(ended(0.5, failure="context_too_long"), 1000)
+    progress.step(1, 1000, BAD)
+    progress.stage("step 2", 64)
+    assert max(map(len, rendered(progress, console))) <= width
+    progress.phase("writing a checkpoint of many parameters", done=3, total=1200)
+    assert max(map(len, rendered(progress, console))) <= width
+    lines = [Text.from_ansi(line).plain for line in output.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width
+    assert len(lines) == 2, "an evaluation and a step are a line each"
+
+
+def test_where_there_is_no_room_for_all_what_is_bad_stays() -> None:
+    progress, _, output = live(80)
+    progress.stage("step 1", 1)
+    progress.rollout(ended(0.5), 1000)
+    progress.step(1, 1000, {**BAD, "groups_without_spread": 0.0, "optimizer_steps": 1})
+    line = Text.from_ansi(output.getvalue()).plain
+    assert "step 1/1000  reward 0.500 ± 0.000" in line
+    assert "73/80 answers cut off" in line
+    assert "lr" not in line
+
+
+def test_without_a_terminal_what_is_bad_is_on_the_line_of_its_step() -> None:
+    progress, output = plain()
+    progress.stage("step 1", 1)
+    progress.step(1, 2, BAD)
+    line = output.getvalue()
+    for text in ("73/80 answers cut off", "8/8 groups without spread", "no optimizer step", "lr 1e-05"):
+        assert text in line
+
+
+def test_an_update_is_shown_with_its_parts_until_the_next_collection() -> None:
+    progress, console, _ = live(80)
+    progress.stage("step 1", 8)
+    progress.phase("update", done=2, total=12)
+    shown = "\n".join(rendered(progress, console))
+    assert "update" in shown
+    assert "part 3/12  " in shown
+    assert "rollouts" not in shown
+    progress.step(1, 2, {})
+    progress.stage("step 2", 8)
+    shown = "\n".join(rendered(progress, console))
+    assert "0/8 rollouts" in shown
+    assert "update" not in shown
+
+
+def test_a_phase_without_parts_says_how_long_it_takes() -> None:
+    progress, console, _ = live(80)
+    progress.phase("loading the model")
+    (line,) = rendered(progress, console)
+    assert line.startswith("loading the model")
+    assert line.rstrip().endswith(" s")
+
+
+def test_rewards_as_large_as_a_float_can_be_are_shown() -> None:
+    tally = Tally("step 1", 2)
+    for value in (1e308, -1e308, 1e308):
+        tally.add(ended(value), 1)
+    assert tally.reward.endswith("± inf")
 
 
 def test_warnings_stand_above_the_live_display() -> None:

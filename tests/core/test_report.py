@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
@@ -9,6 +12,7 @@ from rich.console import Console
 from agentlightning.algorithm import Evaluation
 from agentlightning.records import Failure, Reward, Rollout, Task
 from agentlightning.report import (
+    Comparison,
     bootstrap_interval,
     compare,
     compare_evaluations,
@@ -154,3 +158,43 @@ def test_the_table_fits_a_terminal_of_a_hundred_columns() -> None:
     assert "McNemar, exact" in text
     assert "greedy" in text
     assert "…\n" not in text
+
+
+# What the table says.
+
+
+def shown(result: Comparison, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(render([result]))
+    return capture.get()
+
+
+def test_a_single_task_is_a_point_and_never_looks_like_an_interval() -> None:
+    result = compare(evaluation([0.0]), evaluation([1.0]))
+    assert result is not None
+    assert (result.low, result.high) == (None, None)
+    assert "…" not in shown(result)
+
+
+def test_tasks_that_all_change_alike_give_no_interval() -> None:
+    result = compare(evaluation([0.0] * 30), evaluation([0.5] * 30))
+    assert result is not None
+    assert (result.difference, result.low) == (0.5, None)
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_the_table_fits_the_terminal(width: int) -> None:
+    rng = np.random.default_rng(0)
+    before, after = rng.integers(0, 2, 128).astype(float), rng.integers(0, 2, 128).astype(float)
+    result = compare(evaluation(before.tolist()), evaluation(after.tolist()))
+    assert result is not None
+    text = shown(msgspec.structs.replace(result, variant="sampled", p=1.2e-25), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert f"{result.low:+.3f} … {result.high:+.3f} 1.2e-25" in text
+
+
+def test_rewards_as_large_as_a_float_can_be_are_compared() -> None:
+    result = compare(evaluation([1e308, -1e308, 0.0]), evaluation([-1e308, 1e308, 1e308]))
+    assert result is not None
+    assert shown(result)

@@ -11,7 +11,6 @@ from torch import nn
 
 from agentlightning_grpo.examples import Example, ScoredGroup
 from agentlightning_grpo.losses import LossConfig, Totals, policy_loss
-from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import token_logprobs
 from agentlightning_policy.optimize import finite
 from agentlightning_policy.training import Training
@@ -91,7 +90,7 @@ class Learner:
         counted = [example for group in groups for example in group.examples]
         totals = Totals(sequences=len(counted), tokens=sum(example.tokens for example in counted))
         device = self.policy.device
-        for batch in make_batches([example.sequence for example in examples], self._config.max_tokens_per_micro_batch):
+        for batch in self._training.micro_batches([example.sequence for example in examples]):
             rows = [examples[row] for row in batch.rows]
             current = token_logprobs(self.policy.module, batch)
             before = current.logprobs.detach()
@@ -125,7 +124,7 @@ class Learner:
     def _logprobs(self, module: nn.Module, examples: Sequence[Example]) -> dict[int, np.ndarray]:
         """Log-probabilities of each sequence's trained tokens, by the sequence's identity."""
         found: dict[int, np.ndarray] = {}
-        for batch in make_batches([example.sequence for example in examples], self._config.max_tokens_per_micro_batch):
+        for batch in self._training.micro_batches([example.sequence for example in examples], "log-probabilities"):
             logprobs = token_logprobs(module, batch).logprobs.cpu().numpy()
             for place, row in enumerate(batch.rows):
                 found[id(examples[row].sequence)] = logprobs[place, : batch.lengths[place]]

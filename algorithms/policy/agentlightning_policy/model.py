@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as hub_logging
 
 from agentlightning.errors import PolicyError
 from agentlightning_policy.config import LoraConfig, ModelConfig
@@ -100,7 +101,8 @@ class PolicyModel:
             model = self.base
             if self.config.lora is not None:
                 model = copy.deepcopy(self.module).merge_and_unload()  # type: ignore[operator]
-            model.save_pretrained(folder)
+            with _without_bars():
+                model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         return folder
 
@@ -165,8 +167,9 @@ def convert(source: str | Path, target: str | Path) -> Path:
 def _read(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     name, options = _locate(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
+        with _without_bars():
+            tokenizer = AutoTokenizer.from_pretrained(name, **options)
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PolicyError(
@@ -174,6 +177,18 @@ def _read(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTok
             "(expected a Hugging Face folder, a folder with one .gguf file, or a model name on a hub in reach)"
         ) from error
     return (_plain(model) if options else model), tokenizer
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """The run's own display is the only one on the terminal."""
+    was = hub_logging.is_progress_bar_enabled()
+    hub_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was:
+            hub_logging.enable_progress_bar()
 
 
 def _locate(path: str) -> tuple[str, dict[str, Any]]:

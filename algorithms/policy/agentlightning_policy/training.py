@@ -7,6 +7,7 @@ import asyncio
 import ctypes
 import sys
 from collections.abc import Iterator
+from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,8 @@ import torch
 from agentlightning.algorithm import Run
 from agentlightning.config import NonNegativeInt, PositiveInt
 from agentlightning.errors import AlgorithmError, PolicyError
-from agentlightning.records import Policy
+from agentlightning.records import Policy, Sequence
+from agentlightning_policy.batches import Batch, make_batches
 from agentlightning_policy.config import EngineConfig, ModelConfig
 from agentlightning_policy.engine import Engine
 from agentlightning_policy.engine.chat import Chat, template_shows
@@ -84,6 +86,7 @@ class Training:
         Raises `PolicyError` where it cannot be loaded or its chat template shows no messages, `AlgorithmError` where
         the checkpoint is another's.
         """
+        run.phase("loading the model")
         training = cls(config, run, await asyncio.to_thread(_load, config.model, run.seed))
         if run.restored is not None:
             if run.restored.path is None:
@@ -122,6 +125,7 @@ class Training:
     @contextmanager
     def learning(self, step: int) -> Iterator[None]:
         """Training mode (adapters may have dropout), with random draws that depend on the run's seed and the step."""
+        self.run.phase("update")
         device = self.policy.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.run.seed * 1_000_003 + step)
@@ -132,8 +136,16 @@ class Training:
                 self.policy.module.eval()
                 _return_freed_memory()
 
+    def micro_batches(self, sequences: Seq[Sequence], what: str = "update") -> Iterator[Batch]:
+        """The sequences in micro-batches; the run is told ``what`` is done with them, and how far it is."""
+        batches = make_batches(sequences, self.config.max_tokens_per_micro_batch)
+        for place, batch in enumerate(batches):
+            self.run.phase(what, done=place, total=len(batches))
+            yield batch
+
     async def save(self) -> None:
         """Writes the trained model as a plain Hugging Face folder: the run's result."""
+        self.run.phase("saving the model")
         folder = await asyncio.to_thread(self.policy.save, self.run.directory / "model")
         self.run.result("model", str(folder))
 

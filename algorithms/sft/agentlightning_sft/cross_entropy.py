@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 
 from agentlightning.records import Sequence
-from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import token_logprobs
 from agentlightning_policy.optimize import finite
 from agentlightning_policy.training import Training
@@ -41,7 +40,7 @@ def learn(training: Training, sequences: Seq[Sequence], step: int) -> dict[str, 
 def _gradient(training: Training, rows: Seq[Sequence], step: int) -> float:
     tokens = sum(int(row.mask.sum()) for row in rows)
     total = 0.0
-    for batch in make_batches(rows, training.config.max_tokens_per_micro_batch):
+    for batch in training.micro_batches(rows):
         logprobs = token_logprobs(training.policy.module, batch).logprobs
         loss = finite(-logprobs.sum() / tokens, f"step {step}")
         loss.backward()

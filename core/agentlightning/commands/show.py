@@ -52,6 +52,9 @@ async def _rollout(store: Store, rollout: Rollout, tokens: bool) -> list[Rendera
 
 
 async def _run(store: Store, run: RunRecord) -> list[RenderableType]:
+    from rich.text import Text
+
+    from agentlightning.diagnostics import findings
     from agentlightning.report import compare_evaluations, evaluations_of, render
 
     rollouts = await store.rollouts(run.id)
@@ -67,6 +70,9 @@ async def _run(store: Store, run: RunRecord) -> list[RenderableType]:
     if resources:
         parts.append(_resources(resources))
     metrics = await store.metrics(run.id)
+    found = findings(metrics, evaluations)
+    if found:
+        parts.append(Text("\n".join(found), style="yellow"))
     if metrics:
         parts.append(_metrics(metrics))
     failures = _failures(counted)

@@ -73,6 +73,8 @@ def _report(result: FitResult, url: str) -> None:
     output = console()
     if result.comparisons:
         output.print(render(result.comparisons))
+    for finding in result.findings:
+        output.print(Text(finding, style="yellow"), soft_wrap=not output.is_terminal)
     facts = dict(result.results)
     if result.curve is not None:
         facts["curve"] = result.curve
@@ -92,19 +94,23 @@ def _store_hint(url: str) -> str:
 def _saved(run: RunRecord, url: str, config: str, overrides: tuple[str, ...]) -> str:
     """What a run that has stopped leaves behind, and the command that goes on with it."""
 
-    async def count(store: Store) -> tuple[int, int | None]:
+    from agentlightning.diagnostics import findings
+
+    async def ask(store: Store) -> tuple[int, int | None, list[str]]:
         rollouts = await store.rollouts(run.id)
         checkpoint = await store.last_checkpoint(run.id)
-        return sum(
-            rollout.finished for rollout in rollouts if rollout.counts
-        ), checkpoint.step if checkpoint is not None else None
+        step = checkpoint.step if checkpoint is not None else None
+        return (
+            sum(rollout.finished for rollout in rollouts if rollout.counts),
+            step,
+            findings(await store.metrics(run.id)),
+        )
 
     again = " ".join(["agl train", config, *(f"--set {shlex.quote(override)}" for override in overrides)])
     try:
-        finished, step = look(url, count)
+        finished, step, found = look(url, ask)
     except AgentLightningError as error:
         return f"run {run.id} has stopped, and its store cannot be read: {error}"
     point = f"the checkpoint of step {step}" if step is not None else "no checkpoint yet"
-    return (
-        f"run {run.id} has stopped; saved: {finished} finished rollouts, {point}\ngo on with: {again} --resume {run.id}"
-    )
+    saved = f"run {run.id} has stopped; saved: {finished} finished rollouts, {point}"
+    return "\n".join([*found, saved, f"go on with: {again} --resume {run.id}"])

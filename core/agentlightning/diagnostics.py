@@ -1,0 +1,216 @@
+"""Signs that nothing is learned: counted while rollouts end, logged with each step, and put in plain words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from agentlightning import semconv
+from agentlightning.algorithm import Evaluation
+from agentlightning.records import Generation, Group, Rollout, Span
+from agentlightning.store.base import Metric
+
+CUT_OFF = frozenset({"length", "max_tokens"})
+"""Finish reasons of an answer that was not at its end."""
+CALL_IN_TEXT = re.compile(
+    r"<tool_call>|<function=|<function_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_call"
+    r"|^\s*(?:```(?:json)?\s*)?\[?\s*\{\s*\"name\"\s*:\s*\"[^\"]*\"\s*,\s*\"(?:arguments|parameters)\""
+)
+"""How models begin a tool call: where an answer's text holds one, nobody could read it as a call."""
+THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+
+ENOUGH_TASKS = 20
+"""With fewer held-out tasks a difference between before and after says nothing."""
+MANY_CUT_OFF = 0.2
+MANY_MALFORMED = 0.2
+MANY_WITHOUT_SPREAD = 0.5
+
+
+class Counts:
+    """What ended since the last step was logged. ``answers`` are those of the policy where there is one, else all."""
+
+    def __init__(self) -> None:
+        self._rewards: list[float] = []
+        self._groups = self._without_spread = 0
+        self._answers = self._cut_off = self._offered = self._calls = self._malformed = 0
+        self._limits: Counter[int] = Counter()
+
+    def add(self, rollout: Rollout, spans: Iterable[Span], *, only_policy: bool) -> None:
+        """Counts a rollout that has ended."""
+        if rollout.comparable and rollout.reward is not None:
+            self._rewards.append(rollout.reward)
+        for span in spans:
+            answer = span.generation
+            if answer is not None and answer.response is not None and (answer.policy is not None or not only_policy):
+                self._add_answer(answer, span.attributes.get(semconv.REQUEST_MAX_TOKENS))
+
+    def add_group(self, group: Group) -> None:
+        """Counts a group; one of a single rollout compares nothing, and is none."""
+        if len(group.rollouts) + len(group.left_out) < 2:
+            return
+        self._groups += 1
+        self._without_spread += len({rollout.reward for rollout in group.rollouts}) < 2
+
+    def metrics(self) -> dict[str, float]:
+        """The counts, and shares of them, by name: only what there was any of."""
+        found: dict[str, float] = {}
+        if self._rewards:
+            found |= {"rollouts": len(self._rewards)}
+            found |= {"reward_min": min(self._rewards), "reward_max": max(self._rewards)}
+        if self._groups:
+            found |= {"groups": self._groups, "groups_without_spread": self._without_spread / self._groups}
+        if self._answers:
+            found |= {"answers": self._answers, "answers_cut_off": self._cut_off / self._answers}
+        if self._limits:
+            found["answers_cut_off_at"] = self._limits.most_common(1)[0][0]
+        if self._offered:
+            found |= {"answers_with_tools": self._offered, "tool_calls": self._calls}
+        if self._calls:
+            found["tool_calls_malformed"] = self._malformed / self._calls
+        return found
+
+    def _add_answer(self, answer: Generation, limit: Any) -> None:
+        self._answers += 1
+        is_cut_off = answer.finish_reason in CUT_OFF
+        if is_cut_off:
+            self._cut_off += 1
+            if isinstance(limit, int):
+                self._limits[limit] += 1
+        made = (answer.response or {}).get("tool_calls") or []
+        if not answer.tools and not made:
+            return
+        self._offered += 1
+        malformed = sum(not _has_object(call) for call in made)
+        if not is_cut_off and CALL_IN_TEXT.search(_text(answer.response or {})):
+            malformed += 1
+            self._calls += 1
+        self._calls += len(made)
+        self._malformed += malformed
+
+
+def troubles(metrics: Mapping[str, float]) -> list[str]:
+    """What is bad about a step or an evaluation, in a few words each, for its line."""
+    found = []
+    if metrics.get("answers_cut_off", 0.0) >= MANY_CUT_OFF:
+        found.append(f"{_of(metrics, 'answers', 'answers_cut_off')} answers cut off")
+    if metrics.get("tool_calls_malformed", 0.0) >= MANY_MALFORMED:
+        found.append(f"{_of(metrics, 'tool_calls', 'tool_calls_malformed')} tool calls malformed")
+    if metrics.get("rollouts", 0) > 1 and metrics["reward_min"] == metrics["reward_max"]:
+        found.append(f"all rewards {metrics['reward_min']:.3g}")
+    elif metrics.get("groups_without_spread", 0.0) > MANY_WITHOUT_SPREAD:
+        found.append(f"{_of(metrics, 'groups', 'groups_without_spread')} groups without spread")
+    if metrics.get("optimizer_steps") == 0:
+        found.append("no optimizer step")
+    return found
+
+
+def findings(metrics: Sequence[Metric], evaluations: Sequence[Evaluation] = ()) -> list[str]:
+    """What a run's numbers say against its having learned anything: a sentence each, with what to do."""
+    steps: dict[int, dict[str, float]] = {}
+    for metric in metrics:
+        steps.setdefault(metric.step, {})[metric.name] = metric.value
+    told = list(steps.values())
+    return [*_of_updates(told), *_of_spread(told), *_of_answers(told), *_of_tools(told), *too_few(evaluations)]
+
+
+def too_few(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What a number of held-out tasks says against any result on them."""
+    count = max((len(evaluation.tasks) for evaluation in evaluations), default=None)
+    if count is None or count >= ENOUGH_TASKS:
+        return []
+    return [held_out_note(count)]
+
+
+def held_out_note(count: int) -> str:
+    """That so many held-out tasks are too few."""
+    tasks = "1 held-out task" if count == 1 else f"{count} held-out tasks"
+    return f"{tasks} cannot tell whether anything was learned: hold out {ENOUGH_TASKS} or more"
+
+
+def _of_updates(steps: Sequence[Mapping[str, float]]) -> list[str]:
+    made = [step["optimizer_steps"] for step in steps if "optimizer_steps" in step]
+    scored = [step for step in steps if step.get("rollouts")]
+    rollouts = sum(int(step["rollouts"]) for step in scored)
+    low = min((step["reward_min"] for step in scored), default=0.0)
+    high = max((step["reward_max"] for step in scored), default=1.0)
+    is_constant = rollouts > 1 and low == high
+    why = f"all rewards were {low:g}" if is_constant else "no group of rollouts had different rewards"
+    mend = (
+        f"the reward gave {low:g} to each of {rollouts} rollouts: it cannot tell good from bad, "
+        "or none is any good yet (easier tasks, partial credit)"
+    )
+    if made and not any(made):
+        return [f"no optimizer step was made: {why}", *([mend] if is_constant else [])]
+    if is_constant:
+        return [f"the rewards never varied: {mend}"]
+    idle = sum(count == 0 for count in made)
+    if idle > len(made) / 2:
+        return [f"in {idle} of {len(made)} steps no optimizer step was made"]
+    return []
+
+
+def _of_spread(steps: Sequence[Mapping[str, float]]) -> list[str]:
+    groups, without = _total(steps, "groups", "groups_without_spread")
+    if not groups or without <= groups * MANY_WITHOUT_SPREAD:
+        return []
+    return [
+        f"{without} of {groups} groups had no spread (every rollout of the task with the same reward) and taught "
+        "nothing: take tasks that are neither too hard nor too easy, a finer reward, a larger group_size or temperature"
+    ]
+
+
+def _of_answers(steps: Sequence[Mapping[str, float]]) -> list[str]:
+    answers, cut_off = _total(steps, "answers", "answers_cut_off")
+    if not answers or cut_off < answers * MANY_CUT_OFF:
+        return []
+    limits = Counter(int(step["answers_cut_off_at"]) for step in steps if "answers_cut_off_at" in step)
+    if limits:
+        limit = f"at max_tokens={limits.most_common(1)[0][0]}: raise max_tokens in the agent's model client"
+    else:
+        limit = "at the longest that they may be: raise max_tokens (the agent's, or the engine's), or max_context"
+    return [f"{cut_off} of {answers} answers were cut off {limit}"]
+
+
+def _of_tools(steps: Sequence[Mapping[str, float]]) -> list[str]:
+    calls, malformed = _total(steps, "tool_calls", "tool_calls_malformed")
+    offered = sum(int(step.get("answers_with_tools", 0)) for step in steps)
+    look = "does the chat template show the tools, and the syntax of a call (model.chat_template)?"
+    if offered and not calls:
+        return [f"tools were offered for {offered} answers and never called: {look}"]
+    if calls and malformed >= calls * MANY_MALFORMED:
+        return [f"{malformed} of {calls} tool calls were malformed: {look}"]
+    return []
+
+
+def _total(steps: Sequence[Mapping[str, float]], count: str, share: str) -> tuple[int, int]:
+    total = sum(int(step.get(count, 0)) for step in steps)
+    return total, sum(round(step.get(count, 0) * step.get(share, 0.0)) for step in steps)
+
+
+def _of(metrics: Mapping[str, float], count: str, share: str) -> str:
+    return f"{round(metrics[count] * metrics[share])}/{int(metrics[count])}"
+
+
+def _has_object(call: Mapping[str, Any]) -> bool:
+    """Whether a tool call's arguments are a JSON object; a custom tool takes any text."""
+    function = call.get("function")
+    if not isinstance(function, Mapping):
+        return True
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            return False
+    return arguments is None or isinstance(arguments, Mapping)
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """The text of an answer, without what it thought."""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    return THOUGHT.sub("", content) if isinstance(content, str) else ""

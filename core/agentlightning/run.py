@@ -20,7 +20,7 @@ import numpy as np
 from agentlightning.algorithm import Evaluation
 from agentlightning.check import CheckReport, inspect_rollout, render
 from agentlightning.check.watch import logged_warnings, notice_when_slow
-from agentlightning.diagnostics import Counts
+from agentlightning.diagnostics import ENOUGH_TASKS, Counts, held_out_note
 from agentlightning.errors import CheckError
 from agentlightning.plugins import Plugins
 from agentlightning.progress import Progress
@@ -188,6 +188,8 @@ class TrainingRun:
         await self._only_check()
         tasks = self.held_out if tasks is None else tasks
         name = f"{stage}/{variant}" if variant else stage
+        if len(tasks) < ENOUGH_TASKS and not self.evaluations:
+            self._progress.message(held_out_note(len(tasks)))
         rollouts = self._plan(f"evaluate/{name}", tasks, samples)
         by_id = {task.id: task for task in tasks}
         ended: dict[str, Rollout] = {}

@@ -22,7 +22,7 @@ from agentlightning.check import CheckReport
 from agentlightning.config import Config, RewardConfig, RunnerConfig, Seed, TasksConfig, decode_section, validated
 from agentlightning.curve import draw_curve
 from agentlightning.data import load_tasks
-from agentlightning.diagnostics import ENOUGH_TASKS, findings, held_out_note
+from agentlightning.diagnostics import findings
 from agentlightning.errors import AdapterError, AlgorithmError, ConfigError, DataError, advice
 from agentlightning.function_adapter import FunctionAdapter, check_takes_input
 from agentlightning.loading import is_call, load, make
@@ -233,8 +233,6 @@ class Trainer:
         status: Literal["succeeded", "failed", "cancelled"] = "failed"
         message: str | None = None
         progress.start(record, concurrency=self._runner_config.concurrency)
-        if 0 < len(self._held_out) < ENOUGH_TASKS:
-            progress.message(held_out_note(len(self._held_out)))
         try:
             await self._learn(run, store)
             status = "succeeded"

@@ -68,13 +68,13 @@ class RecordingHandler(BaseCallbackHandler):
         if run.parent is not None and run.is_node:
             _recognise_graph(run.parent)
             run.base = run.base if run.base is not run.parent.base else run.parent.place
-            run.name = run.path.rsplit("/", 1)[-1]
-            _start_agent(run, "node")
+            run.name = str(run.metadata.get("langgraph_node") or run.name)
+            run.start_agent("node")
         elif _has_a_name(run, run_type):
             if _is_step(run, tags or ()):
                 run.is_named_step = not _decides(run, tags or ())
             else:
-                _start_agent(run, "chain")
+                run.start_agent("chain")
 
     @guarded
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -222,7 +222,7 @@ def _begin(
         name = str(serialized.get("name") or (serialized.get("id") or ["unnamed"])[-1])
     above = find(parent_run_id) if parent_run_id is not None else None
     if above is not None and above.is_named_step and above.span is None:
-        _start_agent(above, "chain")
+        above.start_agent("chain")
     return begin(run_id, parent_run_id, name, metadata)
 
 
@@ -233,17 +233,13 @@ def _has_a_name(run: Run, run_type: str | None) -> bool:
 
 def _is_step(run: Run, tags: Sequence[str]) -> bool:
     """Whether a run is a part of something larger."""
-    is_body = _is_in_node(run) and BODY_TAG in tags
-    return any(tag.startswith(STEP_TAGS + EDGE_TAGS) for tag in tags) and not is_body
+    return any(tag.startswith(STEP_TAGS + EDGE_TAGS) for tag in tags)
 
 
 def _decides(run: Run, tags: Sequence[str]) -> bool:
     """Whether a step only says where to go on: the condition of a branch, and what comes after a node's function."""
-    return _is_in_node(run) or any(tag.startswith(EDGE_TAGS) for tag in tags)
-
-
-def _is_in_node(run: Run) -> bool:
-    return run.parent is not None and run.parent.is_node
+    is_in_node = run.parent is not None and run.parent.is_node
+    return (is_in_node and BODY_TAG not in tags) or any(tag.startswith(EDGE_TAGS) for tag in tags)
 
 
 def _start(run: Run, kind: SpanKind, attributes: dict[str, Any]) -> Span:
@@ -252,29 +248,24 @@ def _start(run: Run, kind: SpanKind, attributes: dict[str, Any]) -> Span:
     return span
 
 
-def _start_agent(run: Run, structure: str) -> None:
-    named_above = run.path or run.metadata.get("lc_agent_name")
-    run.agent = run.agent if named_above and run.agent else run.name
-    _start(run, "agent", {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure})
-
-
 def _recognise_graph(run: Run) -> None:
-    """A run is known to be a graph when its first node begins: nothing in its own start says so."""
-    if run.span is None and not run.is_node:
-        _start_agent(run, "chain")
-    if run.span is not None and run.span.attributes.get(semconv.STRUCTURE) == "chain":
-        run.span.attributes[semconv.STRUCTURE] = "agent" if _is_agent(run) else "graph"
+    """A run is known to be a graph when a node of it begins, and to be a named agent by the node's name: nothing in its
+    own start says so."""
+    if run.is_node:
+        return
+    if run.span is None:
+        run.start_agent("chain")
+    span = run.span
+    if span is not None and span.attributes.get(semconv.STRUCTURE) in ("chain", "graph"):
+        span.attributes[semconv.STRUCTURE] = "agent" if _is_agent(run) else "graph"
+        span.agent = run.agent
 
 
 def _is_agent(run: Run) -> bool:
-    """Whether `create_agent` made the graph: its metadata say so, and are not just inherited from above."""
-
-    def agent_of(metadata: dict[str, Any]) -> tuple[Any, Any]:
-        return metadata.get("ls_integration"), metadata.get("lc_agent_name")
-
-    integration, name = agent_of(run.metadata)
-    inherited = run.parent is not None and agent_of(run.parent.metadata) == (integration, name)
-    return not inherited and (integration == "langchain_create_agent" or name == run.name)
+    """Whether the graph is an agent's loop with a name, or one that `create_agent` made: what runs in that inherits its
+    metadata."""
+    inherited = run.parent.metadata.get("ls_integration") if run.parent is not None else None
+    return run.is_loop or run.metadata.get("ls_integration") == "langchain_create_agent" != inherited
 
 
 def _end(run: Run, failure: Failure | None = None) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+from agentlightning import semconv
 from agentlightning.recording import Recorder, current, current_span, locate
 from agentlightning.records import Span
 from agentlightning_langgraph.calls import Request
@@ -29,11 +30,21 @@ except ImportError:
     logger.warning("this langchain-core has no var_child_runnable_config: model calls are not placed under their node")
     _child_config = ContextVar("child_runnable_config", default=None)
 
+UNNAMED = "LangGraph"
+"""What a graph is called that nobody gave a name to."""
+
+MODEL_NODES = ("agent", "model", "llm", "call_model", "llm_call", "pre_model_hook", "post_model_hook")
+MODEL_NODES += ("generate_structured_response",)
+TOOL_NODES = ("tools", "tool_node")
+"""The nodes of an agent's loop, as ``create_react_agent`` and LangGraph's guides call them: they do not say who acts."""
+
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Run:
     """One LangChain run. ``base`` is the span it hangs under; ``path`` names the nodes from the outermost graph
-    down to it, as in ``team/writer``. ``is_named_step`` says that its span begins when something begins in it.
+    down to it, as in ``team/writer``. ``is_named`` says that it is a part of an agent that was given a name,
+    ``is_named_step`` that its span begins when something begins in it, ``is_workflow`` that it is a graph of nodes with
+    names of their own.
     ``tools_called`` are the calls (by id, else by the tool's name) made in a
     node, ``request`` is what a model was asked, ``siblings`` the number of prompts it was asked at once."""
 
@@ -45,8 +56,10 @@ class Run:
     namespace: str | None
     agent: str | None
     path: str
+    is_named: bool
     span: Span | None = None
     is_named_step: bool = False
+    is_workflow: bool = False
     ended: bool = False
     started_at: float = field(default_factory=time.time)
     tools_called: set[str] = field(default_factory=set)
@@ -70,6 +83,24 @@ class Run:
         while run is not None and not run.is_node:
             run = run.parent
         return run
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether this is a graph that is an agent of the graph's name."""
+        return self.is_named and self.agent == self.name
+
+    @property
+    def given_name(self) -> str | None:
+        """The name given to ``create_agent``, where this is the run of its graph; what runs in it has it as well."""
+        name = self.metadata.get("lc_agent_name")
+        return name if self.parent is None or name != self.parent.metadata.get("lc_agent_name") else None
+
+    def start_agent(self, structure: str) -> None:
+        """Begins the run's own span."""
+        self.agent = self.agent if self.agent and (self.path or self.is_named) else self.name
+        attributes = {semconv.OPERATION_NAME: "invoke_agent", semconv.STRUCTURE: structure}
+        self.span = self.recorder.start("agent", self.name, parent=self.base, agent=self.agent, attributes=attributes)
+        self.span.started_at = self.started_at
 
     def within(self, other: Run) -> bool:
         """Whether ``other`` is this run or one above it."""
@@ -104,16 +135,35 @@ def begin(run_id: UUID, parent_run_id: UUID | None, name: str, metadata: dict[st
         metadata=metadata,
         base=_innermost(parent) if parent is not None else locate(recorder),
         namespace=metadata.get("langgraph_checkpoint_ns") or (parent.namespace if parent is not None else None),
-        agent=None,
+        agent=parent.agent if parent is not None else None,
         path=parent.path if parent is not None else "",
+        is_named=parent.is_named if parent is not None else False,
     )
-    if run.is_node:
-        node = str(metadata.get("langgraph_node") or name)
-        run.path = f"{run.path}/{node}" if run.path else node
-    run.agent = metadata.get("lc_agent_name") or run.path or (parent.agent if parent is not None else None)
+    if run.given_name is not None:
+        run.agent, run.is_named = run.given_name, True
+    elif run.is_node and parent is not None:
+        _name_node(run, parent, str(metadata.get("langgraph_node") or name))
     recorder.scratch.setdefault("langgraph", {})[run_id] = run
     _runs[run_id] = run
     return run
+
+
+def _name_node(run: Run, graph: Run, node: str) -> None:
+    """Says whose a node is: the agent's whose loop it is a part of, or its own."""
+    has_name = graph.name != UNNAMED and not graph.is_node
+    if graph.given_name is not None:
+        run.path = graph.given_name
+        return
+    if has_name and node in MODEL_NODES:
+        graph.agent, graph.is_named = graph.name, True
+    if has_name and (node in MODEL_NODES or (node in TOOL_NODES and (graph.is_loop or not graph.is_workflow))):
+        run.agent, run.is_named, run.path = graph.name, True, graph.name
+    elif has_name or not graph.is_named:
+        around, _, last = graph.path.rpartition("/")
+        last = graph.name if last and has_name and graph.name != node else last
+        graph.is_workflow = True
+        run.path = "/".join(filter(None, (around, last, node)))
+        run.agent, run.is_named = run.path, False
 
 
 def find(run_id: UUID) -> Run | None:
@@ -142,7 +192,11 @@ def locator(recorder: Recorder) -> Span | None:
             break
         if run.span.kind != "llm" or run.span.id in recorder.announced:
             return run.span
-    return _innermost(here) if here is not None else None
+    if here is None:
+        return None
+    if here.is_named_step and here.span is None:
+        here.start_agent("chain")
+    return _innermost(here)
 
 
 def announced_around(recorder: Recorder) -> Span | None:

@@ -17,7 +17,7 @@ class AutoGenAdapter(Adapter):
     """
 
     name: ClassVar[str] = "autogen"
-    modules: ClassVar[tuple[str, ...]] = ("autogen_agentchat",)
+    modules: ClassVar[tuple[str, ...]] = ("autogen_core", "autogen_agentchat.base")
 
     def accepts(self, agent: Any) -> bool:
         """True for every ``ChatAgent`` and ``Team``."""
@@ -38,7 +38,7 @@ class AutoGenAdapter(Adapter):
 
     def hook(self) -> None:
         """Hooks into AutoGen, where it is of a version that is supported."""
-        if supports("autogen-agentchat", OLDEST, BELOW):
+        if supports("autogen-core", OLDEST, BELOW):
             from agentlightning_autogen import hooks
 
             hooks.install()

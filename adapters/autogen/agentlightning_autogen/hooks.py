@@ -16,21 +16,21 @@ import contextvars
 import functools
 import inspect
 import logging
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from autogen_agentchat.base import ChatAgent, Team
 from autogen_core.memory import Memory
 from autogen_core.tools import BaseTool, FunctionTool
 
 from agentlightning import semconv
-from agentlightning.recording import add_locator, current, guarded, remove_locator
+from agentlightning.recording import Recorder, add_locator, current, guarded, remove_locator
+from agentlightning.records import Span
 from agentlightning_autogen import private
-from agentlightning_autogen.plain import plain
+from agentlightning_autogen.plain import parsed, plain, tool_attributes
 from agentlightning_autogen.scopes import Entered, Scope, enter, handling, keep_team, locator
-from agentlightning_autogen.turns import Turn, handoff_attributes, tool_attributes
 
 logger = logging.getLogger(__name__)
 
@@ -84,14 +84,15 @@ def look_at(agent: Any) -> None:
 
 
 def refresh() -> None:
-    """Wraps the methods of every class that has been written so far, once."""
+    """Wraps the methods of every class that has been written so far, once. The core API may be all that is loaded."""
+    agentchat = sys.modules.get("autogen_agentchat.base")
     for base, methods, opener in (
-        (ChatAgent, AGENT_METHODS, _open_agent),
-        (Team, TEAM_METHODS, _open_team),
+        (getattr(agentchat, "ChatAgent", None), AGENT_METHODS, _open_agent),
+        (getattr(agentchat, "Team", None), TEAM_METHODS, _open_team),
         (BaseTool, TOOL_METHODS, _open_tool),
         (Memory, MEMORY_METHODS, _open_memory),
     ):
-        for kind in _family(base):
+        for kind in _family(base) if base is not None else ():
             for name in methods:
                 _replace(kind, name, functools.partial(_wrap, opener=opener))
 
@@ -178,6 +179,8 @@ async def _followed(items: Any, opened: Opener) -> AsyncIterator[Any]:
 
 
 def _open_agent(agent: Any, *_: Any, **__: Any) -> Entered | None:
+    from agentlightning_autogen.turns import Turn
+
     entered = enter(agent, "agent", agent.name, AGENT_ATTRIBUTES, _read_agent, agent=agent.name, every=True)
     if entered is not None and entered.mine and entered.scope.span is not None:
         entered.scope.turn = Turn(entered.scope.recorder, agent, entered.scope.span)
@@ -208,13 +211,34 @@ def _open_tool(
     entered = enter(tool, "tool", tool.name, attributes, _read_tool)
     if entered is None or not entered.mine or entered.scope.span is None:
         return entered
+    if call_id is None:
+        entered.scope.span.attributes.update(_call_asked_for(entered.scope.recorder, entered.scope.span))
     turn = entered.scope.within()
     target = turn.begins(call_id) if turn is not None else None
     if target is not None:
         span = entered.scope.span
         span.kind, span.name = "handoff", target
-        span.attributes.update(handoff_attributes(target))
+        span.attributes[semconv.AGENT_NAME] = target
     return entered
+
+
+def _call_asked_for(recorder: Recorder, tool: Span) -> dict[str, Any]:
+    """The id of the call that a tool answers, where who runs it does not say: the model that was asked last, by the same
+    agent, called it. Of calls that are equal each is taken once."""
+    asked = recorder.last_call
+    if asked is None or asked.parent_id != tool.parent_id or asked.generation is None:
+        return {}
+    taken: set[tuple[str, str]] = recorder.scratch.setdefault("autogen", set())
+    for call in (asked.generation.response or {}).get("tool_calls") or ():
+        function = call.get("function") or {}
+        same = (function.get("name"), parsed(function.get("arguments") or "")) == (
+            tool.name,
+            tool.attributes.get(semconv.TOOL_CALL_ARGUMENTS),
+        )
+        if same and (asked.id, call["id"]) not in taken:
+            taken.add((asked.id, call["id"]))
+            return {semconv.TOOL_CALL_ID: call["id"]}
+    return {}
 
 
 def _read_tool(scope: Scope, result: Any) -> None:

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from typing import Any
 
-from autogen_agentchat.base import TaskResult
-from autogen_agentchat.messages import BaseChatMessage, HandoffMessage, StructuredMessage
 from pydantic import BaseModel
 
-
-def plain_result(result: TaskResult) -> dict[str, Any]:
-    """``{"messages": [{"role", "name", "type", "content"}, …], "stop_reason"}``; the last message is the answer."""
-    return {"messages": [plain_message(message) for message in result.messages], "stop_reason": result.stop_reason}
-
-
-def plain_message(message: Any) -> dict[str, Any]:
-    """A message or event; ``content`` is its text, or a structured message's content as a mapping."""
-    said = {
-        "role": "user" if message.source == "user" else "assistant",
-        "name": message.source,
-        "type": type(message).__name__.partition("[")[0],
-        "content": _content(message),
-    }
-    if isinstance(message, HandoffMessage):
-        said["target"] = message.target
-    return said
+from agentlightning import semconv
 
 
 def plain(value: Any) -> Any:
@@ -47,7 +30,21 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _content(message: Any) -> Any:
-    if isinstance(message, BaseChatMessage) and not isinstance(message, StructuredMessage):
-        return message.to_text()
-    return plain(message.content)
+def tool_attributes(name: str, call_id: str | None, arguments: Any) -> dict[str, Any]:
+    """The attributes of a tool that is about to run."""
+    attributes = {
+        semconv.OPERATION_NAME: "execute_tool",
+        semconv.TOOL_NAME: name,
+        semconv.TOOL_TYPE: "function",
+        semconv.TOOL_CALL_ID: call_id,
+        semconv.TOOL_CALL_ARGUMENTS: arguments,
+    }
+    return {key: value for key, value in attributes.items() if value is not None}
+
+
+def parsed(arguments: Any) -> Any:
+    """A call's arguments as a mapping, or the text that they should have been read from."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments

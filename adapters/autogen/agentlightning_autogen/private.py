@@ -11,7 +11,6 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from autogen_agentchat.teams import BaseGroupChat
 from autogen_core import MessageHandlerContext
 
 from agentlightning.errors import AdapterError
@@ -51,6 +50,8 @@ def renew(team: Any) -> None:
 
     Raises `AdapterError` where this AutoGen keeps its teams otherwise.
     """
+    from autogen_agentchat.teams import BaseGroupChat
+
     if not isinstance(team, BaseGroupChat):
         return
     try:

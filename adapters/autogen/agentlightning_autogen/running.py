@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autogen_agentchat.messages import BaseChatMessage, TextMessage
+from autogen_agentchat.base import TaskResult
+from autogen_agentchat.messages import BaseChatMessage, HandoffMessage, StructuredMessage, TextMessage
 from autogen_core import CancellationToken
 
 from agentlightning.errors import AdapterError
 from agentlightning_autogen import hooks
 from agentlightning_autogen.copies import fresh
-from agentlightning_autogen.plain import plain_result
+from agentlightning_autogen.plain import plain
 from agentlightning_autogen.scopes import handling_tasks, root_cause
 
 GRACE_SECONDS = 5.0
@@ -74,3 +75,27 @@ def _to_message(item: Any) -> BaseChatMessage | None:
     if isinstance(item, Mapping) and isinstance(item.get("content"), str):
         return TextMessage(content=item["content"], source=str(item.get("name") or item.get("role") or "user"))
     return None
+
+
+def plain_result(result: TaskResult) -> dict[str, Any]:
+    """``{"messages": [{"role", "name", "type", "content"}, …], "stop_reason"}``; the last message is the answer."""
+    return {"messages": [plain_message(message) for message in result.messages], "stop_reason": result.stop_reason}
+
+
+def plain_message(message: Any) -> dict[str, Any]:
+    """A message or event; ``content`` is its text, or a structured message's content as a mapping."""
+    said = {
+        "role": "user" if message.source == "user" else "assistant",
+        "name": message.source,
+        "type": type(message).__name__.partition("[")[0],
+        "content": _content(message),
+    }
+    if isinstance(message, HandoffMessage):
+        said["target"] = message.target
+    return said
+
+
+def _content(message: Any) -> Any:
+    if isinstance(message, BaseChatMessage) and not isinstance(message, StructuredMessage):
+        return message.to_text()
+    return plain(message.content)

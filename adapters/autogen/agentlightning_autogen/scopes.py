@@ -7,17 +7,21 @@ of its ``start()``, which may lie outside the team, or outside the rollout; `han
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from agentlightning import semconv
 from agentlightning.recording import Recorder, current, current_span, failure_of, guarded, locate, recording
 from agentlightning.records import Failure, Span, SpanKind
-from agentlightning_autogen.turns import Turn
+from agentlightning_autogen.plain import tool_attributes
+
+if TYPE_CHECKING:
+    from agentlightning_autogen.turns import Turn
 
 FAILURES: dict[str, str] = {"tool": "tool_error", "handoff": "tool_error", "retrieval": "retrieval_error"}
 
@@ -115,8 +119,19 @@ class Handler(Scope):
             team = team_of(self._agent_id)
             if team is not None:
                 team.causes.append(error)
+        if is_tools_answer(error):
+            self._tell_of_unstarted(error)
+            error = None
         self.end(error)
         self._context.__exit__(None, None, None)
+
+    @guarded
+    def _tell_of_unstarted(self, error: Any) -> None:
+        """A tool that does not exist, or whose arguments are no JSON, is a failed tool, too."""
+        if self.span is None:
+            attributes = tool_attributes(error.name, error.call_id, None)
+            tool = self.recorder.start("tool", error.name, parent=self.place(), attributes=attributes)
+            self.recorder.end(tool, Failure(type="tool_error", message=error.content))
 
 
 class Entered:
@@ -175,7 +190,9 @@ def enter(
     above = running(recorder)
     if above is not None and above.owner is owner:
         return Entered(above, False, read, every)
-    span = recorder.start(kind, name, parent=_base(recorder, above), agent=agent, attributes=dict(attributes))
+    # A message handler that only has an agent answer is no agent itself; one that runs a tool is.
+    parent = _base(recorder, above) if kind == "agent" or above is None else _innermost(above.place())
+    span = recorder.start(kind, name, parent=parent, agent=agent, attributes=dict(attributes))
     return Entered(Scope(recorder, owner, span, above), True, read, every)
 
 
@@ -228,6 +245,11 @@ def root_cause(error: BaseException) -> BaseException:
 def is_text_of(error: RuntimeError, cause: BaseException) -> bool:
     """Whether a team made ``error`` of ``cause``."""
     return str(error).startswith(f"{type(cause).__name__}: {cause}\nTraceback:")
+
+
+def is_tools_answer(error: BaseException | None) -> bool:
+    """Whether it is how a ``ToolAgent`` tells who asked it that a tool failed: the tool has failed, and not the agent."""
+    return isinstance(error, getattr(sys.modules.get("autogen_core.tool_agent"), "ToolException", ()))
 
 
 def _base(recorder: Recorder, scope: Scope | None) -> Span | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from agentlightning import semconv
 from agentlightning.recording import Recorder
 from agentlightning.records import Failure, Span
 from agentlightning_autogen import private
+from agentlightning_autogen.plain import parsed, tool_attributes
 
 
 class Turn:
@@ -62,7 +62,7 @@ class Turn:
 
     def _hands_over(self, message: HandoffMessage) -> None:
         if message.target != self._target:
-            attributes = handoff_attributes(message.target)
+            attributes = {semconv.AGENT_NAME: message.target}
             span = self._recorder.start("handoff", message.target, parent=self._span, attributes=attributes)
             self._recorder.end(span)
 
@@ -72,7 +72,8 @@ class Turn:
                 self._ran[result.call_id] -= 1
                 continue
             call, asked_at = self._asked.get(result.call_id, (None, time.time()))
-            attributes = tool_attributes(result.name, result.call_id, _arguments(call))
+            arguments = parsed(call.arguments) if call is not None else None
+            attributes = tool_attributes(result.name, result.call_id, arguments)
             attributes[semconv.TOOL_CALL_RESULT] = result.content
             span = self._recorder.start("tool", result.name, parent=self._span, attributes=attributes)
             span.started_at = asked_at
@@ -90,30 +91,3 @@ READERS: dict[type, Callable[[Turn, Any], None]] = {
 @functools.cache
 def _reader(kind: Any) -> Callable[[Turn, Any], None] | None:
     return next((take for known, take in READERS.items() if issubclass(kind, known)), None)
-
-
-def tool_attributes(name: str, call_id: str | None, arguments: Any) -> dict[str, Any]:
-    """The attributes of a tool that is about to run."""
-    attributes = {
-        semconv.OPERATION_NAME: "execute_tool",
-        semconv.TOOL_NAME: name,
-        semconv.TOOL_TYPE: "function",
-        semconv.TOOL_CALL_ID: call_id,
-        semconv.TOOL_CALL_ARGUMENTS: arguments,
-    }
-    return {key: value for key, value in attributes.items() if value is not None}
-
-
-def handoff_attributes(target: str) -> dict[str, Any]:
-    """The attributes of a hand-over to ``target``."""
-    return {semconv.AGENT_NAME: target}
-
-
-def _arguments(call: Any) -> Any:
-    """A call's arguments as a mapping, or the text that they should have been read from."""
-    if call is None:
-        return None
-    try:
-        return json.loads(call.arguments)
-    except ValueError:
-        return call.arguments

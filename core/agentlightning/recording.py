@@ -7,6 +7,7 @@ rollout. With no rollout active, every function here returns at once.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import functools
 import itertools
@@ -14,7 +15,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -158,13 +159,18 @@ class Recorder:
 
     def close(self, failure: Failure | None = None) -> None:
         """Ends the spans still open, innermost first, and takes no more. ``failure`` is the rollout's, where its agent
-        did not return. What nobody ends (`on_close`) was cancelled."""
+        did not return. What nobody ends (`on_close`) was cancelled; but where the agent returned and nothing in it was
+        cut off, an agent in it was just left (a stream that was read no further), and has not failed."""
+        cut_off: set[str | None] = set()
         for span in sorted(self._open.values(), key=lambda span: -span.index):
             ender = self._enders.pop(span.id, None)
             if ender is not None:
                 guarded(ender)(failure)
+            was_left = failure is None and span.kind == "agent" and span.id not in cut_off
             cancelled = Failure(type="cancelled", message="still open when its rollout ended")
-            self.end(span, span.failure or cancelled)
+            self.end(span, span.failure if was_left else span.failure or cancelled)
+            if span.failure is not None:
+                cut_off.add(span.parent_id)
         self.closed = True
         self._sink = _drop
 
@@ -283,6 +289,18 @@ def failure_of(error: BaseException, type: str = "agent_error", fault: Fault = "
     )
 
 
+def was_left(error: BaseException | None) -> bool:
+    """Whether an exception is how a generator ends whose reader has left: that is no failure. One that nobody closed
+    is closed by a task of its event loop, which may be cancelled in its turn, as at the end of `asyncio.run`."""
+    if not isinstance(error, asyncio.CancelledError):
+        return isinstance(error, GeneratorExit)
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:  # no event loop here
+        return False
+    return any(task.cancelling() and type(task.get_coro()).__name__ == "async_generator_athrow" for task in tasks)
+
+
 class span:
     """Records a block as a span, for those who want to say more by hand; ``with`` and ``async with``::
 
@@ -316,8 +334,10 @@ class span:
     def _end(self, error: BaseException | None) -> None:
         if self._recorder is None or self._record is None or self._token is None:
             return
-        _span.reset(self._token)
-        self._recorder.end(self._record, failure_of(error) if error is not None else None)
+        failure = failure_of(error) if error is not None and not was_left(error) else None
+        self._recorder.end(self._record, failure)
+        with suppress(ValueError):  # a generator that was left is closed in the context of somebody else
+            _span.reset(self._token)
 
     def __enter__(self) -> span:
         self._begin()

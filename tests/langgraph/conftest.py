@@ -13,8 +13,10 @@ from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from recorded import installed, record
+from stub_server import StubServer
 
 from agentlightning_langgraph.adapter import LangGraphAdapter
+from agentlightning_openai.adapter import OpenAIAdapter
 
 
 class ScriptedModel(GenericFakeChatModel):
@@ -35,6 +37,18 @@ def adapter() -> Iterator[LangGraphAdapter]:
 def rollout(adapter: LangGraphAdapter) -> Callable[..., Any]:
     """``with rollout() as recorded:`` records the block."""
     return record
+
+
+@pytest.fixture
+def stub() -> Iterator[StubServer]:
+    with StubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def model_layer() -> Iterator[None]:
+    with installed(OpenAIAdapter()):
+        yield
 
 
 def calls(name: str, id: str = "call_1", /, **arguments: Any) -> AIMessage:

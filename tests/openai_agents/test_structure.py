@@ -75,7 +75,11 @@ async def test_a_hand_over_says_who_to_whom(adapter, make, stub, calls, rollout)
         "    turn turn 2 [expert]",
         "      llm chat own-model [expert]",
     ]
-    assert ran.only("handoff").attributes == {semconv.AGENT_NAME: "expert"}
+    assert ran.only("handoff").attributes == {
+        semconv.AGENT_NAME: "expert",
+        semconv.TOOL_CALL_ID: "call_0",
+        semconv.TOOL_CALL_ARGUMENTS: {},
+    }
 
 
 async def test_an_agent_that_is_a_tool_is_under_the_tools_span(adapter, make, stub, calls, rollout):

@@ -223,8 +223,8 @@ def _open_tool(
 
 
 def _call_asked_for(recorder: Recorder, tool: Span) -> dict[str, Any]:
-    """The id of the call that a tool answers, where who runs it does not say: the model that was asked last, by the same
-    agent, called it. Of calls that are equal each is taken once."""
+    """The id of the call that a tool answers, where who runs it does not say: it is in the last answer of the same
+    agent's model. Of calls that are equal each is taken once."""
     asked = recorder.last_call
     if asked is None or asked.parent_id != tool.parent_id or asked.generation is None:
         return {}

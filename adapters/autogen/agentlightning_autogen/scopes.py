@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from agentlightning import semconv
-from agentlightning.recording import Recorder, current, current_span, failure_of, guarded, locate, recording
+from agentlightning.recording import (
+    Recorder,
+    current,
+    current_span,
+    failure_of,
+    guarded,
+    locate,
+    recording,
+    was_left,
+)
 from agentlightning.records import Failure, Span, SpanKind
 from agentlightning_autogen.plain import tool_attributes
 
@@ -66,7 +75,7 @@ class Scope:
             self.recorder.end(self.span, self._failure(error))
 
     def _failure(self, error: BaseException | None) -> Failure | None:
-        if error is None or isinstance(error, GeneratorExit) or self.span is None:
+        if error is None or was_left(error) or self.span is None:
             return None
         return failure_of(root_cause(error), FAILURES.get(self.span.kind, "agent_error"))
 
@@ -248,7 +257,7 @@ def is_text_of(error: RuntimeError, cause: BaseException) -> bool:
 
 
 def is_tools_answer(error: BaseException | None) -> bool:
-    """Whether it is how a ``ToolAgent`` tells who asked it that a tool failed: the tool has failed, and not the agent."""
+    """Whether it is how a ``ToolAgent`` tells who asked it that a tool failed: the agent itself has not."""
     return isinstance(error, getattr(sys.modules.get("autogen_core.tool_agent"), "ToolException", ()))
 
 

@@ -16,6 +16,7 @@ What happens in them hangs under the nearest span above.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, cast
@@ -27,7 +28,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from agentlightning import semconv
-from agentlightning.recording import add_locator, current, failure_of, guarded, remove_locator
+from agentlightning.recording import Recorder, add_locator, current, failure_of, guarded, remove_locator, was_left
 from agentlightning.records import Failure, Span, SpanKind
 from agentlightning_langgraph.calls import Request, call_attributes, call_failure, to_generation
 from agentlightning_langgraph.plain import plain
@@ -88,8 +89,16 @@ class RecordingHandler(BaseCallbackHandler):
     @guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
-        if run is not None:
-            _end(run, _failure(run, error, "agent_error"))
+        if run is None:
+            return
+        failure, above = _failure(run, error, "agent_error"), run.parent
+        if failure is not None and failure.type == "cancelled" and above is not None and not above.ended:
+            run.ended = True
+            above.cancelled += [*run.cancelled, (run, failure, time.time())]
+            return
+        if was_left(error):
+            run.cancelled = [(node, None, at) for node, _, at in run.cancelled]
+        _end(run, failure)
 
     @guarded
     def on_tool_start(
@@ -113,7 +122,7 @@ class RecordingHandler(BaseCallbackHandler):
             attributes[semconv.TOOL_DESCRIPTION] = serialized["description"]
         if run.node is not None:
             run.node.tools_called.add(tool_call_id or run.name)
-        _start(run, "tool", attributes)
+        run.span = _interrupted_tools(run.recorder).pop(tool_call_id, None) or _start(run, "tool", attributes)
 
     @guarded
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -132,8 +141,15 @@ class RecordingHandler(BaseCallbackHandler):
     @guarded
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
-        if run is not None:
-            _end(run, _failure(run, error, "tool_error"))
+        if run is None or run.span is None:
+            return
+        failure, span, recorder = _failure(run, error, "tool_error"), run.span, run.recorder
+        if semconv.INTERRUPTED in span.attributes and failure is None:
+            # Its call is still to be answered: it begins again when the graph goes on.
+            _interrupted_tools(recorder)[span.attributes.get(semconv.TOOL_CALL_ID)] = span
+            recorder.on_close(span, lambda _: recorder.end(span))
+        else:
+            _end(run, failure)
 
     @guarded
     def on_retriever_start(
@@ -270,8 +286,17 @@ def _is_agent(run: Run) -> bool:
 
 def _end(run: Run, failure: Failure | None = None) -> None:
     run.ended = True
+    for node, reason, at in run.cancelled:
+        if node.span is not None:
+            node.recorder.end(node.span, reason, at=at)
     if run.span is not None:
         run.recorder.end(run.span, failure)
+
+
+def _interrupted_tools(recorder: Recorder) -> dict[str | None, Span]:
+    """By the id of their calls."""
+    spans: dict[str | None, Span] = recorder.scratch.setdefault("langgraph interrupted", {})
+    return spans
 
 
 def _failure(run: Run, error: BaseException, type: str) -> Failure | None:
@@ -279,7 +304,7 @@ def _failure(run: Run, error: BaseException, type: str) -> Failure | None:
     names = {f"{kind.__module__}.{kind.__name__}" for kind in error.__class__.__mro__}
     if "langgraph.errors.GraphInterrupt" in names and run.span is not None:
         run.span.attributes[semconv.INTERRUPTED] = True
-    if "langgraph.errors.GraphBubbleUp" in names or isinstance(error, GeneratorExit):
+    if "langgraph.errors.GraphBubbleUp" in names or was_left(error):
         return None
     if "langgraph.errors.GraphRecursionError" in names:
         return failure_of(error, "recursion_limit")

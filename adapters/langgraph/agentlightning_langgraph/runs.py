@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from agentlightning import semconv
 from agentlightning.recording import Recorder, current, current_span, locate
-from agentlightning.records import Span
+from agentlightning.records import Failure, Span
 from agentlightning_langgraph.calls import Request
 
 logger = logging.getLogger(__name__)
@@ -33,10 +33,12 @@ except ImportError:
 UNNAMED = "LangGraph"
 """What a graph is called that nobody gave a name to."""
 
-MODEL_NODES = ("agent", "model", "llm", "call_model", "llm_call", "pre_model_hook", "post_model_hook")
-MODEL_NODES += ("generate_structured_response",)
-TOOL_NODES = ("tools", "tool_node")
-"""The nodes of an agent's loop, as ``create_react_agent`` and LangGraph's guides call them: they do not say who acts."""
+MODEL_NODES = {
+    *("agent", "pre_model_hook", "post_model_hook", "generate_structured_response"),
+    *("model", "call_model", "llm", "llm_call"),
+}
+TOOL_NODES = {"tools", "tool_node"}
+"""The nodes of an agent's loop, as ``create_react_agent`` and LangGraph's guides call them: none says who acts."""
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -46,7 +48,9 @@ class Run:
     ``is_named_step`` that its span begins when something begins in it, ``is_workflow`` that it is a graph of nodes with
     names of their own.
     ``tools_called`` are the calls (by id, else by the tool's name) made in a
-    node, ``request`` is what a model was asked, ``siblings`` the number of prompts it was asked at once."""
+    node, ``request`` is what a model was asked, ``siblings`` the number of prompts it was asked at once,
+    ``cancelled`` are the runs in it that were cancelled, and when: was it all of
+    it that was cancelled, or did the reader of its stream leave? Its own end tells."""
 
     recorder: Recorder
     parent: Run | None
@@ -65,6 +69,7 @@ class Run:
     tools_called: set[str] = field(default_factory=set)
     request: Request | None = None
     siblings: int = 1
+    cancelled: list[tuple[Run, Failure | None, float]] = field(default_factory=list)
 
     @property
     def place(self) -> Span | None:

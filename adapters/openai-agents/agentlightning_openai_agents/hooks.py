@@ -23,14 +23,21 @@ from weakref import WeakSet
 from agents.tracing import TracingProcessor, add_trace_processor, get_trace_provider
 
 from agentlightning import semconv
-from agentlightning.recording import add_locator, failure_of, guarded, remove_locator
+from agentlightning.recording import add_locator, failure_of, guarded, remove_locator, was_left
 from agentlightning.records import Failure, Span
 from agentlightning_openai.failures import classify
 from agentlightning_openai_agents import private, sync_runs
 from agentlightning_openai_agents.calls import call_name, to_generation
 from agentlightning_openai_agents.places import Place, enter, locator, place_of
 from agentlightning_openai_agents.plain import plain
-from agentlightning_openai_agents.tools import called
+from agentlightning_openai_agents.tools import (
+    begin_tool,
+    called,
+    end_answered_tools,
+    end_tool,
+    handed_over,
+    mark_interrupted,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +79,9 @@ class RecordingProcessor(TracingProcessor):
     @guarded
     def on_span_end(self, span: Any) -> None:
         place = place_of(span.span_id) if self.installed else None
-        if place is not None and place.span is not None:
-            _end(place, place.span, span, span.span_data)
+        ours = place.own() if place is not None else None
+        if place is not None and ours is not None:
+            _end(place, ours, span, span.span_data)
 
     def shutdown(self) -> None:
         """Nothing waits here."""
@@ -83,7 +91,7 @@ class RecordingProcessor(TracingProcessor):
 
 
 def _begin(place: Place, span: Any, data: Any) -> None:
-    kind = data.type
+    kind, place.data = data.type, data
     if kind == "turn":
         _start_agent(place, f"turn {data.turn}", "turn", data.agent_name)
     elif kind in ("response", "generation"):
@@ -91,7 +99,7 @@ def _begin(place: Place, span: Any, data: Any) -> None:
     elif kind == "agent" or kind == "guardrail":
         _start_agent(place, data.name, kind)
     elif kind == "function":
-        place.start("tool", data.name, {semconv.OPERATION_NAME: "execute_tool", semconv.TOOL_NAME: data.name})
+        begin_tool(place)
         if place.above is not None:
             place.above.tools.append(span)
         private.watch_errors(span, functools.partial(_note_error, place))
@@ -105,15 +113,19 @@ def _end(place: Place, ours: Span, span: Any, data: Any) -> None:
     kind = data.type
     if kind in ("response", "generation"):
         _end_call(place, ours, data)
+        end_answered_tools(place.recorder, ours)
         return
     if kind == "function":
         ours.attributes.update(called(span, place))
-        place.recorder.end(ours, _tool_failure(place, span))
+        end_tool(place, ours, _tool_failure(place, span))
         return
-    if kind == "guardrail":
+    if kind == "agent":
+        mark_interrupted(place)
+    elif kind == "guardrail":
         ours.attributes[TRIPPED] = data.triggered
     elif kind == "handoff" and data.to_agent:
-        ours.name = ours.attributes[semconv.AGENT_NAME] = data.to_agent
+        ours.name = data.to_agent
+        ours.attributes.update(handed_over(place), **{semconv.AGENT_NAME: data.to_agent})
     elif kind == "custom":
         ours.attributes.update(plain(data.data))
     elif kind == "mcp_tools":
@@ -155,7 +167,7 @@ def _note_error(place: Place) -> None:
 def _raised(place: Place) -> BaseException | None:
     """The exception that passes through a place as it ends; not one that was being handled around it before."""
     error = sys.exc_info()[1]
-    return error if error is not place.before and not isinstance(error, GeneratorExit) else None
+    return error if error is not place.before and not was_left(error) else None
 
 
 def _failure(place: Place) -> Failure | None:

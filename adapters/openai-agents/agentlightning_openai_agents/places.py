@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,26 +27,43 @@ NO_ID = "no-op"
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """Where a trace or span of the SDK stands. ``base`` is the span it hangs under, ``span`` its own, if any, and
-    ``inner`` the one that what happens in it hangs under; ``before`` is the exception that was being handled around it
-    when it began, ``error`` the one that the SDK handled inside of it. ``call`` is the model call made last directly
-    in it, ``tools`` are the SDK's spans of the tools run since then."""
+    """Where a trace or span of the SDK stands. ``base`` is the span it hangs under, ``span`` its own, if any, ``data``
+    what the SDK says of it; ``before`` is the exception that was being handled around it when it began, ``error`` the
+    one that the SDK handled inside of it. ``call`` is the model call made last directly in it, ``tools`` are the SDK's
+    spans of the tools run since then. ``begin`` begins the span of a tool that may have begun before an approval: which
+    one it is, its arguments tell, and they are known a little later."""
 
     recorder: Recorder
     above: Place | None
     base: Span | None
-    inner: Span | None
     before: BaseException | None
+    data: Any = None
     span: Span | None = None
     error: BaseException | None = None
     call: Span | None = None
     tools: list[Any] = field(default_factory=list)
+    begin: Callable[[], None] | None = None
+
+    def own(self) -> Span | None:
+        """Its own span, if it has one, begun by now."""
+        if self.begin is not None:
+            begin, self.begin = self.begin, None
+            begin()
+        return self.span
+
+    @property
+    def inner(self) -> Span | None:
+        """The span that what happens in it hangs under."""
+        return self.own() or self.base
+
+    def within(self, other: Place) -> bool:
+        """Whether ``other`` is this place or one above it."""
+        return self is other or (self.above is not None and self.above.within(other))
 
     def start(self, kind: SpanKind, name: str, attributes: dict[str, Any], agent: str | None = None) -> Span:
         """The place's own span, which begins now."""
-        span = self.recorder.start(kind, name, parent=self.base, agent=agent, attributes=attributes)
-        self.span = self.inner = span
-        return span
+        self.span = self.recorder.start(kind, name, parent=self.base, agent=agent, attributes=attributes)
+        return self.span
 
 
 def enter(id: str, above_id: str | None) -> Place | None:
@@ -61,7 +79,7 @@ def enter(id: str, above_id: str | None) -> Place | None:
         places = recorder.scratch[SCRATCH] = {}
     above = places.get(above_id) if above_id is not None else None
     base = innermost(above.inner) if above is not None else locate(recorder)
-    place = places[id] = Place(recorder, above, base, base, sys.exc_info()[1])
+    place = places[id] = Place(recorder, above, base, sys.exc_info()[1])
     return place
 
 

@@ -38,7 +38,7 @@ class AutoGenAdapter(Adapter):
 
     def hook(self) -> None:
         """Hooks into AutoGen, where it is of a version that is supported."""
-        if supports("autogen-core", OLDEST, BELOW):
+        if supports("autogen-agentchat" if "autogen_agentchat" in sys.modules else "autogen-core", OLDEST, BELOW):
             from agentlightning_autogen import hooks
 
             hooks.install()

@@ -17,7 +17,6 @@ import functools
 import inspect
 import logging
 import sys
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -48,43 +47,18 @@ MARK = "__agentlightning_hook__"
 
 _END = object()
 _installed = False
-_looked_at: weakref.ref[Any] | None = None
 _originals: list[tuple[type, str, Any, Any]] = []
 
 
 def install() -> None:
-    """Wraps what there is, once, and adds the locator."""
+    """Wraps what there is, once, and what will be written; adds the locator. Called again, it takes in what has been
+    imported since: the core API may be all that is loaded."""
     global _installed
     if not _installed:
         _installed = True
         _replace(FunctionTool, "run", _with_context)
         _hook_handlers()
         add_locator(locator)
-    refresh()
-
-
-def uninstall() -> None:
-    """Puts every method back, and removes the locator."""
-    global _installed, _looked_at
-    _installed, _looked_at = False, None
-    for owner, name, original, hooked in _originals:
-        if vars(owner).get(name) is hooked:
-            setattr(owner, name, original)
-    _originals.clear()
-    remove_locator(locator)
-
-
-def look_at(agent: Any) -> None:
-    """Wraps the methods of classes that were written since the hooks were installed, if that is another agent than
-    the last one."""
-    global _looked_at
-    if _installed and (_looked_at is None or _looked_at() is not agent):
-        _looked_at = weakref.ref(agent)
-        refresh()
-
-
-def refresh() -> None:
-    """Wraps the methods of every class that has been written so far, once. The core API may be all that is loaded."""
     agentchat = sys.modules.get("autogen_agentchat.base")
     for base, methods, opener in (
         (getattr(agentchat, "ChatAgent", None), AGENT_METHODS, _open_agent),
@@ -92,9 +66,46 @@ def refresh() -> None:
         (BaseTool, TOOL_METHODS, _open_tool),
         (Memory, MEMORY_METHODS, _open_memory),
     ):
-        for kind in _family(base) if base is not None else ():
-            for name in methods:
-                _replace(kind, name, functools.partial(_wrap, opener=opener))
+        if base is not None:
+            _hook_family(base, methods, opener)
+
+
+def uninstall() -> None:
+    """Puts every method back, and removes the locator."""
+    global _installed
+    _installed = False
+    for owner, name, original, hooked in reversed(_originals):
+        if vars(owner).get(name) is not hooked:
+            continue
+        if original is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)
+    _originals.clear()
+    remove_locator(locator)
+
+
+def _hook_family(base: Any, methods: tuple[str, ...], opener: Opener) -> None:
+    """Wraps the methods of a class and of those below it, once, and of each that will be written."""
+
+    def hook(kind: type) -> None:
+        for name in methods:
+            _replace(kind, name, functools.partial(_wrap, opener=opener))
+
+    for kind in _family(base):
+        hook(kind)
+    own = vars(base).get("__init_subclass__")
+    if own is not None and hasattr(own.__func__, MARK):
+        return
+
+    def init_subclass(cls: type, **kwargs: Any) -> None:
+        (super(base, cls).__init_subclass__ if own is None else own.__get__(None, cls))(**kwargs)
+        guarded(hook)(cls)
+
+    setattr(init_subclass, MARK, True)
+    hooked: Any = classmethod(init_subclass)
+    base.__init_subclass__ = hooked
+    _originals.append((base, "__init_subclass__", own, hooked))
 
 
 def _family(kind: type) -> Iterator[type]:

@@ -11,7 +11,6 @@ from autogen_agentchat.messages import BaseChatMessage, HandoffMessage, Structur
 from autogen_core import CancellationToken
 
 from agentlightning.errors import AdapterError
-from agentlightning_autogen import hooks
 from agentlightning_autogen.copies import fresh
 from agentlightning_autogen.plain import plain
 from agentlightning_autogen.scopes import handling_tasks, root_cause
@@ -23,7 +22,6 @@ GRACE_SECONDS = 5.0
 async def run(agent: Any, input: Any) -> dict[str, Any]:
     """Runs a copy of the agent; see `AutoGenAdapter.run`."""
     task = to_task(input)
-    hooks.look_at(agent)
     copied = await fresh(agent)
     tasks = handling_tasks()
     token = CancellationToken()

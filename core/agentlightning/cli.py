@@ -11,7 +11,7 @@ import click
 
 from agentlightning.errors import AgentLightningError
 
-COMMANDS = ("train", "check", "runs", "show", "prompts", "export", "plugins", "init")
+COMMANDS = ("train", "check", "runs", "show", "prompts", "export", "plugins", "prune", "init")
 """Each is the function of its name in ``agentlightning.commands.<name>``."""
 
 EXIT_FAILED = 1

@@ -20,6 +20,7 @@ import numpy as np
 from agentlightning.algorithm import Evaluation
 from agentlightning.check import CheckReport, inspect_rollout, render
 from agentlightning.check.watch import logged_warnings, notice_when_slow
+from agentlightning.checkpoints import CHECKPOINTS
 from agentlightning.diagnostics import ENOUGH_TASKS, Counts, held_out_note
 from agentlightning.errors import CheckError
 from agentlightning.plugins import Plugins
@@ -31,10 +32,6 @@ from agentlightning.tracebacks import running_now
 from agentlightning.transitions import build_trajectories
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINTS = "checkpoints"
-"""The folder of a run's checkpoints, in its own."""
-
 
 CHECKED_TASKS = 3
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ import numpy as np
 from agentlightning.adapter import Adapter
 from agentlightning.algorithm import Algorithm, Evaluation
 from agentlightning.check import CheckReport
+from agentlightning.checkpoints import CHECKPOINTS
 from agentlightning.config import Config, RewardConfig, RunnerConfig, Seed, TasksConfig, decode_section, validated
 from agentlightning.curve import draw_curve
 from agentlightning.data import load_tasks
@@ -245,6 +247,8 @@ class Trainer:
         finally:
             record.status, record.message = status, message
             await store.close_run(record.id, status, message)
+            if status == "succeeded":  # it keeps what it made; the state to go on from is larger than that
+                await asyncio.to_thread(shutil.rmtree, directory / CHECKPOINTS, ignore_errors=True)
             self._plugins.notify("run_finished", run=record)
             progress.stop()
         return FitResult(

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-import agentlightning.run
 from agentlightning import Algorithm, Trainer
+from agentlightning.checkpoints import CHECKPOINTS
 from agentlightning.config import RewardConfig, RunnerConfig
 from agentlightning.errors import ConfigError
 from agentlightning.progress import Progress
@@ -218,7 +218,7 @@ async def test_a_checkpoint_in_place_of_another_of_its_step_is_the_only_one(make
     class Again(Stopping):
         async def run(self, run: Any) -> None:
             await run.checkpoint(1, {}, lambda folder: (folder / "weights").write_text("second"))
-            found = (run.directory / agentlightning.run.CHECKPOINTS).iterdir()
+            found = (run.directory / CHECKPOINTS).iterdir()
             folders.append([(folder / "weights").read_text() for folder in found])
 
     Again.__name__ = "Stopping"

@@ -148,7 +148,7 @@ def _extra(module: str, source: object) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise DataError(f"{source} needs {module}: pip install 'agentlightning[data]'") from error
+        raise DataError(f"{source} needs {module}: pip install {module}") from error
 
 
 def _call(target: str) -> Iterator[Any]:

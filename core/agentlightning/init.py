@@ -9,6 +9,7 @@ from typing import Any
 
 from agentlightning.adapter import Adapter, AgentDescription
 from agentlightning.errors import AdapterError, ConfigError
+from agentlightning.installing import install_command
 from agentlightning.loading import is_call, load
 from agentlightning.plugins import Plugins
 from agentlightning.records import Record
@@ -78,7 +79,8 @@ def _missing(target: str, agent: Any, adapters: list[Adapter]) -> str:
     function = "name a function (input) -> output of yours that runs it"
     if wanted is None:
         return f"{what}, which no installed adapter runs ({installed}): {function}"
-    return f"{what}: install the adapter agentlightning-{wanted} ({installed}), or {function}"
+    command = install_command(f"agentlightning-{wanted}")
+    return f"{what}: install the adapter agentlightning-{wanted} ({installed}): {command}; or {function}"
 
 
 def summary(agent: Agent) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ import pluggy
 
 from agentlightning import hookspecs
 from agentlightning.errors import ConfigError, PluginError
+from agentlightning.installing import install_command
 from agentlightning.loading import explain, load, nearest
 from agentlightning.records import Record
 
@@ -206,7 +207,7 @@ class Plugins:
         offered = WELL_KNOWN.get(kind, {})
         present = any(plugin.distribution == offered.get(name) for plugin in self._plugins)
         if name in offered and not present:
-            message += f": pip install {offered[name]}"
+            message += f": {install_command(offered[name])}"
         else:
             message += nearest(name, self._registry[kind], [*self._registry[kind], *offered])
         broken = [plugin for plugin in self._plugins if plugin.error is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -161,6 +162,7 @@ def test_an_agent_of_a_known_framework_names_the_adapter_to_install(agl: Agl) ->
     result = agl("init", "my_agents:crew")
     assert result.exit_code == 2
     assert "my_agents:crew is a crewai.crew.Crew: install the adapter agentlightning-crewai" in result.stderr
+    assert re.search(r": pip install \S+adapters/openai \S+adapters/crewai", result.stderr)
 
 
 @pytest.mark.parametrize("name", ["make_crew", "kickoff", "Crew"])

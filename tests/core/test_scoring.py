@@ -194,5 +194,5 @@ def test_an_error_names_the_place_in_the_list() -> None:
 
 
 def test_an_unknown_name_is_a_plugin_error() -> None:
-    with pytest.raises(PluginError, match="reward 'exact_match' is not installed: pip install agentlightning-rewards"):
+    with pytest.raises(PluginError, match=r"reward 'exact_match' is not installed: pip install \S+rewards/standard"):
         Scoring(["exact_match"], Plugins([]))

@@ -27,6 +27,7 @@ def init(agent: str, output: Path, force: bool) -> None:
     from rich.text import Text
 
     from agentlightning.init import inspect, summary, write
+    from agentlightning.installing import install_command
     from agentlightning.plugins import plugins
 
     found = inspect(agent, plugins())
@@ -40,6 +41,7 @@ def init(agent: str, output: Path, force: bool) -> None:
     terminal.print(Text(f"\nwritten: {', '.join(map(str, paths))}"), soft_wrap=True)
     for name, why in (("openai", "which sees the agent's model calls"), ("grpo", "the algorithm of this config")):
         if name not in installed:
-            terminal.print(Text(f"still needed: agentlightning-{name}, {why}"), soft_wrap=True)
+            needed = f"agentlightning-{name}"
+            terminal.print(Text(f"still needed: {needed}, {why}: {install_command(needed)}"), soft_wrap=True)
     config, reward, tasks = paths
     terminal.print(Text(f"next: put your tasks in {tasks}, say in {reward} what is good, then\n  agl train {config}"))

@@ -7,6 +7,7 @@ and fails when a run misses what the README promises.
 import argparse
 import json
 import multiprocessing
+import resource
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from agentlightning.report import format_p
 QUIET_SEEDS = (0, 1, 2)
 BUSY_SEEDS = (3, 4, 5)
 BUSY_PROCESSES = 2
-HEADINGS = ("seed", "beside it", "sampled, before → after", "p", "greedy, before → after", "p", "minutes")
+HEADINGS = ("seed", "beside it", "sampled, before → after", "p", "greedy, before → after", "p", "minutes", "GB")
 
 
 def train(seed: int) -> dict:
@@ -28,7 +29,9 @@ def train(seed: int) -> dict:
     started = time.monotonic()
     result = Trainer.from_config(load_config("config.yaml", [f"seed={seed}", "directory=runs/six"])).fit()
     comparisons = {it.variant: {"before": it.before, "after": it.after, "p": it.p} for it in result.comparisons}
-    return {"seed": seed, "minutes": (time.monotonic() - started) / 60, **comparisons}
+    minutes = (time.monotonic() - started) / 60
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"seed": seed, "minutes": minutes, "memory": memory, **comparisons}
 
 
 def spin() -> None:
@@ -65,7 +68,7 @@ def row(run: dict) -> str:
     for variant in ("sampled", "greedy"):
         figures = run[variant]
         cells += [f"{figures['before']:.3f} → {figures['after']:.3f}", format_p(figures["p"])]
-    return f"| {' | '.join([*cells, format(run['minutes'], '.0f')])} |"
+    return f"| {' | '.join([*cells, format(run['minutes'], '.0f'), format(run['memory'], '.1f')])} |"
 
 
 def misses(run: dict) -> list[str]:

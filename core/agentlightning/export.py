@@ -24,6 +24,8 @@ What = Literal["rollouts", "spans", "transitions"]
 Format = Literal["jsonl", "parquet"]
 Row = dict[str, Any]
 
+DEEPEST = 100
+
 _json = msgspec.json.Encoder(enc_hook=repr)
 
 
@@ -63,16 +65,19 @@ async def export(store: Store, run_id: str, *, what: What, format: Format, path:
     return count
 
 
-def plain(value: Any) -> Any:
-    """A record as a dict of all of its fields, arrays as lists; and what is no plain value is left to the writer."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """A record as a dict of all of its fields, arrays as lists; and what is no plain value is left to the writer. What
+    is nested deeper than any reader would follow is text."""
     if isinstance(value, msgspec.Struct):
-        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: plain(getattr(value, name), depth + 1) for name in value.__struct_fields__}
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if isinstance(value, dict | list | tuple) and depth > DEEPEST:
+        return f"<{type(value).__name__}>"
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
     return value
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args
 
 from agentlightning import following
 from agentlightning.errors import RewardError, text_of
@@ -311,7 +311,9 @@ class span:
     """
 
     def __init__(self, name: str, kind: SpanKind = "agent", *, agent: str | None = None, **attributes: Any) -> None:
-        self._make = (kind, name, agent, attributes)
+        if kind not in get_args(SpanKind):
+            raise ValueError(f"agl.span {name!r}: there is no kind {kind!r}; there is: {', '.join(get_args(SpanKind))}")
+        self._make = (kind, str(name), None if agent is None else str(agent), attributes)
         self._recorder: Recorder | None = None
         self._record: Span | None = None
         self._token: contextvars.Token[Span | None] | None = None
@@ -387,5 +389,5 @@ def annotate(name: str = "annotation", **attributes: Any) -> None:
     """Notes something in the current rollout. Outside a rollout: nothing."""
     recorder = current()
     if recorder is not None:
-        note = recorder.start("annotation", name, parent=locate(recorder), attributes=attributes)
+        note = recorder.start("annotation", str(name), parent=locate(recorder), attributes=attributes)
         recorder.end(note)

@@ -13,7 +13,7 @@ Trajectory    the ordered transitions of one agent in one rollout, and the seque
 Group         the rollouts of one task that are compared with each other
 
 Token arrays are one-dimensional numpy arrays in memory (ids int32, log-probabilities float32, masks
-bool) and packed bytes at rest; `encode` and `decode` do that for every record.
+bool) and packed bytes at rest; `encode` and `decode` (`agentlightning.codec`) do that for every record.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
+
+from agentlightning.codec import decode as decode
+from agentlightning.codec import encode as encode
 
 SpanKind = Literal["llm", "tool", "agent", "retrieval", "handoff", "reward", "annotation"]
 Provenance = Literal["exact", "retokenized", "text"]
@@ -319,77 +322,3 @@ class Group(Record, kw_only=True):
     rollouts: list[Rollout]
     trajectories: list[list[Trajectory]]
     left_out: list[Rollout] = []
-
-
-_EXT_CODES = {np.dtype(np.int32): 1, np.dtype(np.float32): 2, np.dtype(np.bool_): 3}
-_EXT_DTYPES = {code: dtype for dtype, code in _EXT_CODES.items()}
-
-
-def _pack(value: Any) -> Any:
-    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype in _EXT_CODES:
-        return msgspec.msgpack.Ext(_EXT_CODES[value.dtype], value.tobytes())
-    if isinstance(value, np.generic):
-        return value.item()
-    return _text(value)
-
-
-def _text(value: Any) -> str:
-    try:
-        return repr(value).encode(errors="replace").decode()
-    except Exception:  # noqa: BLE001 - a stranger's __repr__ may raise anything
-        return f"<{type(value).__name__}>"
-
-
-def _representable(value: Any, depth: int = 0) -> Any:
-    """A copy that MessagePack can hold: integers beyond 64 bits, lone surrogates and what nests too deep
-    become text."""
-    if depth > _DEEPEST:
-        return _text(value)
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return _text(value)
-    if isinstance(value, msgspec.Struct):
-        fields = {name: _representable(getattr(value, name), depth + 1) for name in value.__struct_fields__}
-        return msgspec.structs.replace(value, **fields)
-    if isinstance(value, dict):
-        return {_representable(key, depth + 1): _representable(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return tuple(_representable(item, depth + 1) for item in value)
-    return value
-
-
-def _unpack_ext(code: int, data: memoryview) -> np.ndarray:
-    return np.frombuffer(data, _EXT_DTYPES[code])
-
-
-def _unpack(kind: type, value: Any) -> Any:
-    return value
-
-
-_DEEPEST = 100
-_encoder = msgspec.msgpack.Encoder(enc_hook=_pack)
-_decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
-
-T = TypeVar("T")
-
-
-def encode(value: Any) -> bytes:
-    """A record, or anything made of plain values and records, as MessagePack with packed arrays.
-
-    A value of a foreign type (an agent's output may hold anything) is kept as its ``repr``, and so is an
-    integer beyond 64 bits.
-    """
-    try:
-        return _encoder.encode(value)
-    except (OverflowError, UnicodeEncodeError, RecursionError):
-        return _encoder.encode(_representable(value))
-
-
-def decode(data: bytes, kind: type[T] | Any) -> T:
-    """The inverse of `encode`. Raises `msgspec.DecodeError` or `msgspec.ValidationError`."""
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind, ext_hook=_unpack_ext, dec_hook=_unpack)
-    result: T = decoder.decode(data)
-    return result

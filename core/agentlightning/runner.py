@@ -17,6 +17,7 @@ import msgspec
 
 from agentlightning.adapter import Adapter
 from agentlightning.bounded import TimeLimitError, run_bounded
+from agentlightning.codec import readable
 from agentlightning.config import RunnerConfig
 from agentlightning.errors import StoreError
 from agentlightning.plugins import Plugins
@@ -141,7 +142,8 @@ class Runner:
         recorder = Recorder(rollout.id, rollout.attempt, keep, resources, seed=self._seed_of(rollout))
         self._notify("rollout_started", rollout=rollout)
         try:
-            rollout.output, rollout.failure = await self._call(recorder, task)
+            output, rollout.failure = await self._call(recorder, task)
+            rollout.output = readable(output)
             if rollout.failure is not None and rollout.failure.where is None:
                 rollout.failure.where = definition(self._agent)
         except asyncio.CancelledError as error:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agentlightning import semconv
-from agentlightning.records import Generation
+from agentlightning.records import Generation, decode, encode
 from agentlightning_openai import responses_api
 
 Operation = Literal["chat", "responses", "text_completion", "embeddings"]
@@ -100,15 +100,25 @@ def generation_of(operation: Operation, body: Mapping[str, Any]) -> Generation:
         messages, tools = responses_api.chat_messages(instructions, given), responses_api.chat_tools(tools)
     temperature = body.get("temperature")
     return Generation(
-        messages=messages,
-        tools=tools,
+        messages=_objects(messages),
+        tools=_objects(tools),
         model=body.get("model"),
         temperature=1.0 if temperature is None else float(temperature),
     )
 
 
 def _snapshot(value: Any) -> Any:
-    return _decoder.decode(_encoder.encode(value))
+    try:
+        return _decoder.decode(_encoder.encode(value))
+    except Exception:  # noqa: BLE001 - an integer beyond 64 bits, half a surrogate pair, thousands of levels …
+        return decode(encode(value), Any)
+
+
+def _objects(items: Any) -> list[dict[str, Any]]:
+    """The objects in a list, their keys as JSON has them. What else an endpoint is sent, it will refuse."""
+    if not isinstance(items, list):
+        return []
+    return [{str(key): value for key, value in item.items()} for item in items if isinstance(item, dict)]
 
 
 def _plain(value: Any) -> Any:

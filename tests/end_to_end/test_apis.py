@@ -11,6 +11,7 @@ from agentlightning.recording import Recorder, recording
 from agentlightning_policy.config import ModelConfig
 from agentlightning_policy.engine import Engine
 from agentlightning_policy.model import PolicyModel
+from agentlightning_policy.training import UNCUT
 
 
 async def chat(client: openai.AsyncOpenAI, streamed: bool) -> str:
@@ -62,3 +63,35 @@ async def test_every_api_gives_exact_tokens(tiny_model, call, streamed) -> None:
     assert said.messages == [{"role": "user", "content": "hi"}]
     assert len(said.prompt_ids) == said.usage.input_tokens
     assert np.all(said.logprobs < 0)
+
+
+async def test_an_agents_wishes_do_not_bend_what_is_trained(tiny_model) -> None:
+    policy = PolicyModel.load(ModelConfig(path=str(tiny_model)))
+    wishes = {
+        "temperature": 0.1,
+        "top_p": 0.1,
+        "frequency_penalty": 1.5,
+        "logit_bias": {"7": -100},
+        "response_format": {"type": "json_object"},
+        "extra_body": {"top_k": 1, "min_p": 0.9, "repetition_penalty": 1.3, "guided_choice": ["a", "b"]},
+    }
+    drawn = []
+    (layer,) = (adapter for adapter in plugins().adapters() if adapter.name == "openai")
+    layer.install()
+    try:
+        async with (
+            Engine(policy) as engine,
+            openai.AsyncOpenAI(base_url="http://127.0.0.1:9", api_key="none") as client,
+        ):
+            for options in ({}, wishes):
+                spans: list = []
+                recorder = Recorder("r", 1, spans.extend, [engine.resource("policy", temperature=1.0, **UNCUT)], seed=3)
+                with recording(recorder):
+                    await client.chat.completions.create(
+                        model="gpt", messages=[{"role": "user", "content": "hi"}], max_tokens=8, **options
+                    )
+                recorder.close()
+                drawn.append(spans[0].generation.response_ids.tolist())
+    finally:
+        layer.uninstall()
+    assert drawn[0] == drawn[1]

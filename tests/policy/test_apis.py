@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import openai
 import pytest
 
-from agentlightning_policy.engine import Engine, protocol
+from agentlightning_policy.engine import Engine
 from agentlightning_policy.model import PolicyModel
 
 EXACT = {"return_token_ids": True, "logprobs": True, "seed": 7}
@@ -179,18 +178,3 @@ async def test_a_bad_request_is_told_what_is_wrong(
     response = await client.post(f"{engine.base_url}/{path}", json={"model": "policy", **fields})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
-
-
-async def test_a_wish_for_json_is_answered_unconstrained_with_one_warning(
-    openai_client: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    protocol._say_unconstrained.cache_clear()
-    with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            answer = await openai_client.chat.completions.create(
-                model="policy", messages=[USER], response_format={"type": "json_object"}
-            )
-    assert answer.choices[0].message.content
-    assert [record.getMessage() for record in caplog.records if "json_object" in record.getMessage()] == [
-        "the agent asks for json_object: nothing constrains the policy to it; ask for it in the prompt, and reward it"
-    ]

@@ -8,6 +8,9 @@ import msgspec
 
 from agentlightning.config import BelowOne, NonNegativeInt, Port, Positive, PositiveInt, Seed
 
+MAX_TEMPERATURE = 10.0
+"""Above, what is drawn is noise."""
+
 
 class LoraConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Low-rank adapters (Hu et al. 2021) in place of full training: W + (alpha / rank) · B A.

@@ -20,7 +20,7 @@ from agentlightning.config import NonNegativeInt, PositiveInt
 from agentlightning.errors import AlgorithmError, PolicyError
 from agentlightning.records import Policy, Sequence
 from agentlightning_policy.batches import Batch, make_batches
-from agentlightning_policy.config import EngineConfig, ModelConfig
+from agentlightning_policy.config import MAX_TEMPERATURE, EngineConfig, ModelConfig
 from agentlightning_policy.engine import Engine
 from agentlightning_policy.engine.chat import Chat, template_shows
 from agentlightning_policy.engine.protocol import ApiError
@@ -41,7 +41,7 @@ class EvaluateConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 # At 0 the rollouts of a group are all alike, and above 10 they are noise.
-Temperature = Annotated[float, msgspec.Meta(gt=0, le=10)]
+Temperature = Annotated[float, msgspec.Meta(gt=0, le=MAX_TEMPERATURE)]
 
 
 class TrainingConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
@@ -65,6 +65,19 @@ class TrainingConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
     checkpoint_every: NonNegativeInt = 10
     evaluate: EvaluateConfig = msgspec.field(default_factory=EvaluateConfig)
 
+
+UNCUT = {
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "logit_bias": {},
+    "unconstrained": True,
+}
+"""Set on every redirected call, whatever the agent asks for: tokens are drawn from the policy's own distribution, which
+is the one that is trained, and whose log-probabilities are recorded."""
 
 _OTHER_TEMPLATE = "give another as model.chat_template (a Jinja file)"
 
@@ -150,8 +163,7 @@ class Training:
         self.run.result("model", str(folder))
 
     def _resource(self, engine: Engine) -> Policy:
-        """Sampled from the whole distribution, whatever the agent asks for: training needs the policy's own tokens."""
-        return engine.resource("policy", temperature=self.config.temperature, top_p=1.0)
+        return engine.resource("policy", temperature=self.config.temperature, **UNCUT)
 
 
 def _return_freed_memory() -> None:

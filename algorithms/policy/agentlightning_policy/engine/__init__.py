@@ -6,8 +6,11 @@ api_chat      /v1/chat/completions: requests, responses and streams
 api_responses /v1/responses
 api_text      /v1/completions
 protocol      what the APIs share: messages, errors, what may be asked of sampling
+fields        what becomes of every field that a request may carry
+requests      bytes → a request, checked
 completions   one request, from its prompt to the tokens of its answers
-chat          chat templates and tool calls
+chat          the tokenizer and its chat template
+tool_calls    what the model wrote → a message
 sessions      token in, token out
 stream        text that grows
 scheduler     continuous batching

@@ -16,12 +16,12 @@ from agentlightning_policy.engine.protocol import (
     Message,
     Sampled,
     StreamOptions,
-    check_format,
-    check_tools,
-    decode,
+    sampled,
 )
+from agentlightning_policy.engine.requests import check_format, check_messages, check_tools, decode, stop_strings
 from agentlightning_policy.engine.sampling import Drawn
 from agentlightning_policy.engine.scheduler import Generation
+from agentlightning_policy.engine.sessions import Prompt
 
 
 class ChatRequest(Sampled, kw_only=True):
@@ -38,37 +38,30 @@ class ChatRequest(Sampled, kw_only=True):
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stream_options: StreamOptions | None = None
     response_format: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
     def asked(self) -> Asked:
         """Raises `ApiError` for what the engine does not do."""
-        if not self.messages:
-            raise ApiError(400, "messages: expected at least one message", param="messages")
-        for place, message in enumerate(self.messages):
-            parts = message.content if isinstance(message.content, list) else []
-            odd = [part.type for part in parts if part.type != "text" or part.text is None]
-            if odd:
-                where = f"messages[{place}].content"
-                raise ApiError(400, f"{where}: a part of type {odd[0]!r} is not supported, only text", param=where)
+        unconstrained = bool(self.unconstrained)
+        check_messages(self.messages)
         if self.top_logprobs and not self.logprobs:
             raise ApiError(400, "top_logprobs: needs logprobs to be true", param="top_logprobs")
-        check_tools(self.tools, self.tool_choice)
-        check_format(self.response_format, "response_format")
+        check_tools(self.tools, self.tool_choice, unconstrained=unconstrained)
+        check_format(self.response_format, "response_format", unconstrained=unconstrained)
+        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
         return Asked(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=self.top_p or 1.0,
-            seed=self.seed,
+            **sampled(self),
             max_tokens=self.max_completion_tokens or self.max_tokens,
-            stops=stops(self.stop),
+            stops=stop_strings(self.stop),
             n=self.n or 1,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            stream=bool(self.stream),
-            return_token_ids=bool(self.return_token_ids),
             tools=self.tools,
             calls_tools=self.tool_choice != "none",
+            parallel_calls=self.parallel_tool_calls is not False,
+            template={**effort, **(self.chat_template_kwargs or {})},
         )
-
-
-_decoder = msgspec.json.Decoder(ChatRequest)
 
 
 class ChatApi:
@@ -77,10 +70,11 @@ class ChatApi:
     def __init__(self, completions: Completions) -> None:
         self._completions = completions
 
-    def begin(self, body: bytes, rollout: str | None) -> tuple[ChatRequest, Work]:
-        """Raises `ApiError`."""
-        request = decode(body, _decoder, self._completions.model)
-        return request, self._completions.chat(request.asked(), request.messages, rollout)
+    def read(self, body: bytes, rollout: str | None) -> tuple[ChatRequest, Asked, list[Prompt]]:
+        """The request and its prompt. Raises `ApiError`."""
+        request = decode(body, ChatRequest, self._completions.model)
+        asked = request.asked()
+        return request, asked, [self._completions.chat_prompt(asked, request.messages, rollout)]
 
     async def whole(self, request: ChatRequest, work: Work) -> dict[str, Any]:
         """The response, when it is complete. Raises `ApiError`."""
@@ -150,7 +144,7 @@ class _Stream:
         self._completions = completions
         self._place = place
         self._answer = answer
-        self._text = completions.unfolding(answer.asked)
+        self._text = completions.unfolding(answer)
         self._closed = False
 
     def opening(self) -> dict[str, Any]:
@@ -189,11 +183,6 @@ def usage(work: Work) -> dict[str, int]:
     """Tokens as the completion APIs count them."""
     read, written = work.tokens
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-
-
-def stops(given: str | list[str] | None) -> tuple[str, ...]:
-    """Stop strings."""
-    return tuple(stop for stop in ([given] if isinstance(given, str) else given or []) if stop)
 
 
 def finish_reason(generation: Generation, message: Message) -> str | None:

@@ -20,10 +20,10 @@ from agentlightning_policy.engine.protocol import (
     Part,
     Sampled,
     ToolCall,
-    check_format,
-    check_tools,
-    decode,
+    sampled,
 )
+from agentlightning_policy.engine.requests import check_format, check_tools, decode
+from agentlightning_policy.engine.sessions import Prompt
 
 TEXT_PARTS = ("input_text", "output_text", "text")
 
@@ -44,6 +44,13 @@ class TextOptions(msgspec.Struct):
     """What the text is to look like."""
 
     format: dict[str, Any] | None = None
+    verbosity: str | None = None
+
+
+class Reasoning(msgspec.Struct):
+    """How much the model is to think; summaries of it are shown to nobody."""
+
+    effort: str | None = None
 
 
 class ResponsesRequest(Sampled, kw_only=True):
@@ -56,35 +63,35 @@ class ResponsesRequest(Sampled, kw_only=True):
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     text: TextOptions | None = None
     logprobs: bool | None = None
-    previous_response_id: str | None = None
-    conversation: str | dict[str, Any] | None = None
-    background: bool | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: Reasoning | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
     def asked(self) -> Asked:
         """Raises `ApiError` for what the engine does not do."""
-        for field in ("previous_response_id", "conversation", "background"):
-            if getattr(self, field):
-                raise ApiError(400, f"{field} is not supported: send the whole conversation as input", param=field)
+        unconstrained = bool(self.unconstrained)
+        text = self.text or TextOptions()
+        if text.verbosity not in (None, "medium"):
+            raise ApiError(400, "text.verbosity is not supported: ask for it in the input", param="text.verbosity")
         for place, tool in enumerate(self.tools or []):
             if tool.get("type") != "function":
                 where = f"tools[{place}]"
                 raise ApiError(400, f"{where}: only functions can be offered, not {tool.get('type')!r}", param=where)
         tools = [
-            {"type": "function", "function": {name: tool[name] for name in tool if name not in ("type", "strict")}}
+            {"type": "function", "function": {name: tool[name] for name in tool if name != "type"}}
             for tool in self.tools or []
         ]
-        check_tools(tools, self.tool_choice)
-        check_format(self.text.format if self.text else None, "text.format")
+        check_tools(tools, self.tool_choice, unconstrained=unconstrained)
+        check_format(text.format, "text.format", unconstrained=unconstrained)
+        effort = self.reasoning.effort if self.reasoning else None
         return Asked(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=self.top_p or 1.0,
-            seed=self.seed,
+            **sampled(self),
             max_tokens=self.max_output_tokens,
             top_logprobs=0 if self.logprobs else None,
-            stream=bool(self.stream),
-            return_token_ids=bool(self.return_token_ids),
             tools=tools or None,
             calls_tools=self.tool_choice != "none",
+            parallel_calls=self.parallel_tool_calls is not False,
+            template={**({} if effort is None else {"reasoning_effort": effort}), **(self.chat_template_kwargs or {})},
         )
 
     def messages(self) -> list[Message]:
@@ -124,19 +131,17 @@ def _text(content: str | list[Part] | None, where: str) -> str:
     return "".join(part.text or "" for part in content)
 
 
-_decoder = msgspec.json.Decoder(ResponsesRequest)
-
-
 class ResponsesApi:
     """Responses, whole and streamed."""
 
     def __init__(self, completions: Completions) -> None:
         self._completions = completions
 
-    def begin(self, body: bytes, rollout: str | None) -> tuple[ResponsesRequest, Work]:
-        """Raises `ApiError`."""
-        request = decode(body, _decoder, self._completions.model)
-        return request, self._completions.chat(request.asked(), request.messages(), rollout)
+    def read(self, body: bytes, rollout: str | None) -> tuple[ResponsesRequest, Asked, list[Prompt]]:
+        """The request and its prompt. Raises `ApiError`."""
+        request = decode(body, ResponsesRequest, self._completions.model)
+        asked = request.asked()
+        return request, asked, [self._completions.chat_prompt(asked, request.messages(), rollout)]
 
     async def whole(self, request: ResponsesRequest, work: Work) -> dict[str, Any]:
         """The response, when it is complete. Raises `ApiError`."""
@@ -151,7 +156,7 @@ class ResponsesApi:
         yield events.make("response.in_progress", response=empty)
         answer = work.answers[0]
         writer = _TextWriter(events, f"msg_{work.key}")
-        unfolding = self._completions.unfolding(work.asked)
+        unfolding = self._completions.unfolding(answer)
         try:
             async for _ in work.steps():
                 done = answer.generation.done
@@ -193,7 +198,7 @@ class ResponsesApi:
             "incomplete_details": None,
             "instructions": request.instructions,
             "metadata": {},
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": work.asked.parallel_calls,
             "temperature": work.asked.temperature,
             "top_p": work.asked.top_p,
             "tool_choice": request.tool_choice or "auto",

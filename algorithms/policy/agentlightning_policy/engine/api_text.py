@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agentlightning_policy.engine.api_chat import stops, usage
+from agentlightning_policy.engine.api_chat import usage
 from agentlightning_policy.engine.completions import Answer, Completions, Work, event
 from agentlightning_policy.engine.protocol import (
     MAX_CHOICES,
@@ -16,12 +16,16 @@ from agentlightning_policy.engine.protocol import (
     Asked,
     Sampled,
     StreamOptions,
-    decode,
+    sampled,
 )
+from agentlightning_policy.engine.requests import decode, stop_strings
 from agentlightning_policy.engine.sampling import Drawn
+from agentlightning_policy.engine.sessions import Prompt
 
 DEFAULT_MAX_TOKENS = 16
 """The API's own, for requests that name none."""
+MAX_ANSWERS = 1024
+"""Prompts times choices of one request."""
 
 
 class TextRequest(Sampled, kw_only=True):
@@ -33,31 +37,23 @@ class TextRequest(Sampled, kw_only=True):
     n: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)] | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stream_options: StreamOptions | None = None
-    echo: bool | None = None
-    suffix: str | None = None
     best_of: int | None = None
+    add_special_tokens: bool | None = None
 
     def asked(self) -> Asked:
         """Raises `ApiError` for what the engine does not do."""
-        for field in ("echo", "suffix"):
-            if getattr(self, field):
-                raise ApiError(400, f"{field} is not supported", param=field)
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise ApiError(400, "best_of is not supported", param="best_of")
         return Asked(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=self.top_p or 1.0,
-            seed=self.seed,
+            **sampled(self),
             max_tokens=self.max_tokens or DEFAULT_MAX_TOKENS,
-            stops=stops(self.stop),
+            stops=stop_strings(self.stop),
             n=self.n or 1,
             top_logprobs=self.logprobs,
-            stream=bool(self.stream),
-            return_token_ids=bool(self.return_token_ids),
         )
 
     def prompts(self) -> list[str | list[int]]:
-        """Raises `ApiError` where there is none, or the list is of mixed kinds."""
+        """Raises `ApiError` where there is none, the list is of mixed kinds, or it asks for too many answers."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         if self.prompt and all(isinstance(each, int) for each in self.prompt):
@@ -65,10 +61,9 @@ class TextRequest(Sampled, kw_only=True):
         prompts = [each for each in self.prompt if not isinstance(each, int)]
         if not prompts or len(prompts) != len(self.prompt):
             raise ApiError(400, "prompt: expected text, token ids, or a list of either", param="prompt")
+        if len(prompts) * (self.n or 1) > MAX_ANSWERS:
+            raise ApiError(400, f"prompt: expected at most {MAX_ANSWERS} prompts times choices", param="prompt")
         return prompts
-
-
-_decoder = msgspec.json.Decoder(TextRequest)
 
 
 class TextApi:
@@ -77,10 +72,12 @@ class TextApi:
     def __init__(self, completions: Completions) -> None:
         self._completions = completions
 
-    def begin(self, body: bytes, rollout: str | None) -> tuple[TextRequest, Work]:
-        """Raises `ApiError`."""
-        request = decode(body, _decoder, self._completions.model)
-        return request, self._completions.text(request.asked(), request.prompts(), rollout)
+    def read(self, body: bytes, rollout: str | None) -> tuple[TextRequest, Asked, list[Prompt]]:
+        """The request and its prompts. Raises `ApiError`."""
+        request = decode(body, TextRequest, self._completions.model)
+        special = request.add_special_tokens is not False
+        prompts = self._completions.text_prompts(request.prompts(), rollout, special=special)
+        return request, request.asked(), prompts
 
     async def whole(self, request: TextRequest, work: Work) -> dict[str, Any]:
         """The response, when it is complete. Raises `ApiError`."""
@@ -96,7 +93,7 @@ class TextApi:
 
     async def chunks(self, request: TextRequest, work: Work) -> AsyncIterator[bytes]:
         """The response as server-sent events. An error after the first chunk is the last event."""
-        texts = [self._completions.unfolding(work.asked) for _ in work.answers]
+        texts = [self._completions.unfolding(answer) for answer in work.answers]
         closed = [False] * len(work.answers)
         try:
             async for _ in work.steps():

@@ -1,27 +1,43 @@
-"""Messages → text → tokens, and tokens → messages: chat templates and tool calls."""
+"""Messages → text → tokens, and tokens → text: the tokenizer and its chat template."""
 
 from __future__ import annotations
 
 import copy
-import json
+import inspect
 import logging
-import secrets
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
-import msgspec
 from transformers import PreTrainedTokenizerBase
 
-from agentlightning_policy.engine.protocol import ApiError, Function, Message, ToolCall, message_dict
+from agentlightning_policy.engine.protocol import ApiError, Message, message_dict
+from agentlightning_policy.engine.tool_calls import MARKS, THOUGHTS
 
 logger = logging.getLogger(__name__)
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
+BYTES_PER_TOKEN = 64
+"""No text has more, in the mean: prompts that the context cannot hold at this rate are refused before they are
+tokenised, which takes seconds for megabytes."""
+TAIL = 16
+"""Tokens at the end of a prompt among which a thought is begun, if it begins one."""
+TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What a template raises, on purpose or over messages that it did not expect."""
 SENTINEL = "\u2063placeholder\u2063"
 """Text that no template contains, to find where an assistant's message ends."""
 
-_json = json.JSONDecoder()
+OWN_VARIABLES = {"messages", *inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters}
+"""What a request cannot set for the template."""
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 class Chat:
@@ -35,6 +51,9 @@ class Chat:
         # a tokenizer is not safe to use from two threads, and the trainer has its own use of the original
         self._tokenizer = copy.deepcopy(tokenizer)
         self._warned = False
+        self._hidden = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._hidden -= {id for id, token in tokenizer.added_tokens_decoder.items() if token.content in MARKS}
+        self._bytes = {id for token, id in tokenizer.get_vocab().items() if _BYTE.fullmatch(token)}
         self.turn_end = self._turn_end()
         ends = {*end_ids, tokenizer.eos_token_id} - {None}
         closing = self.encode(self.turn_end or "")
@@ -42,37 +61,65 @@ class Chat:
             ends.add(closing[0])
         self.end_ids: frozenset[int] = frozenset(ends)
 
-    def render(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None, *, answer: bool = True) -> str:
-        """The prompt as text; with ``answer``, up to where the assistant begins to write.
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: list[dict[str, Any]] | None,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        answer: bool = True,
+    ) -> str:
+        """The prompt as text; with ``answer``, up to where the assistant begins to write. ``variables`` are the
+        template's own (``enable_thinking``, say).
 
-        Raises `ApiError` where the template refuses the messages.
+        Raises `ApiError` where the template refuses the messages, or knows no such variable.
         """
         self._warn_about_tools(tools)
+        self._check_variables(variables or {})
         try:
             text = self._tokenizer.apply_chat_template(
                 [message_dict(message) for message in messages],
                 tools=tools or None,  # type: ignore[arg-type]
                 add_generation_prompt=answer,
                 tokenize=False,
+                **(variables or {}),
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except TEMPLATE_ERRORS as error:
             raise ApiError(400, f"messages: the chat template refuses them: {error}", param="messages") from error
         return str(text)
 
-    def encode(self, text: str) -> list[int]:
-        """Text → ids; special tokens are read, none are added."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Text → ids. Special tokens are read; with ``special``, those that the tokenizer adds to a text are added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=special))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Ids → text without special tokens."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """Ids → text without special tokens, but with the marks of thoughts and tool calls."""
+        shown = [id for id in ids if id not in self._hidden]
+        return str(self._tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def decode_settled(self, ids: Sequence[int]) -> str:
+        """Ids → text, without the byte tokens at their end: what they are is known when the last of them is there."""
+        size = len(ids)
+        while size and ids[size - 1] in self._bytes:
+            size -= 1
+        return self.decode(ids[:size])
 
     def token_text(self, id: int) -> str:
         """One token as text, special or not."""
         return str(self._tokenizer.decode([id], clean_up_tokenization_spaces=False))
 
+    def open_thought(self, prompt: Sequence[int]) -> str | None:
+        """The mark of a thought that a prompt ends with, as some templates have it."""
+        text = str(self._tokenizer.decode(list(prompt[-TAIL:]), skip_special_tokens=False)).rstrip()
+        return next((mark for mark in THOUGHTS if text.endswith(mark)), None)
+
     def continuation(
-        self, before: Sequence[Message], new: Sequence[Message], tools: list[dict[str, Any]] | None, last_id: int
+        self,
+        before: Sequence[Message],
+        new: Sequence[Message],
+        tools: list[dict[str, Any]] | None,
+        variables: Mapping[str, Any],
+        last_id: int,
     ) -> list[int] | None:
         """What follows the tokens of ``before`` (they end with an answer whose last token is ``last_id``):
         the end of that turn as far as it was not sampled, the new messages, and the start of an answer.
@@ -81,7 +128,7 @@ class Chat:
         """
         if self.turn_end is None:
             return None
-        after = self._after(before, new, tools)
+        after = self._after(before, new, tools, variables)
         if after is None:
             return None
         closing = self.turn_end
@@ -90,15 +137,19 @@ class Chat:
         return self.encode(closing + after)
 
     def _after(
-        self, before: Sequence[Message], new: Sequence[Message], tools: list[dict[str, Any]] | None
+        self,
+        before: Sequence[Message],
+        new: Sequence[Message],
+        tools: list[dict[str, Any]] | None,
+        variables: Mapping[str, Any],
     ) -> str | None:
         end = self.turn_end or ""
-        head = self.render(before, tools, answer=False)
-        whole = self.render([*before, *new], tools)
+        head = self.render(before, tools, variables, answer=False)
+        whole = self.render([*before, *new], tools, variables)
         if head.endswith(end) and whole.startswith(head):
             return whole[len(head) :]
         # templates that show an answer otherwise once it is in the past (reasoning cut out, say)
-        plain = self.render([*before[:-1], Message(role="assistant", content=SENTINEL), *new], tools)
+        plain = self.render([*before[:-1], Message(role="assistant", content=SENTINEL), *new], tools, variables)
         _, found, rest = plain.partition(SENTINEL)
         return rest.removeprefix(end) if found and rest.startswith(end) else None
 
@@ -107,6 +158,16 @@ class Chat:
         text = self.render(messages, None, answer=False)
         _, found, end = text.partition(SENTINEL)
         return end if found and end else None
+
+    def _check_variables(self, variables: Mapping[str, Any]) -> None:
+        template = str(self._tokenizer.chat_template)
+        for name in variables:
+            param = f"chat_template_kwargs.{name}"
+            if name in OWN_VARIABLES:
+                raise ApiError(400, f"{param} is the engine's own: it cannot be set", param=param)
+            if not re.search(rf"\b{re.escape(name)}\b", template):
+                param = name if name == "reasoning_effort" else param
+                raise ApiError(400, f"{param}: the model's chat template has no such variable", param=param)
 
     def _warn_about_tools(self, tools: list[dict[str, Any]] | None) -> None:
         if tools and not self._warned:
@@ -136,78 +197,3 @@ def template_shows(chat: Chat) -> TemplateShows:
     with_tools = chat.render(messages, [{"type": "function", "function": tool}])
     # a name is quoted by some templates, so it may be there as JSON escapes
     return TemplateShows(SENTINEL in without, with_tools.count("placeholder") > without.count("placeholder"))
-
-
-def assemble(text: str, tools: list[dict[str, Any]] | None) -> Message:
-    """The assistant's message that a text stands for: with tools on offer, Hermes ``<tool_call>`` blocks and
-    bare JSON calls are read out of it. A call that is not well-formed stays text."""
-    if not tools:
-        return Message(role="assistant", content=text)
-    names = {tool["function"]["name"] for tool in tools}
-    calls, rest = _hermes_calls(text)
-    if not calls:
-        calls, rest = _bare_calls(text, names)
-    if not calls:
-        return Message(role="assistant", content=text)
-    return Message(role="assistant", content=rest.rstrip() or None, tool_calls=calls)
-
-
-def may_become_call(text: str) -> int:
-    """How many characters at the start of ``text`` can be no part of a tool call, whatever comes after."""
-    if text.lstrip()[:1] in ("", "{", "[", "`"):
-        return 0
-    at = text.find(OPEN)
-    if at >= 0:
-        return len(text[:at].rstrip())
-    for size in range(min(len(OPEN) - 1, len(text)), 0, -1):
-        if text.endswith(OPEN[:size]):
-            return len(text[:-size].rstrip())
-    return len(text.rstrip())
-
-
-def _hermes_calls(text: str) -> tuple[list[ToolCall], str]:
-    calls: list[ToolCall] = []
-    rest, at = "", 0
-    while (start := text.find(OPEN, at)) >= 0:
-        value, end = _json_at(text, start + len(OPEN))
-        call = _call(value)
-        if call is None:
-            rest += text[at : start + len(OPEN)]
-            at = start + len(OPEN)
-            continue
-        calls.append(call)
-        rest += text[at:start]
-        at = end + len(text[end:]) - len(text[end:].lstrip())
-        at = at + len(CLOSE) if text.startswith(CLOSE, at) else end
-    return calls, rest + text[at:]
-
-
-def _bare_calls(text: str, names: Collection[str]) -> tuple[list[ToolCall], str]:
-    body = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```").strip()
-    if not body.startswith(("{", "[")):
-        return [], text
-    value, end = _json_at(body, 0)
-    if body[end:].strip():
-        return [], text
-    values = value if isinstance(value, list) else [value]
-    calls = [_call(each) for each in values]
-    known = [call for call in calls if call is not None and call.function.name in names]
-    return (known, "") if known and len(known) == len(values) else ([], text)
-
-
-def _json_at(text: str, at: int) -> tuple[Any, int]:
-    at += len(text[at:]) - len(text[at:].lstrip())
-    try:
-        return _json.raw_decode(text, at)
-    except (ValueError, RecursionError):
-        return None, at
-
-
-def _call(value: Any) -> ToolCall | None:
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if not isinstance(arguments, dict):
-        return None
-    text = msgspec.json.encode(arguments).decode()
-    return ToolCall(id=f"call_{secrets.token_hex(12)}", function=Function(value["name"], text))

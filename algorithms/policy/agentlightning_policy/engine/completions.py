@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 
 from agentlightning_policy.config import EngineConfig
-from agentlightning_policy.engine.chat import Chat, assemble
+from agentlightning_policy.engine.chat import Chat
 from agentlightning_policy.engine.protocol import ApiError, Asked, Message
 from agentlightning_policy.engine.sampling import Drawn, Sampling, derive_seed
 from agentlightning_policy.engine.scheduler import EngineClosedError, Generation, Scheduler
 from agentlightning_policy.engine.sessions import Prompt, Sessions
 from agentlightning_policy.engine.stream import Unfolding, cut_at_stop
+from agentlightning_policy.engine.tool_calls import assemble
+
+Ids = TypeVar("Ids", bound=Collection[int])
 
 
 @dataclass
@@ -90,30 +92,41 @@ class Work:
 
 
 class Completions:
-    """Answers requests. For use from one event loop."""
+    """Answers requests. For use from one event loop, but for what makes prompts."""
 
-    def __init__(self, scheduler: Scheduler, chat: Chat, config: EngineConfig, max_context: int) -> None:
+    def __init__(
+        self, scheduler: Scheduler, chat: Chat, config: EngineConfig, *, max_context: int, vocabulary: int
+    ) -> None:
         self.model = config.name
         self._scheduler = scheduler
         self._chat = chat
         self._config = config
-        self._max_context = max_context
-        self._sessions = Sessions(chat)
+        self.max_context = max_context
+        self._vocabulary = vocabulary
+        self._sessions = Sessions(chat, max_context)
         self._count = 0
 
-    def chat(self, asked: Asked, messages: Sequence[Message], rollout: str | None) -> Work:
-        """Hands a chat's next turn to the scheduler. Raises `ApiError`."""
-        prompt = self._sessions.prompt(rollout, messages, asked.tools)
-        return self._begin(asked, [prompt])
+    def chat_prompt(self, asked: Asked, messages: Sequence[Message], rollout: str | None) -> Prompt:
+        """The tokens of a chat's next turn. Safe to call from several threads. Raises `ApiError`."""
+        return self._sessions.prompt(rollout, messages, asked.tools, asked.template)
 
-    def text(self, asked: Asked, prompts: Sequence[str | Sequence[int]], rollout: str | None) -> Work:
-        """Hands prompts, as text or as token ids, to the scheduler. Raises `ApiError`."""
-        ids = [self._chat.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-        return self._begin(asked, [self._sessions.plain(rollout, np.array(each, np.int32)) for each in ids])
+    def text_prompts(
+        self, prompts: Sequence[str | Sequence[int]], rollout: str | None, *, special: bool
+    ) -> list[Prompt]:
+        """The tokens of prompts that are text or token ids; with ``special``, text gets the tokens that the tokenizer
+        adds (a BOS, say). Safe to call from several threads. Raises `ApiError`."""
+        return [
+            self._sessions.text(rollout, prompt, special=special)
+            if isinstance(prompt, str)
+            else self._sessions.plain(rollout, self._check_ids(prompt, "prompt"))
+            for prompt in prompts
+        ]
 
-    def _begin(self, asked: Asked, prompts: Sequence[Prompt]) -> Work:
+    def begin(self, asked: Asked, prompts: Sequence[Prompt]) -> Work:
+        """Hands prompts to the scheduler. Raises `ApiError`."""
         for prompt in prompts:
             self._check_room(prompt)
+        self._check_ids(asked.stop_ids, "stop_token_ids")
         news, loop = asyncio.Event(), asyncio.get_running_loop()
         self._count += 1
         answers = [
@@ -147,7 +160,13 @@ class Completions:
 
     def said(self, answer: Answer) -> Message:
         """The message of a complete answer, kept for the rollout's next call."""
-        message = assemble(self.written(answer), answer.asked.tools if answer.asked.calls_tools else None)
+        asked = answer.asked
+        message = assemble(
+            self.written(answer),
+            asked.tools if asked.calls_tools else None,
+            thought=self._thought(answer),
+            parallel=asked.parallel_calls,
+        )
         self._sessions.answered(answer.prompt, message, answer.ids)
         return message
 
@@ -159,15 +178,29 @@ class Completions:
         """One token as text, special or not."""
         return self._chat.token_text(id)
 
-    def unfolding(self, asked: Asked) -> Unfolding:
+    def unfolding(self, answer: Answer) -> Unfolding:
         """The growing text of one streamed answer."""
-        return Unfolding(self._chat.decode, asked.stops, tools=bool(asked.tools) and asked.calls_tools)
+        asked = answer.asked
+        tools = bool(asked.tools) and asked.calls_tools
+        return Unfolding(self._chat.decode_settled, asked.stops, tools=tools, thought=self._thought(answer))
+
+    def _thought(self, answer: Answer) -> str | None:
+        return self._chat.open_thought(answer.prompt.ids) if answer.asked.tools else None
+
+    def _check_ids(self, ids: Ids, field: str) -> Ids:
+        """Raises `ApiError` for token ids that the model does not have: in a batch they would fail all of it."""
+        odd = next((id for id in ids if not 0 <= id < self._vocabulary), None)
+        if odd is not None:
+            raise ApiError(
+                400, f"{field}: {odd} is no token of the model, which has 0 to {self._vocabulary - 1}", param=field
+            )
+        return ids
 
     def _check_room(self, prompt: Prompt) -> None:
-        if len(prompt.ids) >= self._max_context:
+        if len(prompt.ids) >= self.max_context:
             raise ApiError(
                 400,
-                f"the prompt takes {len(prompt.ids)} tokens, and the context holds {self._max_context}",
+                f"the prompt takes {len(prompt.ids)} tokens, and the context holds {self.max_context}",
                 code="context_length_exceeded",
                 param="messages",
             )
@@ -179,13 +212,16 @@ class Completions:
         if seed is None:
             call = prompt.repeat if prompt.rollout is not None else self._count
             seed = derive_seed(self._config.seed, prompt.rollout or "", call, prompt.ids.tobytes())
-        room = self._max_context - len(prompt.ids)
+        room = self.max_context - len(prompt.ids)
         return Sampling(
             temperature=asked.temperature,
             top_p=asked.top_p,
+            top_k=asked.top_k,
+            min_p=asked.min_p,
             seed=seed if choice == 0 else derive_seed(seed, choice),
             max_tokens=min(asked.max_tokens or self._config.max_tokens, room),
             stop=asked.stops,
+            stop_ids=asked.stop_ids,
             top_logprobs=asked.top_logprobs or 0,
         )
 

@@ -72,7 +72,8 @@ class Engine:
             max_batch=self.config.max_batch,
             cache_memory=self.config.cache_memory,
         )
-        completions = Completions(scheduler, chat, self.config, self._max_context())
+        vocabulary = int(self.policy.base.get_input_embeddings().weight.shape[0])
+        completions = Completions(scheduler, chat, self.config, max_context=self._max_context(), vocabulary=vocabulary)
         server = Server(completions, host=self.config.host, port=self.config.port)
         scheduler.start()
         server.start()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-logger = logging.getLogger(__name__)
+from agentlightning_policy.config import MAX_TEMPERATURE
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
+MAX_MESSAGE = 2000
+"""Characters of an error, which may quote what was sent."""
+MAX_DEPTH = 128
+"""Levels of JSON, of a request and of a tool call's arguments."""
 
 
 class ApiError(Exception):
@@ -27,6 +28,7 @@ class ApiError(Exception):
         param: str | None = None,
         type: str = "invalid_request_error",
     ) -> None:
+        message = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} …"
         super().__init__(message)
         self.status = status
         self.body = {"error": {"message": message, "type": type, "param": param, "code": code}}
@@ -62,6 +64,9 @@ class Message(msgspec.Struct):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    function_call: dict[str, Any] | None = None
+    audio: dict[str, Any] | None = None
 
     @property
     def text(self) -> str:
@@ -72,18 +77,18 @@ class Message(msgspec.Struct):
 
 
 class Sampled(msgspec.Struct, kw_only=True):
-    """What every request says of how it is to be sampled. Fields of the API that are not here do not change
-    what is sampled and are passed over."""
+    """What every request says of how it is to be sampled. `fields` says what becomes of all other fields."""
 
     model: str
-    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=MAX_TEMPERATURE)] | None = None
     top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     seed: int | None = None
+    stop_token_ids: list[int] | None = None
     stream: bool | None = None
     return_token_ids: bool | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    unconstrained: bool | None = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -98,9 +103,12 @@ class Asked(msgspec.Struct, kw_only=True, frozen=True):
 
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
     seed: int | None = None
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
     n: int = 1
     top_logprobs: int | None = None
     stream: bool = False
@@ -108,57 +116,23 @@ class Asked(msgspec.Struct, kw_only=True, frozen=True):
     tools: list[dict[str, Any]] | None = None
     calls_tools: bool = False
     """Whether calls of tools are read out of what the model writes."""
+    parallel_calls: bool = True
+    template: dict[str, Any] = {}
+    """Variables for the chat template."""
 
 
-R = TypeVar("R", bound=Sampled)
-
-
-def decode(body: bytes, decoder: msgspec.json.Decoder[R], model: str) -> R:
-    """The request in ``body``. Raises `ApiError` (400; 404 for another model's name)."""
-    try:
-        request = decoder.decode(body)
-    except msgspec.ValidationError as error:
-        text, _, place = str(error).partition(" - at `")
-        param = place.strip("`").removeprefix("$").removeprefix(".") or None
-        field = re.search(r"field `(.+?)`", text)
-        param = param or (field[1] if field else None)
-        raise ApiError(400, f"{param}: {text}" if param else text, param=param) from None
-    except msgspec.DecodeError as error:
-        raise ApiError(400, f"the body is no JSON: {error}") from None
-    if request.model != model:
-        unknown = f"the model {request.model!r} does not exist: this engine serves {model!r}"
-        raise ApiError(404, unknown, code="model_not_found", param="model")
-    for field in ("frequency_penalty", "presence_penalty", "logit_bias"):
-        if getattr(request, field):
-            raise ApiError(400, f"{field} is not supported: it would change what is sampled", param=field)
-    return request
-
-
-def check_tools(tools: list[dict[str, Any]] | None, tool_choice: Any) -> None:
-    """Raises `ApiError` for tools (in the shape of the chat API) that cannot be offered, or cannot be forced."""
-    if tool_choice not in (None, "none", "auto"):
-        raise ApiError(400, "tool_choice: only 'none' and 'auto' are supported", param="tool_choice")
-    for place, tool in enumerate(tools or []):
-        function = tool.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise ApiError(400, f"tools[{place}]: expected a function with a name", param=f"tools[{place}]")
-
-
-def check_format(format: dict[str, Any] | None, param: str) -> None:
-    """A wish for JSON is accepted, and nothing enforces it: what is drawn must be the policy's own choice, or its
-    log-probabilities would be another distribution's. Raises `ApiError` for a format that does not exist."""
-    kind = (format or {}).get("type", "text")
-    if kind in ("json_object", "json_schema"):
-        _say_unconstrained(kind)
-    elif kind != "text":
-        raise ApiError(400, f"{param}: expected text, json_object or json_schema, got {kind!r}", param=param)
-
-
-@functools.cache
-def _say_unconstrained(kind: str) -> None:
-    logger.warning(
-        "the agent asks for %s: nothing constrains the policy to it; ask for it in the prompt, and reward it", kind
-    )
+def sampled(request: Sampled) -> dict[str, Any]:
+    """The fields of `Asked` that every API names alike."""
+    return {
+        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "top_p": request.top_p or 1.0,
+        "top_k": max(request.top_k or 0, 0),
+        "min_p": request.min_p or 0.0,
+        "seed": request.seed,
+        "stop_ids": frozenset(request.stop_token_ids or ()),
+        "stream": bool(request.stream),
+        "return_token_ids": bool(request.return_token_ids),
+    }
 
 
 def message_dict(message: Message) -> dict[str, Any]:
@@ -176,6 +150,8 @@ def message_dict(message: Message) -> dict[str, Any]:
             }
             for call in message.tool_calls
         ]
+    if message.reasoning_content is not None:
+        shown["reasoning_content"] = message.reasoning_content
     if message.name is not None:
         shown["name"] = message.name
     if message.tool_call_id is not None:
@@ -184,8 +160,28 @@ def message_dict(message: Message) -> dict[str, Any]:
 
 
 def arguments_of(call: ToolCall) -> Any:
-    """The arguments as an object, or the text itself where it is no JSON."""
+    """The arguments as an object, or the text itself where it is no JSON. Raises `ApiError` where it nests too deep."""
     try:
-        return msgspec.json.decode(call.function.arguments)
-    except msgspec.DecodeError:
+        arguments = msgspec.json.decode(call.function.arguments)
+        if not too_deep(arguments):
+            return arguments
+    except RecursionError:
+        pass
+    except (msgspec.DecodeError, ValueError):
         return call.function.arguments
+    raise ApiError(400, f"tool_calls: arguments are nested more than {MAX_DEPTH} levels deep", param="messages")
+
+
+def too_deep(value: Any) -> bool:
+    """Whether JSON is nested more than `MAX_DEPTH` levels deep."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return False
+        level = [
+            below
+            for each in level
+            if isinstance(each, dict | list)
+            for below in (each.values() if isinstance(each, dict) else each)
+        ]
+    return True

@@ -14,21 +14,32 @@ import torch
 from torch.nn import functional
 
 CHUNK = 256
+COLDEST = 1e-5
+"""Temperatures below are greedy: logits divided by them may be no numbers."""
 
 
 @dataclass
 class Sampling:
-    """How one request's tokens are drawn. ``temperature`` 0 takes the likeliest token."""
+    """How one request's tokens are drawn. ``temperature`` 0 takes the likeliest token.
+
+    ``top_k`` (0: off) leaves the likeliest k tokens, ``top_p`` the likeliest that hold so much of their mass,
+    ``min_p`` those at least so likely as the likeliest times it; in this order.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
     seed: int = 0
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
     top_logprobs: int = 0
     draws: np.random.Generator = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.temperature < COLDEST:
+            self.temperature = 0.0
         self.draws = np.random.default_rng(self.seed % 2**63)
 
 
@@ -51,7 +62,7 @@ def draw(logits: torch.Tensor, rows: Sequence[Sampling]) -> list[Drawn]:
     """One token per row from ``logits`` (B, V).
 
     Log-probabilities are of the softmax of logits / temperature over the whole vocabulary, in float32,
-    before top-p (temperature 0 counts as 1).
+    before any cut (temperature 0 counts as 1).
     """
     scores = logits.float()
     if any(row.temperature not in (0.0, 1.0) for row in rows):
@@ -78,10 +89,9 @@ def _choose(probabilities: torch.Tensor, greedy: torch.Tensor, rows: Sequence[Sa
         return greedy
     if len(drawn) < len(rows):
         probabilities = probabilities[drawn]
-    cut = [place for place, row in enumerate(drawn) if rows[row].top_p < 1]
+    cut = [place for place, row in enumerate(drawn) if _cuts(rows[row])]
     if cut:
-        limits = torch.tensor([rows[drawn[place]].top_p for place in cut], device=probabilities.device)
-        probabilities[cut] = _nucleus(probabilities[cut], limits)
+        probabilities[cut] = _cut(probabilities[cut], [rows[drawn[place]] for place in cut])
     draws = [rows[place].draws.random() for place in drawn]
     sampled = _invert(probabilities, torch.tensor(draws, dtype=torch.float64, device=probabilities.device))
     return (
@@ -89,11 +99,23 @@ def _choose(probabilities: torch.Tensor, greedy: torch.Tensor, rows: Sequence[Sa
     )
 
 
-def _nucleus(probabilities: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
-    """Zero outside the smallest set of likeliest tokens that holds ``limits`` (B,) of the mass."""
+def _cuts(row: Sampling) -> bool:
+    return row.top_p < 1 or row.top_k > 0 or row.min_p > 0
+
+
+def _cut(probabilities: torch.Tensor, rows: Sequence[Sampling]) -> torch.Tensor:
+    """Zero for the tokens that each row's top-k, top-p and min-p leave out; what is left sums to less than one."""
+    size, device = probabilities.shape[1], probabilities.device
+    top_k = torch.tensor([min(row.top_k or size, size) for row in rows], device=device)
+    top_p = torch.tensor([row.top_p for row in rows], device=device)
+    min_p = torch.tensor([row.min_p for row in rows], device=device)
     ordered, order = probabilities.sort(dim=-1, descending=True)
+    ordered = ordered.masked_fill(torch.arange(size, device=device) >= top_k[:, None], 0.0)
     before = ordered.cumsum(dim=-1) - ordered
-    return torch.zeros_like(probabilities).scatter_(1, order, ordered.masked_fill(before >= limits[:, None], 0.0))
+    # where nothing is cut, a rounded sum must not cut either
+    beyond = (before >= (top_p * ordered.sum(dim=-1))[:, None]) & (top_p < 1)[:, None]
+    ordered = ordered.masked_fill(beyond | (ordered < (min_p * ordered[:, 0])[:, None]), 0.0)
+    return torch.zeros_like(probabilities).scatter_(1, order, ordered)
 
 
 def _invert(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:

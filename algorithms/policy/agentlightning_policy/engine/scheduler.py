@@ -338,7 +338,7 @@ class Scheduler:
 
     def _finish(self, generation: Generation, token: Drawn) -> Finish | None:
         sampling = generation.sampling
-        if token.id in self._end_ids or (sampling.stop and self._stopped(generation)):
+        if token.id in self._end_ids or token.id in sampling.stop_ids or (sampling.stop and self._stopped(generation)):
             return "stop"
         return "length" if len(generation.tokens) >= sampling.max_tokens else None
 

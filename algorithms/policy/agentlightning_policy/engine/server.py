@@ -12,7 +12,7 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
@@ -20,16 +20,28 @@ from agentlightning.errors import PolicyError
 from agentlightning_policy.engine.api_chat import ChatApi
 from agentlightning_policy.engine.api_responses import ResponsesApi
 from agentlightning_policy.engine.api_text import TextApi
+from agentlightning_policy.engine.chat import BYTES_PER_TOKEN
 from agentlightning_policy.engine.completions import Completions, Work
-from agentlightning_policy.engine.protocol import ApiError
+from agentlightning_policy.engine.protocol import ApiError, Asked
+from agentlightning_policy.engine.sessions import Prompt
 
 ROLLOUT_HEADER = "x-agentlightning-rollout"
+MAX_ROLLOUT_ID = 256
+CLIENT_LEFT = 499
+LARGE = 2**15
+"""Bytes of a request that is read, rendered and tokenised on a thread of its own, so that others do not wait."""
+FIELDS = 2**20
+"""Bytes of a request beside its prompt: fields, tools."""
+ESCAPED = 2
+"""How much longer a prompt may be as JSON."""
+DRAINED = 2**28
+"""Bytes of a request that is too long which are read all the same, for its client to hear so."""
 
 
 class Api(Protocol):
     """One API: reads a request, and gives the answer its shape, whole or as server-sent events."""
 
-    def begin(self, body: bytes, rollout: str | None) -> tuple[Any, Work]: ...
+    def read(self, body: bytes, rollout: str | None) -> tuple[Any, Asked, list[Prompt]]: ...
 
     async def whole(self, request: Any, work: Work) -> dict[str, Any]: ...
 
@@ -53,7 +65,13 @@ class Server:
         self._socket = _bind(host, port)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         config = uvicorn.Config(
-            self._app(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, ws="none"
+            self._app(),
+            http="h11",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+            ws="none",
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
@@ -95,12 +113,42 @@ class Server:
     def _answer(self, api: Api) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             rollout = request.path_params.get("rollout") or request.headers.get(ROLLOUT_HEADER)
-            asked, work = api.begin(await request.body(), rollout)
+            if rollout is not None and len(rollout) > MAX_ROLLOUT_ID:
+                raise ApiError(400, f"the rollout's id is longer than {MAX_ROLLOUT_ID} characters")
+            try:
+                body = await self._body(request)
+            except ClientDisconnect:
+                return Response(status_code=CLIENT_LEFT)
+            if len(body) > LARGE:
+                read, asked, prompts = await asyncio.to_thread(api.read, body, rollout)
+            else:
+                read, asked, prompts = api.read(body, rollout)
+            work = self._completions.begin(asked, prompts)
             if work.asked.stream:
-                return StreamingResponse(self._streamed(api.chunks(asked, work), work), media_type="text/event-stream")
-            return await self._whole(api.whole(asked, work), work, request)
+                return StreamingResponse(self._streamed(api.chunks(read, work), work), media_type="text/event-stream")
+            return await self._whole(api.whole(read, work), work, request)
 
         return answer
+
+    async def _body(self, request: Request) -> bytes:
+        """What was sent, all of it: a client that is not listened to until it is done does not read why it was refused.
+        Raises `ApiError` for more than the context can hold."""
+        limit = FIELDS + ESCAPED * BYTES_PER_TOKEN * self._completions.max_context
+        body, size = bytearray(), 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > DRAINED:
+                break
+            if size <= limit:
+                body += chunk
+        if size > limit:
+            raise ApiError(
+                413,
+                f"the request is longer than {limit:,} bytes: the context of {self._completions.max_context:,} tokens "
+                "cannot hold so much",
+                code="context_length_exceeded",
+            )
+        return bytes(body)
 
     async def _whole(self, body: Coroutine[Any, Any, dict[str, Any]], work: Work, request: Request) -> Response:
         answer = asyncio.ensure_future(body)
@@ -109,7 +157,7 @@ class Server:
             await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 answer.cancel()
-                return Response(status_code=499)
+                return Response(status_code=CLIENT_LEFT)
             return Response(msgspec.json.encode(answer.result()), media_type="application/json")
         finally:
             left.cancel()

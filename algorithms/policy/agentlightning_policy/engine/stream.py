@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from agentlightning_policy.engine.chat import may_become_call
+from agentlightning_policy.engine.tool_calls import may_become_call
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:
@@ -14,12 +14,21 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> str:
 
 
 class Unfolding:
-    """The text of a streamed answer. With ``tools`` on offer, what may become a tool call is held back."""
+    """The text of a streamed answer. With ``tools`` on offer, what may become a tool call is held back; ``thought`` is
+    the mark of a thought that the prompt began already."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str], *, tools: bool) -> None:
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        stops: Sequence[str],
+        *,
+        tools: bool,
+        thought: str | None = None,
+    ) -> None:
         self._decode = decode
         self._stops = stops
         self._tools = tools
+        self._thought = thought
         self.shown = 0
         """Characters given out so far."""
 
@@ -28,7 +37,7 @@ class Unfolding:
         text = cut_at_stop(self._decode(ids), self._stops).rstrip("\ufffd")
         safe = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
         if self._tools:
-            safe = min(safe, may_become_call(text))
+            safe = min(safe, may_become_call(text, self._thought))
         new = text[self.shown : safe]
         self.shown = max(self.shown, safe)
         return new

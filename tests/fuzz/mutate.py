@@ -118,12 +118,29 @@ def _nest(holder: Any, key: Any, rng: random.Random) -> None:
 
 def _lengthen(holder: Any, key: Any, rng: random.Random) -> None:
     size = rng.choice(SIZES)
-    longer = {str: lambda value: (value or "a ") * (size // max(len(value), 1)), list: lambda value: value * 100}
+    longer = {
+        str: lambda value: (value or "a ") * (size // max(len(value), 1)),
+        list: lambda value: value * _times(value, 100),
+    }
     holder[key] = longer.get(type(holder[key]), lambda value: "word " * (size // 5))(holder[key])
 
 
 def _repeat(holder: Any, key: Any, rng: random.Random) -> None:
-    holder[key] = [holder[key]] * rng.choice((2, 50, 1_000))
+    holder[key] = [holder[key]] * _times(holder[key], rng.choice((2, 50, 1_000)))
+
+
+def _times(value: Any, times: int) -> int:
+    """How often a value can be repeated within `MAX_BYTES`: changes of changes grow fast."""
+    return max(1, min(times, MAX_BYTES // _size(value)))
+
+
+def _size(value: Any) -> int:
+    """About how long a value is as JSON."""
+    if isinstance(value, dict):
+        return 2 + sum(len(str(key)) + _size(item) for key, item in value.items())
+    if isinstance(value, list):
+        return 2 + sum(map(_size, value))
+    return 2 + len(value) if isinstance(value, str) else 4
 
 
 def _swap(holder: Any, key: Any, rng: random.Random) -> None:

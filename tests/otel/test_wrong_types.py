@@ -382,3 +382,32 @@ def test_the_requests_of_these_tests_are_otlp(otlp):
         for name in ("traceId", "spanId"):
             span[name] = base64.b64encode(bytes.fromhex(span[name])).decode()
     assert json_format.ParseDict(content, ExportTraceServiceRequest()) == request
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llm.input_messages.0." + "a." * 5000 + "b",
+        "gen_ai.prompt.0" + ".0" * 5000,
+        "gen_ai.prompt." + "9" * 5000 + ".role",
+        "llm.tools." + "9" * 5000,
+    ],
+    ids=["deep", "deep in places", "a place of 5,000 digits", "a tool's place"],
+)
+def test_a_flattened_name_may_be_of_any_depth(receiving, otlp, name):
+    receiving.receive(otlp.request(otlp.span(1, "chat", {**CALL, name: "x"}), otlp.span(2, "beside", CALL)))
+
+    rollout, spans = receiving.one()
+    assert (rollout.status, len(spans)) == ("succeeded", 2)
+
+
+@pytest.mark.parametrize("depth", [99, 101, 900, 100_000])
+def test_json_in_an_attribute_may_be_of_any_depth(receiving, otlp, depth):
+    deep = "[" * depth + "]" * depth
+    message = f'[{{"role": "user", "content": "Hi", "more": {deep}}}]'
+    told = {**CALL, "gen_ai.input.messages": message, "gen_ai.output.messages": deep}
+    agent = {"gen_ai.operation.name": "invoke_agent", "input.value": deep, "gen_ai.input.messages": message}
+    receiving.receive(otlp.request(otlp.span(1, "chat", told, parent=2), otlp.span(2, "agent", agent)))
+
+    rollout, spans = receiving.one()
+    assert (rollout.status, len(spans)) == ("succeeded", 2)

@@ -126,6 +126,8 @@ _ANSWERED = (
 _IMPLIED_OPERATION = {"LLM": "chat", "EMBEDDING": "embeddings"}
 _LONGEST_PLACE = 9
 """Digits of a place in a flattened list."""
+DEEPEST_PLACE = 20
+"""How far a flattened value nests; what is below that stays one name."""
 _KINDS = ("llm", "tool", "agent", "retrieval", "handoff", "annotation")
 
 
@@ -182,7 +184,7 @@ def family(attributes: Mapping[str, Any], prefix: str) -> list[Any]:
     for name, value in attributes.items():
         if not name.startswith(f"{prefix}."):
             continue
-        *path, last = name.removeprefix(f"{prefix}.").split(".")
+        *path, last = name.removeprefix(f"{prefix}.").split(".", DEEPEST_PLACE)
         place = root
         for part in path:
             below = place.get(part)

@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN_SERVICE = "unknown_service"
 SPAN_BYTES = 2000
-"""What a span takes in memory beside what it says, about."""
+BYTES_PER_BYTE = 3
+"""What a span takes in memory beside what it says, and for each byte of that as it is sent: about."""
 
 
 class Piece(NamedTuple):
@@ -86,4 +87,4 @@ def _pieces(spans: list[Span], resource: dict[str, Any], size: int) -> Iterator[
     service = str(resource.get("service.name") or UNKNOWN_SERVICE)
     for span in spans:
         gen_ai = span.kind != "annotation" or is_gen_ai(span.attributes)
-        yield Piece(span, service, resource, gen_ai, size // len(spans) + SPAN_BYTES)
+        yield Piece(span, service, resource, gen_ai, BYTES_PER_BYTE * size // len(spans) + SPAN_BYTES)

@@ -41,7 +41,7 @@ WITHOUT_ROOT_SECONDS = 300.0
 """How long a trace is waited for whose root has not come: its agent may still be at work, or the root another
 system's, which does not send here."""
 LEASE_SECONDS = 60.0
-MOST_OPEN_BYTES = 128 * 1024**2
+MOST_OPEN_BYTES = 32 * 1024**2
 """What the spans of open rollouts may take in memory; those of the others are read from the store when needed."""
 FINISHED_AT_ONCE = 256
 LONGEST_NAME = 100

@@ -27,11 +27,18 @@ TRAINING = (
 )
 FRAMEWORKS = ("adapters/langgraph", "adapters/autogen", "adapters/openai-agents", "adapters/otel")
 CREWAI = "adapters/crewai"
+TRACING = (
+    "openinference-instrumentation-openai",
+    "opentelemetry-instrumentation-openai",
+    "opentelemetry-instrumentation-openai-v2",
+    "opentelemetry-sdk",
+)
+"""What people install beside us to trace the openai client; it is wrapped by both."""
 DISTRIBUTIONS = (*TRAINING, *FRAMEWORKS, CREWAI)
 
 ADAPTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "openai-2": ((), ("openai==2.54.0",)),
-    "openai-3": ((), ("openai==3.54.0",)),
+    "openai-2": ((), (*OPENAI_2, "openai", *TRACING)),
+    "openai-3": ((), (*CONSTRAINTS, "openai", *TRACING)),
     "langgraph-oldest": (
         ("adapters/langgraph",),
         ("langgraph==1.2.6", "langchain==1.3.4", "langchain-openai==1.2.0"),

@@ -24,6 +24,7 @@ import openai
 
 from agentlightning.recording import Recorder, recording, span
 from agentlightning.records import Policy, Span, encode
+from agentlightning_openai import direct
 from agentlightning_openai.adapter import OpenAIAdapter
 
 LIMIT_MICROSECONDS = 100
@@ -95,7 +96,9 @@ def _client() -> openai.OpenAI:
         body = exact if b"return_token_ids" in request.content else plain
         return library.Response(200, headers={"content-type": "application/json"}, content=body)
 
-    http = openai.DefaultHttpxClient(transport=library.MockTransport(respond))
+    transport = library.MockTransport(respond)
+    direct.transport = lambda *_: transport
+    http = openai.DefaultHttpxClient(transport=transport)
     return openai.OpenAI(base_url="http://stub/v1", api_key="none", http_client=http)
 
 

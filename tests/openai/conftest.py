@@ -79,5 +79,11 @@ class Rollouts:
 
 
 @pytest.fixture
-def rollout(patched: OpenAIAdapter) -> Rollouts:
+def rollouts() -> Rollouts:
+    """Rollouts, and nothing hooked in."""
     return Rollouts()
+
+
+@pytest.fixture
+def rollout(patched: OpenAIAdapter, rollouts: Rollouts) -> Rollouts:
+    return rollouts

@@ -12,7 +12,7 @@ import time
 
 import openai
 import pytest
-from openai._base_client import AsyncAPIClient, AsyncHttpxClientWrapper, SyncAPIClient
+from openai._base_client import AsyncAPIClient, AsyncHttpxClientWrapper, BaseClient, SyncAPIClient
 from stub_answers import text
 from stub_server import StubServer
 
@@ -21,6 +21,7 @@ from agentlightning_openai.adapter import OpenAIAdapter
 
 METHODS = [
     *((owner, name) for owner in (SyncAPIClient, AsyncAPIClient) for name in ("request", "_sleep_for_retry")),
+    (BaseClient, "_build_request"),
     (AsyncHttpxClientWrapper, "__del__"),
 ]
 
@@ -56,7 +57,7 @@ def test_installing_from_many_threads_patches_once() -> None:
     assert all(now is then for now, then in zip(_methods(), before, strict=True))
 
 
-def test_a_later_patch_of_somebody_else_stays(rollout, client, monkeypatch, caplog) -> None:
+def test_a_later_patch_of_somebody_else_stays(rollout, client, caplog) -> None:
     ours = SyncAPIClient.request
     seen = []
 
@@ -64,17 +65,17 @@ def test_a_later_patch_of_somebody_else_stays(rollout, client, monkeypatch, capl
         seen.append(args)
         return ours(self, *args, **kwargs)
 
-    original = patch._patches[0].original
-    monkeypatch.setattr(SyncAPIClient, "request", theirs)
-    with caplog.at_level(logging.WARNING):
-        patch.uninstall()
-    assert "someone else" in caplog.text
-    with rollout():
-        client.chat.completions.create(model="m", messages=[])
-    assert (len(seen), rollout.spans) == (1, [])
-    SyncAPIClient.request = original
-    monkeypatch.undo()
-    SyncAPIClient.request = original
+    original = vars(SyncAPIClient)["request"].__wrapped__
+    SyncAPIClient.request = theirs
+    try:
+        with caplog.at_level(logging.WARNING):
+            patch.uninstall()
+        assert "someone else" in caplog.text
+        with rollout():
+            client.chat.completions.create(model="m", messages=[])
+        assert (len(seen), rollout.spans) == (1, [])
+    finally:
+        SyncAPIClient.request = original
 
 
 def test_without_a_client_that_fits_there_is_one_warning(monkeypatch, caplog) -> None:

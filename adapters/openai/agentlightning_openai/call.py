@@ -15,6 +15,7 @@ from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder, failure_of, locate
 from agentlightning.records import Failure, Generation, Span
 from agentlightning_openai.body import Watch, answer_in, read_json
+from agentlightning_openai.direct import send_directly
 from agentlightning_openai.failures import classify
 from agentlightning_openai.levers import PLACEHOLDER_KEY, Levers
 from agentlightning_openai.request import Operation, attributes_of, body_of, endpoint_of, generation_of, operation_of
@@ -76,6 +77,7 @@ class Call:
         self.options: Any = None
         self.levers: Levers | None = None
         self.asked: Mapping[str, Any] = {}
+        self.was_sent = False
         self.retries = 0
         self.reading = False
         """Whether the next chunk of a stream is being waited for (and not the agent, which has the last one)."""
@@ -98,6 +100,12 @@ class Call:
         given = body.get("stream_options") or {}
         self._hides_usage = bool(given.get("include_usage")) and not wanted.get("include_usage")
         self.describe(body)
+
+    def leaves(self, request: Any) -> None:
+        """A request for it was built, and is about to be sent."""
+        self.was_sent = True
+        if self.levers is not None and self.levers.goes_directly:
+            send_directly(request)
 
     def describe(self, body: Mapping[str, Any]) -> None:
         """Writes what the request says into the span."""
@@ -212,6 +220,9 @@ class Call:
         response that the agent will read itself."""
         if self._done or self._joiner is not None:
             return
+        if not self.was_sent:
+            self._answered_on_the_way(result)
+            return
         try:
             response = getattr(result, "http_response", result)
             if not hasattr(response, "is_closed"):
@@ -226,6 +237,13 @@ class Call:
                 self.finish(answer_in(response, self.operation))
         except Exception as error:  # noqa: BLE001 - the agent will meet it where it reads the response
             self.fail(error)
+
+    def _answered_on_the_way(self, result: Any) -> None:
+        """Something that wraps the client has answered, a cache say, and nothing was sent: no policy wrote that."""
+        self.span.attributes.pop(semconv.REDIRECTED, None)
+        if self.span.generation is not None:
+            self.span.generation.policy = self.span.generation.policy_version = None
+        self.finish(read(result, self.operation) if hasattr(result, "model_extra") else Answer())
 
     def fail(self, error: BaseException) -> None:
         """The call has raised: what was seen of its answer is kept, with a typed failure."""

@@ -7,7 +7,9 @@ import itertools
 import os
 import zlib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder, matches
@@ -50,6 +52,12 @@ class Levers:
         """Whether the call goes to another endpoint than the agent's client would send it to."""
         return self.policy is not None or (self.choice is not None and self.choice.base_url is not None)
 
+    @property
+    def goes_directly(self) -> bool:
+        """Whether it goes there past the proxies of the agent's client: always to a policy; to a chosen model only on
+        this machine, since one out on the internet may be reached through them alone."""
+        return self.policy is not None or (self.redirects and self.choice is not None and _is_here(self.choice))
+
     def pull(
         self,
         recorder: Recorder,
@@ -86,6 +94,14 @@ class Levers:
             changed["stream_options"] = {**(changed.get("stream_options") or {}), "include_usage": True}
         options.json_data, options.extra_json = changed, None
         return options, changed
+
+
+def _is_here(choice: ModelChoice) -> bool:
+    host = urlsplit(choice.base_url or "").hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def key_of(resource: Policy | ModelChoice) -> str:

@@ -40,10 +40,7 @@ def operation_of(options: Any) -> Operation | None:
     path = options.url.partition("?")[0].rstrip("/")
     if not path.startswith("/"):
         path = f"/{path}"
-    known = _PATHS.get(path)
-    if known is None and "://" in path:
-        known = next((operation for ending, operation in _PATHS.items() if path.endswith(ending)), None)
-    return known
+    return _PATHS.get(path) or next((known for ending, known in _PATHS.items() if path.endswith(ending)), None)
 
 
 def path_of(operation: Operation) -> str:

@@ -1,0 +1,61 @@
+"""The last look at a model call before it is sent, for those that did not pass through `patch` on their way."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from agentlightning import semconv
+from agentlightning.errors import AdapterError
+from agentlightning.recording import Recorder, current, failure_of, locate
+from agentlightning.strays import any_active, belongs_to_none
+from agentlightning.tracebacks import caller
+from agentlightning_openai.request import Operation, attributes_of, body_of, endpoint_of, operation_of
+
+logger = logging.getLogger(__name__)
+
+FORKED = (
+    "it is made in a process that was forked from its rollout's, where nothing that is recorded is kept: make it in "
+    "the agent's own process, in a thread where it is to run beside others"
+)
+UNSEEN = (
+    "on its way it was not seen. Somebody keeps a method of the openai client from before Agent Lightning hooked into "
+    "it, or has put another in its place: make the Trainer, or install the adapter, before that; or have the agent "
+    "imported by it, as in agent='module:attribute'"
+)
+
+_told: set[tuple[str, str | None]] = set()
+
+
+def check(client: Any, options: Any) -> None:
+    """Looks at a request that is about to be sent, of a call that is not being recorded.
+
+    One that belongs to no rollout is noted (`agentlightning.strays`). One that belongs to a rollout is an error where
+    that has resources, since it would be sent as it is: raises `AdapterError`; else a warning, once for each place.
+    """
+    recorder = current()
+    if recorder is None and not any_active():
+        return
+    operation = operation_of(options)
+    if operation is None or operation == "embeddings":
+        return
+    model = (body_of(options) or {}).get("model")
+    host = str(endpoint_of(client, options.url)[semconv.SERVER_ADDRESS])
+    if recorder is None:
+        belongs_to_none(model, host)
+        return
+    why, place = FORKED if recorder.forked else UNSEEN, caller()
+    if recorder.resources:
+        error = AdapterError(f"a call of {model} at {host}, made in {place}, was not sent: {why}")
+        _record(recorder, options, operation, error)
+        raise error
+    if (why, place) not in _told:
+        _told.add((why, place))
+        logger.warning("a call of %s at %s, made in %s, is not recorded: %s", model, host, place, why)
+
+
+def _record(recorder: Recorder, options: Any, operation: Operation, error: AdapterError) -> None:
+    """As a call that failed, so that an agent which goes on without its answer has no valid result."""
+    span = recorder.start("llm", operation, parent=locate(recorder))
+    span.attributes.update(attributes_of(operation, body_of(options) or {}))
+    recorder.end(span, failure_of(error, "redirect_failed", "infrastructure"))

@@ -164,7 +164,7 @@ def _short(text: str) -> str:
 
 TOOLS = """\
     # The agent has tools. For a model whose own chat template knows none (SmolLM2's does not), give one that does:
-    # chat_template: chat_template.jinja
+    # chat_template: hermes-tools
 """
 
 CONFIG = """\

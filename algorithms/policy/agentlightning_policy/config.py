@@ -28,7 +28,8 @@ class ModelConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Which causal language model is trained.
 
     ``path`` is a Hugging Face folder, a hub name, a GGUF file or a folder that holds one. ``chat_template``
-    is a Jinja file, or the template itself, for a tokenizer that has none or one that knows no tools.
+    is a Jinja file, the template itself, or the name of one that comes with this distribution (``hermes-tools``),
+    for a tokenizer that has none or one that knows no tools.
     ``device`` None takes a CUDA or Apple GPU where there is one, else the CPU.
     """
 

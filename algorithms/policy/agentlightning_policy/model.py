@@ -16,6 +16,7 @@ from transformers.utils import logging as hub_logging
 
 from agentlightning.errors import PolicyError
 from agentlightning_policy.config import LoraConfig, ModelConfig
+from agentlightning_policy.templates import named_templates, read_template
 
 __all__ = ["LoraConfig", "ModelConfig", "PolicyModel", "convert"]
 
@@ -43,10 +44,11 @@ class PolicyModel:
         """Loads weights and tokenizer. Raises `PolicyError` where there is no such model, or no chat template."""
         model, tokenizer = _read(config.path, getattr(torch, config.dtype))
         if config.chat_template is not None:
-            tokenizer.chat_template = _read_template(config.chat_template)
+            tokenizer.chat_template = read_template(config.chat_template, tokenizer)
         if not tokenizer.chat_template:
             raise PolicyError(
-                f"the tokenizer of {config.path} has no chat template: give one as model.chat_template (a Jinja file)"
+                f"the tokenizer of {config.path} has no chat template: give one as model.chat_template "
+                f"(a Jinja file, or one of these by name: {', '.join(named_templates())})"
             )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -217,15 +219,6 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
     fresh.load_state_dict(model.state_dict())
     fresh.generation_config = model.generation_config
     return fresh
-
-
-def _read_template(template: str) -> str:
-    if "{%" in template or "{{" in template:
-        return template
-    try:
-        return Path(template).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise PolicyError(f"model.chat_template: {template} cannot be read: {error.strerror or error}") from error
 
 
 def _with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:

@@ -79,7 +79,7 @@ UNCUT = {
 """Set on every redirected call, whatever the agent asks for: tokens are drawn from the policy's own distribution, which
 is the one that is trained, and whose log-probabilities are recorded."""
 
-_OTHER_TEMPLATE = "give another as model.chat_template (a Jinja file)"
+_OTHER_TEMPLATE = "give another as model.chat_template (a Jinja file, or hermes-tools for a model that writes ChatML)"
 
 
 class Training:

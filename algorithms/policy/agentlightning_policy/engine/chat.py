@@ -175,7 +175,8 @@ class Chat:
             if template_shows(self).tools:
                 return
             logger.warning(
-                "the chat template shows the model no tools: describe them in the prompt, or give model.chat_template"
+                "the chat template shows the model no tools: describe them in the prompt, or give model.chat_template "
+                "(hermes-tools, say)"
             )
 
 

@@ -22,7 +22,8 @@ from typing import Any, ParamSpec, TypeVar, get_args
 
 from agentlightning import following
 from agentlightning.errors import RewardError, text_of
-from agentlightning.records import AnyResource, Failure, Fault, Resource, Reward, Span, SpanKind
+from agentlightning.records import AnyResource, Failure, Fault, Resource, Reward, Span, SpanKind, encode
+from agentlightning.redaction import holds_known, redact_fields, remember_environment
 from agentlightning.reward_value import reward_value
 from agentlightning.strays import StrayCall as StrayCall
 from agentlightning.strays import any_active, is_outside, running
@@ -88,6 +89,7 @@ class Recorder:
         self._count = itertools.count()
         self._open: dict[str, Span] = {}
         self._enders: dict[str, Callable[[Failure | None], None]] = {}
+        remember_environment()
 
     def start(
         self,
@@ -120,8 +122,7 @@ class Recorder:
         return span
 
     def on_close(self, span: Span, ender: Callable[[Failure | None], None]) -> None:
-        """Has ``ender`` called if ``span`` is still open when the rollout ends, with the rollout's failure: it ends the
-        span itself with what it knows by then, or leaves it to be cancelled."""
+        """Has ``ender`` end ``span``, if it is still open when the rollout ends: it is given the rollout's failure."""
         self._enders[span.id] = ender
 
     def end(self, span: Span, failure: Failure | None = None, *, at: float | None = None) -> None:
@@ -137,6 +138,7 @@ class Recorder:
             self.failures.append(span.failure)
         if span.kind == "llm":
             self.last_call = span
+        _redact(span)
         self._sink((span,))
 
     def reward(self, reward: Reward, failure: Failure | None = None, *, parent: Span | None = None) -> None:
@@ -163,9 +165,8 @@ class Recorder:
         cut off, an agent in it was just left (a stream that was read no further), and has not failed."""
         cut_off: set[str | None] = set()
         for span in sorted(self._open.values(), key=lambda span: -span.index):
-            ender = self._enders.pop(span.id, None)
-            if ender is not None:
-                guarded(ender)(failure)
+            if span.id in self._enders:
+                guarded(self._enders[span.id])(failure)
             was_left = failure is None and span.kind == "agent" and span.id not in cut_off
             cancelled = Failure(type="cancelled", message="still open when its rollout ended")
             self.end(span, span.failure if was_left else span.failure or cancelled)
@@ -173,6 +174,16 @@ class Recorder:
                 cut_off.add(span.parent_id)
         self.closed = True
         self._sink = _drop
+
+
+@guarded
+def _redact(span: Span) -> None:
+    """Blots out the secrets that were met. Tokens stay as they are."""
+    said = span.generation
+    texts = (said.messages, said.tools, said.response) if said is not None else ()
+    if holds_known(encode((span.name, span.attributes, texts))):
+        redact_fields(span, "name", "attributes")
+        redact_fields(said, "messages", "tools", "response")
 
 
 def _drop(spans: Sequence[Span]) -> None:

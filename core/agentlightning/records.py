@@ -28,6 +28,7 @@ import numpy as np
 
 from agentlightning.codec import decode as decode
 from agentlightning.codec import encode as encode
+from agentlightning.redaction import redact
 
 SpanKind = Literal["llm", "tool", "agent", "retrieval", "handoff", "reward", "annotation"]
 Provenance = Literal["exact", "retokenized", "text"]
@@ -67,7 +68,8 @@ class Failure(Record, kw_only=True):
     ``engine_unavailable``, ``rate_limited``, ``reward_error``, ``cancelled`` …) that rewards and reports
     may count on. An ``infrastructure`` failure is retried and then left out of its group; the agent's
     own failures keep the reward that the reward plugins give them. ``where`` is the ``file:line`` of the user's
-    own code that it came from (`agentlightning.tracebacks.origin`).
+    own code that it came from (`agentlightning.tracebacks.origin`). No secret stands in its texts, whatever it is
+    made of (`agentlightning.redaction`).
     """
 
     type: str
@@ -76,6 +78,11 @@ class Failure(Record, kw_only=True):
     exception: str | None = None
     traceback: str | None = None
     where: str | None = None
+
+    def __post_init__(self) -> None:
+        self.message = redact(self.message)
+        if self.traceback is not None:
+            self.traceback = redact(self.traceback)
 
 
 class Reward(Record, kw_only=True):

@@ -32,6 +32,7 @@ from agentlightning.plugins import Plugins, plugins
 from agentlightning.progress import Progress, make_progress
 from agentlightning.recording import outside
 from agentlightning.records import Prompt, Record, Task, decode, encode
+from agentlightning.redaction import redact, redact_config
 from agentlightning.report import Comparison, compare_evaluations
 from agentlightning.resume import digest_of, find_run_to_resume, name_of, refuse_what_differs, usable_checkpoint
 from agentlightning.run import CheckDone, TrainingRun
@@ -39,6 +40,7 @@ from agentlightning.runner import Runner
 from agentlightning.scoring import Scoring
 from agentlightning.store import open_store
 from agentlightning.store.base import Checkpoint, RunRecord, RunStatus, Store
+from agentlightning.store.database import FOLDER_MODE
 from agentlightning.threads import run_on_process_loop, use_daemon_threads
 
 logger = logging.getLogger(__name__)
@@ -242,7 +244,7 @@ class Trainer:
             status, message = "cancelled", f"go on with --resume {record.id}"
             raise
         except Exception as error:
-            message = advice(error) or f"{type(error).__name__}: {error}"
+            message = redact(advice(error) or f"{type(error).__name__}: {error}")
             raise
         finally:
             record.status, record.message = status, message
@@ -267,7 +269,7 @@ class Trainer:
             id=f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self._name)}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}",
             name=self._name,
             algorithm=self._algorithm_name,
-            config=decode(encode(self._config), dict[str, Any]),
+            config=redact_config(decode(encode(self._config), dict[str, Any])),
             seed=self._seed,
             created_at=time.time(),
         )
@@ -275,7 +277,7 @@ class Trainer:
 
 def _make_folder(path: Path) -> Path:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"directory: {path} cannot be made: {error.strerror or error}; name another folder"

@@ -15,9 +15,10 @@ from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder, failure_of, locate
 from agentlightning.records import Failure, Generation, Span
 from agentlightning_openai.body import Watch, answer_in, read_json
+from agentlightning_openai.credentials import remember_credentials
 from agentlightning_openai.direct import send_directly
 from agentlightning_openai.failures import classify
-from agentlightning_openai.levers import PLACEHOLDER_KEY, Levers
+from agentlightning_openai.levers import Levers
 from agentlightning_openai.request import Operation, attributes_of, body_of, endpoint_of, generation_of, operation_of
 from agentlightning_openai.response import Answer, Choice, keep, read, strip, unreadable
 from agentlightning_openai.stream import JOINERS, AsyncWatched, Joiner, Watched
@@ -45,6 +46,7 @@ def begin(recorder: Recorder, client: Any, options: Any) -> Call | None:
 
 
 def _begin(recorder: Recorder, client: Any, options: Any, operation: Operation) -> Call:
+    remember_credentials(client, options)
     body = body_of(options)
     parent = locate(recorder)
     agent = parent.agent if parent is not None else None
@@ -251,7 +253,9 @@ class Call:
             return
         answer = self._joiner.answer() if self._joiner is not None else Answer()
         try:
-            answer.failure = classify(error, self._secrets())
+            # The client may have fetched a key since.
+            remember_credentials(self._client, self.options)
+            answer.failure = classify(error)
         except Exception:
             logger.exception("the failure of a model call could not be classified")
             answer.failure = failure_of(error)
@@ -310,10 +314,3 @@ class Call:
         beside.generation = said
         keep(said, answer, choice)
         self.recorder.end(beside, at=at)
-
-    def _secrets(self) -> list[str]:
-        headers = self.options.headers if isinstance(self.options.headers, Mapping) else {}
-        values = [getattr(self._client, "api_key", None)]
-        values += [value for name, value in headers.items() if name.lower() in ("authorization", "api-key")]
-        keys = [value.removeprefix("Bearer ") for value in values if isinstance(value, str)]
-        return [key for key in keys if key and key != PLACEHOLDER_KEY]

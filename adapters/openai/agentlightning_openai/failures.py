@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from agentlightning.recording import failure_of
@@ -12,17 +11,13 @@ from agentlightning.records import Failure, Fault
 _CONTEXT = re.compile(r"context[_ ]length|maximum context|context window|too many tokens|prompt is too long", re.I)
 
 
-def classify(error: BaseException, secrets: Iterable[str] = ()) -> Failure:
-    """A typed failure from what a model call raised; ``secrets`` are blotted out of its texts.
+def classify(error: BaseException) -> Failure:
+    """A typed failure from what a model call raised.
 
     The endpoint's troubles (limits, time-outs, connections, its own errors, wrong keys) are the
     infrastructure's; a request that the endpoint cannot take is the agent's.
     """
-    failure = failure_of(error, *_type_and_fault(error))
-    for secret in secrets:
-        failure.message = failure.message.replace(secret, "[key]")
-        failure.traceback = (failure.traceback or "").replace(secret, "[key]")
-    return failure
+    return failure_of(error, *_type_and_fault(error))
 
 
 def _type_and_fault(error: BaseException) -> tuple[str, Fault]:

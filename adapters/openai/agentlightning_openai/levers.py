@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder, matches
 from agentlightning.records import ModelChoice, Policy, Prompt
+from agentlightning.redaction import remember
 from agentlightning_openai.prompts import swap
 from agentlightning_openai.request import Operation, path_of
 
@@ -117,6 +118,7 @@ def key_of(resource: Policy | ModelChoice) -> str:
             f"{resource.name}: the environment variable {resource.api_key_env}, which should hold its API key, "
             "is not set; set it, or leave api_key_env out"
         )
+    remember(key)
     return key
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ class Choice:
     message: dict[str, Any] | None = None
     finish_reason: str | None = None
     token_ids: list[int] | None = None
-    logprobs: list[float] | None = None
+    logprobs: list[Any] | None = None
     prompt_ids: list[int] | None = None
     """Where the choices of an answer have prompts of their own."""
 
@@ -139,10 +140,8 @@ def keep(generation: Generation, answer: Answer, choice: Choice) -> None:
     generation.response = choice.message
     generation.finish_reason = choice.finish_reason
     prompt_ids, response_ids = _ids(choice.prompt_ids or answer.prompt_ids), _ids(choice.token_ids)
-    logprobs = None if choice.logprobs is None else np.array(choice.logprobs, np.float32)
-    if prompt_ids is None or response_ids is None or logprobs is None:
-        return
-    if len(response_ids) != len(logprobs) or not np.isfinite(logprobs).all():
+    logprobs = _logprobs(choice.logprobs)
+    if prompt_ids is None or response_ids is None or logprobs is None or len(response_ids) != len(logprobs):
         return
     generation.prompt_ids, generation.response_ids, generation.logprobs = prompt_ids, response_ids, logprobs
     generation.provenance = "exact"
@@ -154,12 +153,14 @@ def logprobs_of(choice: Any) -> list[float] | None:
     return None if logprobs is None else logprobs_in(fields_of(logprobs).get("content"))
 
 
-def logprobs_in(tokens: Any) -> list[float] | None:
-    """The numbers in a list of tokens with their log-probabilities, or of those alone; None where one is missing."""
+def logprobs_in(tokens: Any) -> list[Any] | None:
+    """What stands for the log-probability of each token in a list of tokens, or of numbers alone."""
     if not isinstance(tokens, list):
         return None
-    values = [token.get("logprob") if isinstance(token, dict) else getattr(token, "logprob", token) for token in tokens]
-    return values if all(isinstance(value, float | int) for value in values) else None
+    try:
+        return [token.logprob for token in tokens]
+    except AttributeError:
+        return [token.get("logprob") if isinstance(token, dict) else token for token in tokens]
 
 
 def strip(parsed: Any, asked: Mapping[str, Any]) -> None:
@@ -208,15 +209,23 @@ def finish_reason_of(fields: Mapping[str, Any]) -> str | None:
 
 
 def _ids(values: Any) -> np.ndarray | None:
-    """Token ids as an array; None where they are no whole numbers, which numpy would round in silence."""
-    if not isinstance(values, list):
+    """Token ids as an array; None where they are none, which numpy would take or round in silence."""
+    if not isinstance(values, list) or not set(map(type, values)) <= {int}:
         return None
     try:
-        ids = np.array(values) if values else np.empty(0, np.int32)
-    except ValueError:
+        return np.array(values, np.int32)
+    except OverflowError:
         return None
-    known = ids.ndim == 1 and ids.dtype.kind == "i" and (not len(ids) or ids.max() <= np.iinfo(np.int32).max)
-    return ids.astype(np.int32) if known else None
+
+
+def _logprobs(values: Any) -> np.ndarray | None:
+    """Log-probabilities as an array; None where one is no finite number."""
+    if not isinstance(values, list) or not set(map(type, values)) <= {float, int}:
+        return None
+    try:
+        return np.array(values, np.float32) if math.isfinite(sum(values)) else None
+    except OverflowError:
+        return None
 
 
 def unreadable(parsed: Any) -> Failure:

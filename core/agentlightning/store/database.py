@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from agentlightning.errors import StoreBusyError, StoreError
@@ -14,6 +16,10 @@ BUSY_SECONDS = 30.0
 PAGE_BYTES = 32 * 1024
 """A span with 640 tokens and its messages takes some 6 kB. With SQLite's usual pages of 4 kB it is spread over
 several, and writing it costs three times the system calls."""
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+"""What agents were asked and answered is their owner's to read. What is there already keeps its permissions: somebody
+may have opened it to a group on purpose."""
 CHECKPOINT_BYTES = 32 * 1024**2
 CACHE_BYTES = 32 * 1024**2
 
@@ -24,9 +30,10 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     Every commit is on the disk when it returns (``synchronous=FULL``). Raises `StoreError`.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"the folder of the store {path} cannot be made: {error}") from error
+    _make_private(path)
     connection = _connect(path, "rwc")
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -102,6 +109,14 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         )
     except sqlite3.Error as error:
         raise store_error(path, "opened", error) from error
+
+
+def _make_private(path: Path) -> None:
+    """Makes the file where there is none: SQLite would make it readable for all, and gives the files beside it (its
+    write-ahead log and index) the permissions of this one."""
+    with suppress(OSError):
+        # What is there, or cannot be made, is for SQLite to say.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
 
 
 def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:

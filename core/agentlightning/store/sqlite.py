@@ -17,6 +17,7 @@ import msgspec
 
 from agentlightning.errors import StoreError
 from agentlightning.records import FINAL_STATUSES, AnyResource, Rollout, Span, Task, decode, encode
+from agentlightning.redaction import scrub
 from agentlightning.store import leases
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, RunStatus, Store
 from agentlightning.store.database import connect_reader, store_error
@@ -104,7 +105,7 @@ class SQLiteStore(Store):
 
     async def enqueue(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         rows = [
-            (item.id, item.run_id, item.stage, item.status, operator.index(item.attempt), encode(item))
+            (item.id, item.run_id, item.stage, item.status, operator.index(item.attempt), scrub(encode(item)))
             for item in rollouts
         ]
         return await self._write(lambda db: leases.enqueue(db, rows))
@@ -136,7 +137,12 @@ class SQLiteStore(Store):
                 f"rollout {rollout.id} cannot be finished as {rollout.status!r}: expected one of "
                 f"{', '.join(sorted(FINAL_STATUSES))}, or queued to have it tried again"
             )
-        id, attempt, status, record = rollout.id, operator.index(rollout.attempt), rollout.status, encode(rollout)
+        id, attempt, status, record = (
+            rollout.id,
+            operator.index(rollout.attempt),
+            rollout.status,
+            scrub(encode(rollout)),
+        )
         return await self._write(lambda db: leases.finish(db, id, attempt, status, record))
 
     async def rollouts(
@@ -159,7 +165,7 @@ class SQLiteStore(Store):
     def add_spans(self, spans: Sequence[Span]) -> None:
         index = operator.index
         rows = [
-            (span.rollout_id, index(span.attempt), span.id, index(span.index), span.kind, encode(span))
+            (span.rollout_id, index(span.attempt), span.id, index(span.index), span.kind, scrub(encode(span)))
             for span in spans
         ]
         self._writing().add(SPANS, rows, sum(len(row[-1]) + ROW_BYTES for row in rows))

@@ -89,7 +89,7 @@ def _advice(error: BaseException) -> str | None:
         )
     if isinstance(error, OSError) and error.errno in _ADVICE:
         return f"{error.filename}: {_ADVICE[error.errno]}" if error.filename else _ADVICE[error.errno]
-    if "No space left on device" in text:  # told by a library that has no errno
+    if "No space left on device" in text or "file write failed" in text:  # told by a library that has no errno
         return _ADVICE[errno.ENOSPC]
     return None
 

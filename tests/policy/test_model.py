@@ -134,7 +134,7 @@ def test_what_cannot_be_loaded_is_named(tiny_model: Path, tmp_path: Path) -> Non
     (tmp_path / "text.txt").write_text("hello")
     cases = {
         "no folder or file at /nowhere/model": ModelConfig(path="/nowhere/model"),
-        "empty is no causal language model": ModelConfig(path=str(tmp_path / "empty")),
+        "empty is no model: there is no config.json in it": ModelConfig(path=str(tmp_path / "empty")),
         "is a file": ModelConfig(path=str(tmp_path / "text.txt")),
         "has no chat template": ModelConfig(path=str(bare)),
         "missing.jinja cannot be read: .*one of these by name: hermes-tools": ModelConfig(

@@ -7,15 +7,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as hub_logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentlightning.errors import PolicyError
 from agentlightning_policy.config import LoraConfig, ModelConfig
+from agentlightning_policy.pretrained import convert, read_pretrained, without_bars
 from agentlightning_policy.templates import named_templates, read_template
 
 __all__ = ["LoraConfig", "ModelConfig", "PolicyModel", "convert"]
@@ -42,7 +41,7 @@ class PolicyModel:
     @classmethod
     def load(cls, config: ModelConfig) -> PolicyModel:
         """Loads weights and tokenizer. Raises `PolicyError` where there is no such model, or no chat template."""
-        model, tokenizer = _read(config.path, getattr(torch, config.dtype))
+        model, tokenizer = read_pretrained(config.path, getattr(torch, config.dtype))
         if config.chat_template is not None:
             tokenizer.chat_template = read_template(config.chat_template, tokenizer)
         if not tokenizer.chat_template:
@@ -103,7 +102,7 @@ class PolicyModel:
             model = self.base
             if self.config.lora is not None:
                 model = copy.deepcopy(self.module).merge_and_unload()  # type: ignore[operator]
-            with _without_bars():
+            with without_bars():
                 model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         return folder
@@ -152,73 +151,6 @@ class PolicyModel:
             source = copy.deepcopy(self.module) if self.version == 0 else PolicyModel.load(self.config).module
             self._reference = source.requires_grad_(False).eval()
         yield self._reference
-
-
-def convert(source: str | Path, target: str | Path) -> Path:
-    """Writes a model, a GGUF file say, as a plain Hugging Face folder in float32, to load it fast from then on.
-
-    Raises `PolicyError` where ``source`` is no model.
-    """
-    model, tokenizer = _read(str(source), torch.float32)
-    target = Path(target)
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    return target
-
-
-def _read(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    name, options = _locate(path)
-    try:
-        with _without_bars():
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PolicyError(
-            f"{path} is no causal language model that can be loaded: {first} "
-            "(expected a Hugging Face folder, a folder with one .gguf file, or a model name on a hub in reach)"
-        ) from error
-    return (_plain(model) if options else model), tokenizer
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """The run's own display is the only one on the terminal."""
-    was = hub_logging.is_progress_bar_enabled()
-    hub_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was:
-            hub_logging.enable_progress_bar()
-
-
-def _locate(path: str) -> tuple[str, dict[str, Any]]:
-    place = Path(path).expanduser()
-    if place.is_file():
-        if place.suffix != ".gguf":
-            raise PolicyError(f"{path} is a file: expected a folder, a hub name or a .gguf file")
-        return str(place.parent), {"gguf_file": place.name}
-    if place.is_dir():
-        files = sorted(place.glob("*.gguf"))
-        if (place / "config.json").exists() or not files:
-            return str(place), {}
-        if len(files) > 1:
-            raise PolicyError(f"{path} holds {len(files)} .gguf files: name one of them")
-        return str(place), {"gguf_file": files[0].name}
-    if place.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1 or place.suffix == ".gguf":
-        raise PolicyError(f"no folder or file at {path}: model.path names the model to train")
-    return path, {}
-
-
-def _plain(model: PreTrainedModel) -> PreTrainedModel:
-    """A model read from GGUF refuses to be saved, as quantized; its weights are not any more."""
-    config = copy.deepcopy(model.config)
-    del config.quantization_config
-    fresh: PreTrainedModel = type(model)(config).to(dtype=model.dtype)
-    fresh.load_state_dict(model.state_dict())
-    fresh.generation_config = model.generation_config
-    return fresh
 
 
 def _with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:

@@ -90,8 +90,12 @@ class Optimizer:
         try:
             weights = load_file(folder / "weights.safetensors")
             state: dict[str, Any] = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError) as error:
-            raise PolicyError(f"the checkpoint in {folder} cannot be read: {error}") from error
+        except Exception as error:
+            first = str(error).strip().partition("\n")[0]
+            raise PolicyError(
+                f"the checkpoint in {folder} cannot be read, it is damaged ({first}): put back a copy of it, or start "
+                "a new run without --resume"
+            ) from error
         self.policy.load_state(weights, version=state["version"])
         self._adamw.load_state_dict(state["adamw"])
         self.steps = state["steps"]

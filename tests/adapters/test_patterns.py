@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from adapters.framework import absent
 from adapters.patterns.pattern import Pattern
+from instrumentations import INSTRUMENTATIONS, as_it_was
 from recorded import Recorded, installed, record
 from stub_server import StubServer
 
@@ -31,7 +32,8 @@ PACKAGES = {
 """What has to be installed, by import name, for the patterns of a module in ``patterns``."""
 
 
-def patterns() -> Iterator[Any]:
+def patterns(*titles: str) -> Iterator[Any]:
+    """Those of that title, or all."""
     for name, packages in PACKAGES.items():
         if missing := absent(packages):
             skip = pytest.mark.skip(f"{', '.join(missing)} not installed")
@@ -39,11 +41,12 @@ def patterns() -> Iterator[Any]:
             continue
         found: dict[str, Pattern] = importlib.import_module(f"adapters.patterns.{name}").PATTERNS
         for title, pattern in found.items():
-            yield pytest.param(pattern, id=f"{name}-{title}")
+            if title in (titles or found):
+                yield pytest.param(pattern, id=f"{name}-{title}")
 
 
-async def run(pattern: Pattern, served: StubServer) -> Recorded:
-    """One rollout; its model answers at ``served``."""
+async def run(pattern: Pattern, served: StubServer, hooked: Callable[[], None] = lambda: None) -> Recorded:
+    """One rollout; its model answers at ``served``. ``hooked`` is called once the adapters have been installed."""
     served.reply(*(pattern.answers if not callable(pattern.answers) else [pattern.answers]))
     adapters = plugins().adapters()
     for adapter in adapters:
@@ -51,6 +54,7 @@ async def run(pattern: Pattern, served: StubServer) -> Recorded:
     policy = Policy(name="policy", version=1, model="policy", base_url=served.base_url)
     others = asyncio.all_tasks()
     with installed(*adapters):
+        hooked()
         agent = pattern.make(NOWHERE)
         runs = next(adapter for adapter in adapters if adapter.accepts(agent))
         with record(resources=[policy]) as recorded:
@@ -92,3 +96,23 @@ def served() -> Iterator[StubServer]:
 @pytest.mark.parametrize("pattern", list(patterns()))
 async def test_a_published_pattern(pattern: Pattern, served: StubServer) -> None:
     check(pattern, await run(pattern, served), served)
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("instrumentation", INSTRUMENTATIONS)
+@pytest.mark.parametrize("pattern", list(patterns("supervisor", "swarm", "managed", "agents_as_tools", "first_words")))
+async def test_a_published_pattern_beside_a_public_instrumentation(
+    pattern: Pattern, served: StubServer, instrumentation: str, order: str
+) -> None:
+    """Put on the client before our hooks, or after them."""
+    module, name = INSTRUMENTATIONS[instrumentation]
+    pytest.importorskip(module, exc_type=ImportError)
+    instrumentor = getattr(importlib.import_module(module), name)()
+    with as_it_was():
+        if order == "before":
+            instrumentor.instrument()
+        try:
+            hooked = instrumentor.instrument if order == "after" else lambda: None
+            check(pattern, await run(pattern, served, hooked), served)
+        finally:
+            instrumentor.uninstrument()

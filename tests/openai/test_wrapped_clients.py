@@ -10,8 +10,9 @@ from typing import Any
 
 import openai
 import pytest
+from instrumentations import INSTRUMENTATIONS, as_it_was
 from openai._base_client import SyncAPIClient
-from openai.resources.chat.completions import AsyncCompletions, Completions
+from openai.resources.chat.completions import Completions
 from openai.types.chat import ChatCompletion
 from ways_to_call import CHAT, KEY, WAYS, Way
 
@@ -19,13 +20,6 @@ from agentlightning.errors import AdapterError
 from agentlightning.records import Policy
 from agentlightning_openai import guard
 from agentlightning_openai.adapter import OpenAIAdapter
-
-INSTRUMENTATIONS = {
-    "OpenInference": ("openinference.instrumentation.openai", "OpenAIInstrumentor"),
-    "OpenTelemetry": ("opentelemetry.instrumentation.openai_v2", "OpenAIInstrumentor"),
-    "OpenLLMetry": ("opentelemetry.instrumentation.openai", "OpenAIInstrumentor"),
-}
-"""What people install to trace the client, beside us."""
 
 
 @pytest.fixture
@@ -35,16 +29,8 @@ def policy(policy_stub) -> Policy:
 
 @pytest.fixture
 def untouched() -> Iterator[None]:
-    """The client's classes are afterwards as they were: some instrumentations leave something behind."""
-    classes = (openai.OpenAI, openai.AsyncOpenAI, Completions, AsyncCompletions)
-    before = [dict(vars(kind)) for kind in classes]
-    yield
-    for kind, then in zip(classes, before, strict=True):
-        for name in vars(kind).keys() - then.keys():
-            delattr(kind, name)
-        for name, value in then.items():
-            if vars(kind)[name] is not value:
-                setattr(kind, name, value)
+    with as_it_was():
+        yield
 
 
 @pytest.fixture(params=INSTRUMENTATIONS)

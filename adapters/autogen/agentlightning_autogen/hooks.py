@@ -12,7 +12,6 @@ A method that calls another of the same object is one span.
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import inspect
 import logging
@@ -22,7 +21,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from autogen_core.memory import Memory
-from autogen_core.tools import BaseTool, FunctionTool
+from autogen_core.tools import BaseTool
 
 from agentlightning import semconv
 from agentlightning.recording import Recorder, add_locator, current, guarded, remove_locator
@@ -56,7 +55,6 @@ def install() -> None:
     global _installed
     if not _installed:
         _installed = True
-        _replace(FunctionTool, "run", _with_context)
         _hook_handlers()
         add_locator(locator)
     agentchat = sys.modules.get("autogen_agentchat.base")
@@ -274,25 +272,6 @@ def _read_memory(scope: Scope, found: Any) -> None:
     if scope.span is not None and results is not None:
         documents = [{"content": plain(item.content), "metadata": plain(item.metadata)} for item in results]
         scope.span.attributes[semconv.RETRIEVAL_DOCUMENTS] = documents
-
-
-def _with_context(run: Callable[..., Any]) -> Callable[..., Any]:
-    """A tool's plain function runs in a thread of the event loop's pool, which knows nothing of the rollout: a copy of
-    the tool, for this call, has one that takes the context along."""
-
-    @functools.wraps(run)
-    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return await run(_carrying(self) or self if current() is not None else self, *args, **kwargs)
-
-    return call
-
-
-@guarded
-def _carrying(tool: Any) -> Any:
-    function = private.blocking_function(tool)
-    if function is None:
-        return tool
-    return private.with_function(tool, functools.partial(contextvars.copy_context().run, function))
 
 
 def _hook_handlers() -> None:

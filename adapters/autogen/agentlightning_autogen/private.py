@@ -6,9 +6,7 @@ the function says how.
 
 from __future__ import annotations
 
-import asyncio
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from autogen_core import MessageHandlerContext
@@ -30,19 +28,6 @@ def handoffs(agent: Any) -> Mapping[str, Any]:
     """An agent's hand-offs by the name of their tool; where there is none, they are tools like any other."""
     found = getattr(agent, "_handoffs", None)
     return found if isinstance(found, Mapping) else {}
-
-
-def blocking_function(tool: Any) -> Callable[..., Any] | None:
-    """The function that a tool runs in a thread, where it would not know its rollout; None where it does not."""
-    function = getattr(tool, "_func", None)
-    return function if callable(function) and not asyncio.iscoroutinefunction(function) else None
-
-
-def with_function(tool: Any, function: Callable[..., Any]) -> Any:
-    """The same tool with another function."""
-    made = copy.copy(tool)
-    made._func = function
-    return made
 
 
 def renew(team: Any) -> None:

@@ -291,3 +291,14 @@ def test_a_record_that_cannot_be_read_again_holds_no_secret_either() -> None:
 def test_names_of_a_request_are_remembered() -> None:
     remember_named({"X-Api-Key": "the-key-11", "X-Team": "the-team-1", "key": ["the-key-22"]}, of_request=True)
     assert redact_known("the-key-11 the-team-1 the-key-22") == f"{REDACTED} the-team-1 {REDACTED}"
+
+
+async def test_the_environments_secrets_are_known_to_a_store(tmp_path, monkeypatch) -> None:
+    """Spans that are received from elsewhere are written without a recorder."""
+    monkeypatch.setenv("STUB_API_KEY", KEY)
+    store = SQLiteStore(tmp_path / "runs.db")
+    store.add_spans([Span(rollout_id="r", kind="tool", name="t", attributes={"note": KEY})])
+    await store.flush()
+    (kept,) = await store.spans("r")
+    await store.close()
+    assert kept.attributes == {"note": REDACTED}

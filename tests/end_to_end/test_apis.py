@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import openai
 import pytest
@@ -63,6 +66,64 @@ async def test_every_api_gives_exact_tokens(tiny_model, call, streamed) -> None:
     assert said.messages == [{"role": "user", "content": "hi"}]
     assert len(said.prompt_ids) == said.usage.input_tokens
     assert np.all(said.logprobs < 0)
+
+
+async def leave(stream: Any, says: Callable[[Any], str | None]) -> str:
+    """Reads until the third text; returns what was read."""
+    read: list[str] = []
+    async for event in stream:
+        read += [said] if (said := says(event)) else []
+        if len(read) == 3:
+            break
+    return "".join(read)
+
+
+async def leave_chat(client: openai.AsyncOpenAI) -> str:
+    messages = [{"role": "user", "content": "hi"}]
+    stream = await client.chat.completions.create(model="gpt", messages=messages, max_tokens=64, stream=True)
+    return await leave(stream, lambda chunk: chunk.choices[0].delta.content)
+
+
+async def leave_responses(client: openai.AsyncOpenAI) -> str:
+    stream = await client.responses.create(model="gpt", input="hi", max_output_tokens=64, stream=True)
+
+    def says(event: Any) -> str | None:
+        if event.type != "response.output_text.delta":
+            return None
+        assert (event.logprobs, getattr(event, "token_ids", None)) == ([], None)  # which the agent did not ask for
+        return event.delta
+
+    return await leave(stream, says)
+
+
+async def leave_text(client: openai.AsyncOpenAI) -> str:
+    stream = await client.completions.create(model="gpt", prompt="hi", max_tokens=64, stream=True)
+    return await leave(stream, lambda chunk: chunk.choices[0].text)
+
+
+@pytest.mark.parametrize("call", [leave_chat, leave_responses, leave_text])
+async def test_a_stream_left_early_has_the_tokens_of_what_was_read(tiny_model, call) -> None:
+    policy = PolicyModel.load(ModelConfig(path=str(tiny_model)))
+    spans = []
+    (layer,) = (adapter for adapter in plugins().adapters() if adapter.name == "openai")
+    layer.install()
+    try:
+        async with (
+            Engine(policy) as engine,
+            openai.AsyncOpenAI(base_url="http://127.0.0.1:9", api_key="none") as client,
+        ):
+            recorder = Recorder("r", 1, spans.extend, [engine.resource("policy", temperature=1.0)], seed=3)
+            with recording(recorder):
+                read = await call(client)
+            recorder.close()
+    finally:
+        layer.uninstall()
+    (span,) = spans
+    said = span.generation
+    assert (span.failure, said.provenance, said.finish_reason) == (None, "exact", None)
+    assert said.response["content"] == read
+    assert policy.tokenizer.decode(said.response_ids.tolist()).startswith(read)
+    assert 3 <= len(said.response_ids) < 64
 
 
 async def test_an_agents_wishes_do_not_bend_what_is_trained(tiny_model) -> None:

@@ -175,6 +175,8 @@ def strip(parsed: Any, asked: Mapping[str, Any]) -> None:
     if extra and ids:
         for name in (*_EXTRAS, *(() if logprobs else ("logprobs",))):
             extra.pop(name, None)
+    if not logprobs and hasattr(parsed, "delta") and hasattr(parsed, "logprobs"):
+        parsed.logprobs = []
     for choice in _choices(fields_of(parsed)):
         if not logprobs and hasattr(choice, "logprobs"):
             choice.logprobs = None

@@ -1,7 +1,8 @@
 """``POST /v1/responses``: items in, items out, over the same chat.
 
 The API has no place for token ids: with ``return_token_ids`` the response carries ``prompt_token_ids`` and
-``token_ids`` at its top level, and with ``logprobs`` (which is not of the API either) one number a token.
+``token_ids`` at its top level, and with ``logprobs`` (which is not of the API either) one number a token. In a stream
+the first event has the former and each delta its tokens, for whoever reads no further.
 """
 
 from __future__ import annotations
@@ -150,11 +151,12 @@ class ResponsesApi:
 
     async def chunks(self, request: ResponsesRequest, work: Work) -> AsyncIterator[bytes]:
         """The response as server-sent events. An error after the first event ends it as failed."""
-        events = _Events()
-        empty = {**self._head(request, work), "status": "in_progress", "output": []}
-        yield events.make("response.created", response=empty)
-        yield events.make("response.in_progress", response=empty)
         answer = work.answers[0]
+        events = _Events(self._completions, answer)
+        empty = {**self._head(request, work), "status": "in_progress", "output": []}
+        prompt = {"prompt_token_ids": answer.prompt.ids.tolist()} if work.asked.return_token_ids else {}
+        yield events.make("response.created", response={**empty, **prompt})
+        yield events.make("response.in_progress", response=empty)
         writer = _TextWriter(events, f"msg_{work.key}")
         unfolding = self._completions.unfolding(answer)
         try:
@@ -208,14 +210,30 @@ class ResponsesApi:
 
 
 class _Events:
-    """Numbers the events of one stream."""
+    """Numbers the events of one stream. Each delta has the tokens that were drawn since the one before."""
 
-    def __init__(self) -> None:
+    def __init__(self, completions: Completions, answer: Answer) -> None:
+        self._completions = completions
+        self._answer = answer
         self._count = 0
+        self._told = 0
 
     def make(self, kind: str, **fields: Any) -> bytes:
         self._count += 1
         return event({"type": kind, "sequence_number": self._count - 1, **fields}, kind)
+
+    def delta(self, kind: str, **fields: Any) -> bytes:
+        answer = self._answer
+        tokens = answer.generation.tokens[self._told : answer.given]
+        self._told = answer.given
+        if answer.asked.return_token_ids:
+            fields["token_ids"] = [token.id for token in tokens]
+        if answer.asked.top_logprobs is not None:
+            fields["logprobs"] = [
+                {"token": self._completions.token_text(token.id), "logprob": token.logprob, "top_logprobs": []}
+                for token in tokens
+            ]
+        return self.make(kind, **fields)
 
 
 class _TextWriter:
@@ -232,7 +250,7 @@ class _TextWriter:
             return
         yield from self._opened()
         self._shown += len(text)
-        yield self._events.make("response.output_text.delta", **self._place, delta=text, logprobs=[])
+        yield self._events.delta("response.output_text.delta", **self._place, delta=text, logprobs=[])
 
     def close(self, item: dict[str, Any]) -> Iterator[bytes]:
         part = item["content"][0]
@@ -255,7 +273,7 @@ def _call_events(events: _Events, place: int, item: dict[str, Any]) -> Iterator[
     begun = {**item, "arguments": "", "status": "in_progress"}
     where = {"output_index": place, "item_id": item["id"]}
     yield events.make("response.output_item.added", output_index=place, item=begun)
-    yield events.make("response.function_call_arguments.delta", **where, delta=item["arguments"])
+    yield events.delta("response.function_call_arguments.delta", **where, delta=item["arguments"])
     done = {"name": item["name"], "arguments": item["arguments"]}
     yield events.make("response.function_call_arguments.done", **where, **done)
     yield events.make("response.output_item.done", output_index=place, item=item)

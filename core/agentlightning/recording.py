@@ -286,13 +286,17 @@ def locate(recorder: Recorder) -> Span | None:
 
 
 def failure_of(error: BaseException, type: str = "agent_error", fault: Fault = "agent") -> Failure:
-    """A typed failure from an exception. What is no `Exception` (a cancelled task, Ctrl-C) stops whatever runs, and is
-    of type ``cancelled`` wherever it passes through."""
+    """A typed failure from an exception; of a group of them the message says the first. What is no `Exception` (a
+    cancelled task, Ctrl-C) stops whatever runs, and is of type ``cancelled`` wherever it passes through."""
     if not isinstance(error, Exception):
         type, fault = "cancelled", "agent"
+    message, first = text_of(error), error
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+        message += f": {first.__class__.__name__}: {text_of(first)}"
     return Failure(
         type=type,
-        message=text_of(error) or error.__class__.__name__,
+        message=message or error.__class__.__name__,
         fault=fault,
         exception=f"{error.__class__.__module__}.{error.__class__.__qualname__}",
         traceback="".join(traceback.format_exception(error, limit=-20)),

@@ -18,8 +18,9 @@ import msgspec
 import numpy as np
 
 from agentlightning.algorithm import Evaluation
+from agentlightning.causes import explain_rollouts
 from agentlightning.check import CheckReport, inspect_rollout, render
-from agentlightning.check.watch import logged_warnings, notice_when_slow
+from agentlightning.check.watch import calls_outside, logged_warnings, notice_when_slow
 from agentlightning.checkpoints import CHECKPOINTS
 from agentlightning.diagnostics import ENOUGH_TASKS, Counts, held_out_note
 from agentlightning.errors import CheckError
@@ -106,7 +107,7 @@ class TrainingRun:
         self.checked = report
         if self._check_only:
             raise CheckDone
-        self._progress.message(render(report))
+        self._progress.message(render(msgspec.structs.replace(report, errors=[])))  # those are raised
         if report.errors:
             raise CheckError("\n".join(report.errors))
 
@@ -115,7 +116,7 @@ class TrainingRun:
         planned = Rollout(id=id, run_id=self.id, group_id=id, task_id=task.id, stage=CHECK, sample=sample)
         resources = list(self._resources.values())
         queued = await self._store.enqueue([planned])
-        with logged_warnings() as logged, notice_when_slow(self._progress.message):
+        with logged_warnings() as logged, calls_outside() as outside, notice_when_slow(self._progress.message):
             (finished,) = [one async for one in self._runner.run(queued, {task.id: task}, resources)]
         return inspect_rollout(
             task,
@@ -124,6 +125,7 @@ class TrainingRun:
             resources=resources,
             train=self.train,
             start_seconds=start_seconds,
+            outside=outside,
             running=running_now(),
             logged=logged,
         )
@@ -198,6 +200,8 @@ class TrainingRun:
             _mean([rollout.reward for rollout in result[start : start + samples] if rollout.comparable])
             for start in range(0, len(result), samples)
         ]
+        if result and not any(reward is not None for reward in rewards):
+            logger.warning("evaluate %s: no task could be scored: %s", name, explain_rollouts(result))
         evaluation = Evaluation(stage=stage, variant=variant, tasks=list(tasks), rollouts=result, rewards=rewards)
         self.evaluations.append(evaluation)
         self._progress.evaluation(evaluation, counts.metrics())

@@ -40,8 +40,8 @@ def test_the_readme_shows_the_agent_and_what_is_recorded(name: str) -> None:
     assert f"```\n{printed}```" in readme
 
 
-def train(name: str, folder: Path, model: Path, heading: str = "") -> None:
-    """``agl train`` on a copy of the example, its agent under a ``heading``, with a tiny model."""
+def agl(command: str, name: str, folder: Path, model: Path, heading: str = "") -> subprocess.CompletedProcess[str]:
+    """``agl COMMAND`` on a copy of the example, its agent under a ``heading``, with a tiny model."""
     shutil.copytree(FOLDER / name, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs", "__pycache__"))
     agent = folder / "agent.py"
     agent.write_text(heading + agent.read_text(encoding="utf-8"), encoding="utf-8")
@@ -54,8 +54,15 @@ def train(name: str, folder: Path, model: Path, heading: str = "") -> None:
         "store": "sqlite:///store.db",
     }
     overrides = [f"--set={key}={value}" for key, value in settings.items()]
-    command = [str(Path(sys.executable).with_name("agl")), "train", "config.yaml", "--quiet", *overrides]
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    program = str(Path(sys.executable).with_name("agl"))
+    return subprocess.run(
+        [program, command, "config.yaml", *overrides], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def train(name: str, folder: Path, model: Path, heading: str = "") -> None:
+    """Trains the example's agents."""
+    ran = agl("train", name, folder, model, heading)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
@@ -89,6 +96,22 @@ def check_calls(name: str, rollout: Rollout, spans: list[Span]) -> set[str | Non
 
 
 needs_grpo = pytest.mark.skipif(find_spec("agentlightning_grpo") is None, reason="trains with agentlightning-grpo")
+
+
+@needs_grpo
+@pytest.mark.timeout(600)
+def test_a_check_names_the_agents_and_where_their_calls_went(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    ran = agl("check", name, tmp_path, tiny_model)
+    said = " ".join(ran.stdout.split())
+    called = set(re.findall(r"(\w+) \(trained\): \d+ calls? to policy", said))
+    assert called <= set(EXAMPLES[name].instructions)
+    assert " error " not in said
+    if name == "openai-agents":  # what is cut off ends a run of the responses API: that is a warning
+        assert "solver" in called
+    else:
+        assert called == set(EXAMPLES[name].instructions)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert not (tmp_path / "store.db").exists()
 
 
 @needs_grpo

@@ -170,8 +170,12 @@ UNCHANGED = {"response": {"role": "assistant", "content": "4"}, "provenance": "t
 POINTLESS: dict[str, tuple[dict[str, Any], str]] = {
     "no call at all": ({"spans": []}, "no call reached the policy: the agent made no model call"),
     "calls outside of the rollout": (
-        {"spans": [], "outside": ["agent.py:33"]},
-        "no call reached the policy: model calls were made outside of the rollout, by agent.py:33",
+        {"spans": [], "outside": ["gpt-4o at api.openai.com, made in agent.py:33"]},
+        "model calls were made outside of the rollout: gpt-4o at api.openai.com, made in agent.py:33",
+    ),
+    "calls outside of the rollout beside one in it": (
+        {"spans": [call()], "outside": ["gpt-4o at api.openai.com, made in agent.py:33"]},
+        "model calls were made outside of the rollout",
     ),
     "calls of a trained agent elsewhere": (
         {"spans": [call(tokens=None)]},

@@ -81,6 +81,11 @@ def test_an_exception_came_from_the_users_own_line(
     assert failure_of(error).where == origin(error)
 
 
+def test_the_failure_of_a_group_of_exceptions_says_the_first_of_them() -> None:
+    failure = failure_of(caught(lambda: asyncio.run(in_a_group())))
+    assert failure.message == "unhandled errors in a TaskGroup (1 sub-exception): ValueError: no number"
+
+
 def test_what_no_code_of_the_user_took_part_in_has_no_origin() -> None:
     assert origin(ValueError("never raised")) is None
 

@@ -18,19 +18,20 @@ def render(report: CheckReport) -> str:
     """The report as lines, the errors last."""
     rollout = report.rollout
     ended = rollout.status if rollout.failure is None else f"{rollout.status}: {rollout.failure.type}"
-    lines = [f"first rollout, which counts for nothing: task {report.task.id}, {ended}"]
+    lines = textwrap.wrap(f"first rollout, which counts for nothing: task {report.task.id}, {ended}", COLUMNS)
     silent = [agent.name for agent in report.agents if not agent.routes]
     acted = [_agent(agent) for agent in report.agents if agent.routes]
     lines += _lines("agents", [*acted, *([f"without calls of their own: {', '.join(silent)}"] if silent else [])])
     routes = [route for agent in report.agents for route in agent.routes]
     exact, tokens = sum(route.exact for route in routes), sum(route.tokens for route in routes)
-    lines += _lines("tokens", [f"{exact} of {tokens} are the policy's own"] if report.policy else [])
+    lines += _lines("tokens", [f"{exact} of {tokens} are the policy's own"] if report.policy and tokens else [])
     lines += _lines("tools", [_tool(tool) for tool in report.tools] or ["none offered"])
     lines += _lines("answers", [f"{report.answers}, {report.cut_off} of them cut off" if report.answers else "none"])
     lines += _lines("reward", [_reward(rollout)])
     lines += _lines("time", [_time(report.seconds)])
-    lines += _lines("warning", report.warnings)
-    lines += _lines("error", report.errors)
+    for label, findings in (("warning", report.warnings), ("error", report.errors)):
+        for finding in findings:
+            lines += _lines(label, [finding])
     return "\n".join(lines)
 
 

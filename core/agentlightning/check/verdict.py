@@ -59,10 +59,12 @@ def _errors(
     failure = _agents_failure(rollout)
     reached = subject.resource is None or any(map(subject.answered, calls))
     errors = []
+    if outside and subject.resource is not None:
+        errors.append(_Error(f"model calls were made outside of the rollout: {', '.join(outside)}"))
+    elif not reached:
+        errors += _why_not_reached(calls, subject, failed=failure is not None)
     if failure is not None and (failure.fault == "infrastructure" or subject.resource is None or not reached):
         errors.append(_Error(f"the agent failed: {_explain(failure, running)}"))
-    if not reached:
-        errors += _why_not_reached(calls, subject, outside, failed=failure is not None)
     if failure is None or failure.fault == "agent":
         errors += _why_unscored(rollout)
     return errors
@@ -84,15 +86,12 @@ def _explain(failure: Failure, running: Sequence[str]) -> str:
     return text
 
 
-def _why_not_reached(calls: Sequence[Span], subject: Subject, outside: Sequence[str], *, failed: bool) -> list[_Error]:
+def _why_not_reached(calls: Sequence[Span], subject: Subject, *, failed: bool) -> list[_Error]:
     what = "the policy" if isinstance(subject.resource, Policy) else "the chosen model"
     asked = [call for call in calls if call.generation is not None]
     own = [call for call in asked if subject.trains(call.agent)]
     failures = [call.failure for call in own if call.failure is not None]
     elsewhere = sorted({destination(call) for call in own if call.generation and call.generation.policy is None})
-    if outside:
-        made = f"model calls were made outside of the rollout, by {', '.join(outside)}"
-        return [_Error(f"no call reached {what}: {made}")]
     if asked and not own:
         return [_matches_nobody(subject.patterns, list(dict.fromkeys(call.agent or NAMELESS for call in asked)))]
     if failed:
@@ -140,8 +139,8 @@ def _warnings(report: CheckReport, subject: Subject, outside: Sequence[str], err
             f"the agent failed after the policy had answered: {explain(failure)}; such a rollout is learned from "
             f"with the reward that it is given{score}"
         )
-    if outside and not errors:
-        warnings.append(f"model calls were made outside of the rollout, by {', '.join(outside)}")
+    if outside and subject.resource is None:
+        warnings.append(f"model calls were made outside of the rollout: {', '.join(outside)}")
     names = [agent.name for agent in report.agents]
     idle = [pattern for pattern in subject.patterns if not any(matches(name, [pattern]) for name in names)]
     if idle and not errors:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from agentlightning.strays import StrayCall, stray_calls
 from agentlightning.tracebacks import running_now
 
 SLOW_SECONDS = 10.0
@@ -33,6 +34,21 @@ def logged_warnings() -> Iterator[list[str]]:
         yield found
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+@contextmanager
+def calls_outside() -> Iterator[list[str]]:
+    """The model calls that are made inside the block and belong to no rollout."""
+    before = {_place(call): call.count for call in stray_calls()}
+    found: list[str] = []
+    try:
+        yield found
+    finally:
+        found += [_place(call) for call in stray_calls() if call.count > before.get(_place(call), 0)]
+
+
+def _place(call: StrayCall) -> str:
+    return f"{call.model} at {call.host}, made in {call.place}"
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def calls_beside_the_rollout(question):
 def serve():
     while True:
         try:
-            answers.put(ask(waiting.get()))  # beside the rollout
+            answers.put(ask(waiting.get()))
         except Exception as error:
             answers.put(str(error))
 
@@ -177,7 +177,7 @@ FAULTS = {
     "no model call": Fault("no call reached the policy: the agent made no model call", "calls_nobody"),
     "a call by another client": Fault("through another library's client?", "calls_another_way"),
     "a call beside the rollout": Fault(
-        "gpt-4o-mini at 127.0.0.1:9, made in LINE", "calls_beside_the_rollout", line="beside the rollout"
+        "outside of the rollout: gpt-4o-mini at 127.0.0.1, made in LINE", "calls_beside_the_rollout", line="asks"
     ),
     "train matches nobody": Fault(
         "no agent matches triaje; seen: triage; did you mean 'triage'?", "triage", settings={"train": ["triaje"]}

@@ -74,8 +74,7 @@ class Counts:
 
     def _add_answer(self, answer: Generation, limit: Any) -> None:
         self._answers += 1
-        is_cut_off = answer.finish_reason in CUT_OFF
-        if is_cut_off:
+        if answer.finish_reason in CUT_OFF:
             self._cut_off += 1
             if isinstance(limit, int):
                 self._limits[limit] += 1
@@ -83,8 +82,8 @@ class Counts:
         if not answer.tools and not made:
             return
         self._offered += 1
-        malformed = sum(not _has_object(call) for call in made)
-        if not is_cut_off and CALL_IN_TEXT.search(_text(answer.response or {})):
+        malformed = sum(not is_well_formed(call) for call in made)
+        if holds_unread_call(answer):
             malformed += 1
             self._calls += 1
         self._calls += len(made)
@@ -194,7 +193,12 @@ def _of(metrics: Mapping[str, float], count: str, share: str) -> str:
     return f"{round(metrics[count] * metrics[share])}/{int(metrics[count])}"
 
 
-def _has_object(call: Mapping[str, Any]) -> bool:
+def holds_unread_call(answer: Generation) -> bool:
+    """Whether the text of an answer that came to its end holds a tool call which nobody could read."""
+    return answer.finish_reason not in CUT_OFF and bool(CALL_IN_TEXT.search(_text(answer.response or {})))
+
+
+def is_well_formed(call: Mapping[str, Any]) -> bool:
     """Whether a tool call's arguments are a JSON object; a custom tool takes any text."""
     function = call.get("function")
     if not isinstance(function, Mapping):

@@ -5,16 +5,15 @@ Pure functions of what was recorded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from agentlightning import semconv
+from agentlightning.diagnostics import CUT_OFF, holds_unread_call, is_well_formed
 from agentlightning.recording import matches
 from agentlightning.records import AnyResource, ModelChoice, Policy, Record, Rollout, Span, Task
 
 NAMELESS = "(no name)"
-OPEN_TOOL_CALL = "<tool_call>"
 
 
 class Route(Record, kw_only=True):
@@ -118,8 +117,8 @@ def describe_rollout(
         agents=_agents(spans, subject),
         tools=_tools(calls),
         answers=len(answers),
-        cut_off=sum(answer.finish_reason == "length" for answer in answers),
-        malformed=sum(map(_is_unread_call, calls)),
+        cut_off=sum(answer.finish_reason in CUT_OFF for answer in answers),
+        malformed=sum(bool(answer.tools) and holds_unread_call(answer) for answer in answers),
         seconds={"start": start_seconds, **_seconds(rollout, spans)},
     )
 
@@ -173,10 +172,11 @@ def _tools(calls: Sequence[Span]) -> list[ToolReport]:
             tool = tools.setdefault(name, ToolReport(name=name))
             agent = call.agent or NAMELESS
             tool.offered_to = list(dict.fromkeys([*tool.offered_to, agent]))
-        for name, arguments in _called(call):
+        for made in _tool_calls(call):
+            name = str((made.get("function") or made.get("custom") or {}).get("name"))
             tool = tools.setdefault(name, ToolReport(name=name))
             tool.calls += 1
-            tool.malformed += name not in offered or not _is_object(arguments)
+            tool.malformed += name not in offered or not is_well_formed(made)
     return list(tools.values())
 
 
@@ -185,26 +185,9 @@ def _name_of(tool: Any) -> str:
     return str(function.get("name") or tool.get("type", tool)) if isinstance(function, dict) else str(tool)
 
 
-def _called(call: Span) -> list[tuple[str, Any]]:
-    """The name and the arguments of each tool call in an answer; a custom tool takes any text."""
+def _tool_calls(call: Span) -> list[dict[str, Any]]:
     response = call.generation.response if call.generation is not None else None
-    asked = [item.get("function") or item.get("custom") or {} for item in (response or {}).get("tool_calls") or []]
-    return [(str(each.get("name")), each.get("arguments", "{}")) for each in asked]
-
-
-def _is_object(arguments: Any) -> bool:
-    try:
-        return isinstance(json.loads(arguments), dict)
-    except (TypeError, ValueError, RecursionError):
-        return False
-
-
-def _is_unread_call(call: Span) -> bool:
-    """Whether tools were offered and the answer's text holds the beginning of a call that nobody could read."""
-    said = call.generation
-    if said is None or not said.tools or not said.response:
-        return False
-    return OPEN_TOOL_CALL in str(said.response.get("content") or "")
+    return (response or {}).get("tool_calls") or []
 
 
 def _seconds(rollout: Rollout, spans: Sequence[Span]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
 
@@ -16,6 +17,14 @@ GRACE_SECONDS = 5.0
 
 class TimeLimitError(TimeoutError):
     """The limit of `run_bounded` has passed."""
+
+
+class HeldLoop(BaseException):
+    """Raised in a coroutine that has held the event loop for longer than its limit (`agentlightning.loop_watch`)."""
+
+
+LIMITS: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
+"""The seconds that each task which runs now has."""
 
 
 @dataclass
@@ -33,16 +42,17 @@ async def run_bounded(coroutine: Coroutine[Any, Any, T], *, seconds: float) -> O
     the caller's own cancellation is raised here, after the task was cancelled too.
     """
     task = asyncio.create_task(_outcome(coroutine))
+    LIMITS[task] = seconds
     try:
         done, _ = await asyncio.wait([task], timeout=seconds)
     except asyncio.CancelledError:
         await _give_up(task)
         raise
-    if done:
+    if done and not isinstance(task.result().error, HeldLoop):
         return task.result()
     await _give_up(task)
     late = TimeLimitError(f"took longer than {seconds:g} s")
-    late.__cause__ = task.result().error if task.done() else None  # where it was, as it was cancelled
+    late.__cause__ = task.result().error if task.done() else None  # where it was, as it was stopped
     return Outcome(error=late)
 
 

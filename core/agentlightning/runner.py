@@ -20,6 +20,7 @@ from agentlightning.bounded import TimeLimitError, run_bounded
 from agentlightning.codec import readable
 from agentlightning.config import RunnerConfig
 from agentlightning.errors import StoreError
+from agentlightning.loop_watch import watching_loop
 from agentlightning.plugins import Plugins
 from agentlightning.recording import Recorder, failure_of, outside, recording
 from agentlightning.records import AnyResource, Failure, Record, Rollout, Span, Task
@@ -72,10 +73,12 @@ class Runner:
 
     @asynccontextmanager
     async def leasing(self) -> AsyncIterator[None]:
-        """Keeps the leases of this runner alive inside the block; at its end, what its rewards run in is ended."""
+        """Keeps the leases of this runner alive inside the block, and watches its event loop; at its end, the processes
+        of its rewards are ended."""
         beat = asyncio.create_task(self._beat())
         try:
-            yield
+            with watching_loop():
+                yield
         finally:
             beat.cancel()
             self._scoring.close()

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
+from agentlightning.errors import AdapterError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -116,8 +118,13 @@ async def call_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P
     except asyncio.CancelledError:
         with changing:
             if ident is not None:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(Abandoned))
+                raise_in_thread(ident, Abandoned)
         raise
+
+
+def raise_in_thread(ident: int, error: type[BaseException]) -> None:
+    """Raises an exception in another thread, as soon as it runs Python code."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error))
 
 
 def needs_main_thread(error: BaseException) -> bool:
@@ -191,16 +198,29 @@ def run_on_process_loop(coroutine: Coroutine[Any, Any, T]) -> T:
 
     try:
         loop.call_soon_threadsafe(start)
-        _wait(outcome)
+        _wait(outcome, loop)
     except KeyboardInterrupt:
         loop.call_soon_threadsafe(cancel)
-        _wait(outcome)
+        _wait(outcome, loop)
         raise
     return outcome.result()
 
 
-def _wait(outcome: Future[Any]) -> None:
+_given_up: dict[asyncio.AbstractEventLoop, str] = {}
+
+
+def give_up_loop(loop: asyncio.AbstractEventLoop, reason: str) -> None:
+    """Says that a loop is held for good: whoever waits for it in `run_on_process_loop` is told, and the next call has
+    another loop."""
+    _given_up[loop] = reason
+    with _making_the_loop:
+        _make_process_loop.cache_clear()
+
+
+def _wait(outcome: Future[Any], loop: asyncio.AbstractEventLoop) -> None:
     """Waits until it is done, and hears Ctrl-C: where the system gives the signal to another thread than the main
-    one, the main thread learns of it only when it wakes."""
+    one, the main thread learns of it only when it wakes. Raises `AdapterError` where the loop was given up."""
     while not outcome.done():
+        if loop in _given_up:
+            raise AdapterError(_given_up[loop])
         wait([outcome], timeout=SIGNALS_HEARD_WITHIN)

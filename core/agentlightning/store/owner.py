@@ -46,7 +46,10 @@ def has_ended(owner: Owner) -> bool | None:
     """Whether the owner's process is gone; None when that cannot be told from here."""
     if owner.started is None or owner.place != _place():
         return None
-    started = started_at(owner.pid)
+    try:
+        started = started_at(owner.pid)
+    except psutil.AccessDenied:
+        return None
     return started is None or abs(started - owner.started) > SAME_START
 
 

@@ -24,6 +24,9 @@ THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 ENOUGH_TASKS = 20
 """With fewer held-out tasks a difference between before and after says nothing."""
+ANSWERED_BY_A_CACHE = (
+    "is there a cache of answers in the agent (set_llm_cache of LangChain, functools.cache)? Switch it off for training"
+)
 MANY_CUT_OFF = 0.2
 MANY_MALFORMED = 0.2
 MANY_WITHOUT_SPREAD = 0.5
@@ -34,7 +37,7 @@ class Counts:
 
     def __init__(self) -> None:
         self._rewards: list[float] = []
-        self._groups = self._without_spread = 0
+        self._groups = self._without_spread = self._without_calls = 0
         self._answers = self._cut_off = self._offered = self._calls = self._malformed = 0
         self._limits: Counter[int] = Counter()
 
@@ -52,6 +55,7 @@ class Counts:
         if len(group.rollouts) + len(group.left_out) < 2:
             return
         self._groups += 1
+        self._without_calls += len(group.without_calls)
         self._without_spread += len({rollout.reward for rollout in group.rollouts}) < 2
 
     def metrics(self) -> dict[str, float]:
@@ -60,6 +64,8 @@ class Counts:
         if self._rewards:
             found |= {"rollouts": len(self._rewards)}
             found |= {"reward_min": min(self._rewards), "reward_max": max(self._rewards)}
+        if self._rewards and self._without_calls:
+            found["rollouts_without_calls"] = self._without_calls / len(self._rewards)
         if self._groups:
             found |= {"groups": self._groups, "groups_without_spread": self._without_spread / self._groups}
         if self._answers:
@@ -93,6 +99,8 @@ class Counts:
 def troubles(metrics: Mapping[str, float]) -> list[str]:
     """What is bad about a step or an evaluation, in a few words each, for its line."""
     found = []
+    if metrics.get("rollouts_without_calls"):
+        found.append(f"{_of(metrics, 'rollouts', 'rollouts_without_calls')} rollouts without a call")
     if metrics.get("answers_cut_off", 0.0) >= MANY_CUT_OFF:
         found.append(f"{_of(metrics, 'answers', 'answers_cut_off')} answers cut off")
     if metrics.get("tool_calls_malformed", 0.0) >= MANY_MALFORMED:
@@ -112,7 +120,14 @@ def findings(metrics: Sequence[Metric], evaluations: Sequence[Evaluation] = ()) 
     for metric in metrics:
         steps.setdefault(metric.step, {})[metric.name] = metric.value
     told = list(steps.values())
-    return [*_of_updates(told), *_of_spread(told), *_of_answers(told), *_of_tools(told), *too_few(evaluations)]
+    return [
+        *_of_updates(told),
+        *_of_calls(told),
+        *_of_spread(told),
+        *_of_answers(told),
+        *_of_tools(told),
+        *too_few(evaluations),
+    ]
 
 
 def too_few(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -149,6 +164,16 @@ def _of_updates(steps: Sequence[Mapping[str, float]]) -> list[str]:
     if idle > len(made) / 2:
         return [f"in {idle} of {len(made)} steps no optimizer step was made"]
     return []
+
+
+def _of_calls(steps: Sequence[Mapping[str, float]]) -> list[str]:
+    rollouts, without = _total(steps, "rollouts", "rollouts_without_calls")
+    if not without:
+        return []
+    return [
+        f"{without} of {rollouts} rollouts made no call of the policy while others of their task did, and taught "
+        f"nothing: {ANSWERED_BY_A_CACHE}"
+    ]
 
 
 def _of_spread(steps: Sequence[Mapping[str, float]]) -> list[str]:

@@ -25,6 +25,10 @@ class AdapterError(AgentLightningError):
     """No installed adapter runs the agent, or the one that does cannot use it as it is."""
 
 
+class RedirectError(AdapterError):
+    """A model call could not be sent where the resources of its rollout say, so it was not sent at all."""
+
+
 class RewardError(AgentLightningError):
     """A reward plugin gave something that is not a finite number, a dict of them, or None."""
 

@@ -14,17 +14,18 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from agentlightning.importing import when_imported
 from agentlightning.patching import Patches
 
-Carrier = Callable[..., Any]
-"""Calls a function with its arguments in a context that was taken elsewhere."""
+Values = tuple[tuple[ContextVar[Any], Any], ...]
+"""Context variables, and the values that they are to have elsewhere."""
 
-Capture = Callable[[bool], Carrier | None]
-"""Takes the context that is current, for a whole thread (True) or one call (False); None where there is none to take,
-which is to be known at once."""
+Capture = Callable[[bool], Values | None]
+"""What is to be taken along from here, for a whole thread (True) or one call (False); None where nothing is, which is
+to be known at once."""
 
 _patches, _pool_patches = Patches(), Patches()
 _making_workers = threading.local()
@@ -53,15 +54,15 @@ def _install_pool() -> None:
 
 
 def _start(start: Callable[[], None], thread: threading.Thread, args: Any, kwargs: Any) -> None:
-    carrier = None if getattr(_making_workers, "now", False) else _capture(True)
-    if carrier is None:
+    values = None if getattr(_making_workers, "now", False) else _capture(True)
+    if values is None:
         start()
         return
     run = thread.run
 
     def carried() -> None:
         vars(thread).pop("run", None)
-        carrier(run)
+        _call_with(values, run)
 
     thread.run = carried  # type: ignore[method-assign]
     try:
@@ -72,22 +73,24 @@ def _start(start: Callable[[], None], thread: threading.Thread, args: Any, kwarg
 
 
 def _submit(submit: Callable[..., Any], executor: Any, args: Any, kwargs: Any) -> Any:
-    carrier = _capture(False)
-    if carrier is None:
+    values = _capture(False)
+    if values is None:
         return submit(*args, **kwargs)
     with _workers_belong_to_nobody():
-        return submit(carrier, *args, **kwargs)
+        return submit(_call_with, values, *args, **kwargs)
 
 
 def _call_in_pool(call: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
-    carrier = _capture(False) if isinstance(pool, sys.modules["multiprocessing.pool"].ThreadPool) else None
-    if carrier is None:
+    values = _capture(False) if isinstance(pool, sys.modules["multiprocessing.pool"].ThreadPool) else None
+    if values is None:
         return call(*args, **kwargs)
-    return _carried(call, carrier, *args, **kwargs)
+    return _with_function(call, values, *args, **kwargs)
 
 
-def _carried(call: Callable[..., Any], carrier: Carrier, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return call(functools.partial(carrier, func), *args, **kwargs)
+def _with_function(
+    call: Callable[..., Any], values: Values, func: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    return call(functools.partial(_call_with, values, func), *args, **kwargs)
 
 
 def _make_pool(make: Callable[..., None], pool: Any, args: Any, kwargs: Any) -> None:
@@ -104,3 +107,12 @@ def _workers_belong_to_nobody() -> Iterator[None]:
         yield
     finally:
         _making_workers.now = before
+
+
+def _call_with(values: Values, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    tokens = [(variable, variable.set(value)) for variable, value in values]
+    try:
+        return function(*args, **kwargs)
+    finally:
+        for variable, token in tokens:
+            variable.reset(token)

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, get_args
 
 from agentlightning import following
-from agentlightning.errors import RewardError, text_of
+from agentlightning.errors import RedirectError, RewardError, text_of
 from agentlightning.records import AnyResource, Failure, Fault, Resource, Reward, Span, SpanKind, encode
 from agentlightning.redaction import holds_known, redact_fields, remember_environment
 from agentlightning.reward_value import reward_value
@@ -220,7 +220,7 @@ def current_span() -> Span | None:
 @contextmanager
 def recording(recorder: Recorder) -> Iterator[Recorder]:
     """Makes ``recorder`` current inside the block; the caller closes it."""
-    following.install(_carrier)
+    following.install(_to_carry)
     token, span_token = _recorder.set(recorder), _span.set(None)
     try:
         with running(recorder):
@@ -230,31 +230,14 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
         _span.reset(span_token)
 
 
-def _carrier(for_thread: bool) -> following.Carrier | None:
+def _to_carry(for_thread: bool) -> following.Values | None:
     """What a thread that begins here is to know: the rollout, and the span that its calls belong under."""
     if not any_active():
         return None
     recorder = current()
     if recorder is not None:
-        return functools.partial(_carried, recorder, locate(recorder), for_thread)
-    return _carried_outside if is_outside() else None
-
-
-def _carried(
-    recorder: Recorder, span: Span | None, for_thread: bool, run: Callable[..., T], /, *args: Any, **kw: Any
-) -> T:
-    token, span_token, thread_token = _recorder.set(recorder), _span.set(span), _in_own_thread.set(for_thread)
-    try:
-        return run(*args, **kw)
-    finally:
-        _recorder.reset(token)
-        _span.reset(span_token)
-        _in_own_thread.reset(thread_token)
-
-
-def _carried_outside(run: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    with outside():
-        return run(*args, **kwargs)
+        return ((_recorder, recorder), (_span, locate(recorder)), (_in_own_thread, for_thread))
+    return ((is_outside, True),) if is_outside.get() else None
 
 
 def add_locator(locator: Locator) -> None:
@@ -287,9 +270,12 @@ def locate(recorder: Recorder) -> Span | None:
 
 def failure_of(error: BaseException, type: str = "agent_error", fault: Fault = "agent") -> Failure:
     """A typed failure from an exception; of a group of them the message says the first. What is no `Exception` (a
-    cancelled task, Ctrl-C) stops whatever runs, and is of type ``cancelled`` wherever it passes through."""
+    cancelled task, Ctrl-C) stops whatever runs, and is of type ``cancelled`` wherever it passes through; a call that
+    could not be redirected is the infrastructure's."""
     if not isinstance(error, Exception):
         type, fault = "cancelled", "agent"
+    elif isinstance(error, RedirectError):
+        type, fault = "redirect_failed", "infrastructure"
     message, first = text_of(error), error
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]

@@ -329,3 +329,12 @@ class Group(Record, kw_only=True):
     rollouts: list[Rollout]
     trajectories: list[list[Trajectory]]
     left_out: list[Rollout] = []
+
+    @property
+    def without_calls(self) -> list[Rollout]:
+        """The rollouts that made no call of a policy while others of the group did, and failed in nothing: something
+        answered in the policy's place, and there is nothing to train on."""
+        if not any(self.trajectories):
+            return []
+        pairs = zip(self.rollouts, self.trajectories, strict=True)
+        return [rollout for rollout, built in pairs if not built and rollout.status == "succeeded"]

@@ -22,7 +22,7 @@ from agentlightning.causes import explain_rollouts
 from agentlightning.check import CheckReport, inspect_rollout, render
 from agentlightning.check.watch import calls_outside, logged_warnings, notice_when_slow
 from agentlightning.checkpoints import CHECKPOINTS
-from agentlightning.diagnostics import ENOUGH_TASKS, Counts, held_out_note
+from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts, held_out_note
 from agentlightning.errors import CheckError
 from agentlightning.plugins import Plugins
 from agentlightning.progress import Progress
@@ -75,6 +75,7 @@ class TrainingRun:
         self._progress = progress
         self._resources: dict[str, AnyResource] = {}
         self._counts = Counts()
+        self._told_of_calls = False
         self._logged: dict[str, float] = {}
         self._check_only = check_only
         self._began = time.perf_counter()
@@ -172,7 +173,18 @@ class TrainingRun:
             if len(members) == group_size:
                 group = self._group(by_id[finished.rollout.task_id], members)
                 self._counts.add_group(group)
+                self._tell_of_calls(group)
                 yield group
+
+    def _tell_of_calls(self, group: Group) -> None:
+        """Says, once a run, that rollouts made no call while others of their task did; the counts go with each step."""
+        without = len(group.without_calls)
+        if without and not self._told_of_calls:
+            self._told_of_calls = True
+            self._progress.message(
+                f"task {group.task.id}: {without} of {len(group.rollouts)} rollouts made no call of the policy while "
+                f"the others did, so there is nothing to train on in them: {ANSWERED_BY_A_CACHE}"
+            )
 
     async def evaluate(
         self,

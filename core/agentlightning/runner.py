@@ -19,7 +19,7 @@ from agentlightning.adapter import Adapter
 from agentlightning.bounded import TimeLimitError, run_bounded
 from agentlightning.codec import readable
 from agentlightning.config import RunnerConfig
-from agentlightning.errors import StoreError
+from agentlightning.errors import RedirectError, StoreError
 from agentlightning.loop_watch import watching_loop
 from agentlightning.plugins import Plugins
 from agentlightning.recording import Recorder, failure_of, outside, recording
@@ -211,7 +211,7 @@ def _blame(error: BaseException, recorder: Recorder) -> Failure:
     for failure in reversed(recorder.failures):
         if failure.exception in names and failure.type != "agent_error":
             return msgspec.structs.replace(failure, where=origin(error))
-    failure = failure_of(error)
+    failure = failure_of(next((part for part in chain if isinstance(part, RedirectError)), error))
     if needs_main_thread(error):
         failure.message += "; agents run in threads, many at once: give their clients a time-out in place of a signal"
     return failure

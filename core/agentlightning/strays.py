@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from agentlightning.errors import AdapterError
+from agentlightning.errors import RedirectError
 from agentlightning.records import Record
 from agentlightning.tracebacks import caller
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_outside: contextvars.ContextVar[bool] = contextvars.ContextVar("agentlightning_outside", default=False)
+is_outside: contextvars.ContextVar[bool] = contextvars.ContextVar("agentlightning_is_outside", default=False)
+"""Whether what is done here was declared to belong to no rollout."""
 _active: dict[Recorder, int] = {}
 """The recorders of rollouts that run now, and in how many blocks of `recording` each is."""
 _strays: dict[tuple[str, str, str], StrayCall] = {}
@@ -77,24 +78,19 @@ def running(recorder: Recorder) -> Iterator[None]:
 def outside() -> Iterator[None]:
     """Declares that model calls made inside the block belong to no rollout, although some run: a reward's judge, say,
     or another part of the program. A rollout that begins inside is one all the same."""
-    token = _outside.set(True)
+    token = is_outside.set(True)
     try:
         yield
     finally:
-        _outside.reset(token)
-
-
-def is_outside() -> bool:
-    """Whether what is done here was declared to belong to no rollout."""
-    return _outside.get()
+        is_outside.reset(token)
 
 
 def belongs_to_none(model: str | None, host: str) -> None:
     """Notes a model call that is about to be made in no rollout: nothing where none runs, or where that is as declared.
 
-    Raises `AdapterError` where a running rollout has resources; else warns, once for each place.
+    Raises `RedirectError` where a running rollout has resources; else warns, once for each place.
     """
-    if not _active or _outside.get():
+    if not _active or is_outside.get():
         return
     refused = any(recorder.resources for recorder in active())
     stray = StrayCall(
@@ -121,7 +117,7 @@ def belongs_to_none(model: str | None, host: str) -> None:
         then = "it was not sent" if refused else f"it is sent, and not recorded. To have it recorded, {advice}"
         logger.error("%s; %s", what, then)
     if refused:
-        raise AdapterError(
+        raise RedirectError(
             f"{what}. It was not sent, since no policy, prompt or model could be chosen for it: {advice}"
         )
 

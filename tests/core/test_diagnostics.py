@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from agentlightning import semconv
 from agentlightning.algorithm import Evaluation
 from agentlightning.diagnostics import Counts, findings, troubles
-from agentlightning.records import Failure, Generation, Group, Reward, Rollout, Span, Task
+from agentlightning.records import Failure, Generation, Group, Reward, Rollout, Span, Task, Trajectory
 from agentlightning.store import Metric
 
 
@@ -55,6 +56,25 @@ def steps(*numbers: dict[str, float]) -> list[Metric]:
 
 
 # Counting.
+
+
+def test_rollouts_that_made_no_call_while_others_of_their_group_did_are_counted() -> None:
+    made = Trajectory(rollout_id="r", agent=None, transitions=[], sequences=[])
+    group = a_group(1.0, 1.0, 0.0, 0.0)
+    counts = Counts()
+    for rollout in group.rollouts:
+        counts.add(rollout, (), only_policy=True)
+    group.rollouts[3].status = "failed"
+    counts.add_group(replace(group, trajectories=[[made], [], [], []]))
+    assert counts.metrics()["rollouts_without_calls"] == 0.5
+    assert "2/4 rollouts without a call" in troubles(counts.metrics())
+    (finding,) = [each for each in findings(steps(counts.metrics())) if "no call" in each]
+    assert finding.startswith("2 of 4 rollouts made no call of the policy while others of their task did")
+
+
+def test_a_group_that_made_no_call_at_all_is_another_matter() -> None:
+    group = a_group(1.0, 0.0)
+    assert replace(group, trajectories=[[], []]).without_calls == []
 
 
 @pytest.mark.parametrize(("reason", "share"), [("length", 1.0), ("max_tokens", 1.0), ("stop", 0.0), (None, 0.0)])

@@ -130,12 +130,12 @@ def test_it_belongs_to_no_rollout_where_it_begins_in_none(run: Run) -> None:
 def test_what_is_declared_to_be_outside_stays_outside(run: Run) -> None:
     with recording(recorder()):
         assert contextvars.Context().run(_outside, run) is True
-    assert run(is_outside) is False
+    assert run(is_outside.get) is False
 
 
 def _outside(run: Run) -> Any:
     with outside():
-        return run(is_outside)
+        return run(is_outside.get)
 
 
 def test_other_context_variables_stay_where_they_are(run: Run) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from agentlightning import semconv
-from agentlightning.errors import AdapterError
+from agentlightning.errors import RedirectError
 from agentlightning.recording import Recorder, failure_of, locate
 from agentlightning.records import Failure, Generation, Span
 from agentlightning_openai.body import Watch, answer_in, read_json
@@ -31,16 +31,16 @@ def begin(recorder: Recorder, client: Any, options: Any) -> Call | None:
     None where it is no model call.
 
     An error of our own leaves the call unrecorded, with a log entry; but where the rollout has resources it
-    raises `AdapterError`, since the call could then reach an endpoint that it was not meant for.
+    raises `RedirectError`, since the call could then reach an endpoint that it was not meant for.
     """
     try:
         operation = operation_of(options)
         return _begin(recorder, client, options, operation) if operation is not None else None
-    except AdapterError:
+    except RedirectError:
         raise
     except Exception as error:
         if recorder.resources:
-            raise AdapterError(f"a model call could not be matched with the rollout's resources: {error}") from error
+            raise RedirectError(f"a model call could not be matched with the rollout's resources: {error}") from error
         logger.exception("a model call could not be recorded; it goes on unrecorded")
         return None
 
@@ -61,7 +61,7 @@ def _begin(recorder: Recorder, client: Any, options: Any, operation: Operation) 
     except Exception as error:
         call.describe(body or {})
         recorder.end(span, failure_of(error, "redirect_failed", "infrastructure"))
-        raise AdapterError(f"{span.name} of agent {agent or '(none)'} was not sent: {error}") from error
+        raise RedirectError(f"{span.name} of agent {agent or '(none)'} was not sent: {error}") from error
     call.levers, call.asked = levers, body or {}
     call.send(steered, sent)
     return call

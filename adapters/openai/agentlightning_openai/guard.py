@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from agentlightning import semconv
-from agentlightning.errors import AdapterError
+from agentlightning.errors import RedirectError
 from agentlightning.recording import Recorder, current, failure_of, locate
 from agentlightning.strays import any_active, belongs_to_none
 from agentlightning.tracebacks import caller
@@ -31,7 +31,7 @@ def check(client: Any, options: Any) -> None:
     """Looks at a request that is about to be sent, of a call that is not being recorded.
 
     One that belongs to no rollout is noted (`agentlightning.strays`). One that belongs to a rollout is an error where
-    that has resources, since it would be sent as it is: raises `AdapterError`; else a warning, once for each place.
+    that has resources, since it would be sent as it is: raises `RedirectError`; else a warning, once for each place.
     """
     recorder = current()
     if recorder is None and not any_active():
@@ -46,7 +46,7 @@ def check(client: Any, options: Any) -> None:
         return
     why, place = FORKED if recorder.forked else UNSEEN, caller()
     if recorder.resources:
-        error = AdapterError(f"a call of {model} at {host}, made in {place}, was not sent: {why}")
+        error = RedirectError(f"a call of {model} at {host}, made in {place}, was not sent: {why}")
         _record(recorder, options, operation, error)
         raise error
     if (why, place) not in _told:
@@ -54,8 +54,8 @@ def check(client: Any, options: Any) -> None:
         logger.warning("a call of %s at %s, made in %s, is not recorded: %s", model, host, place, why)
 
 
-def _record(recorder: Recorder, options: Any, operation: Operation, error: AdapterError) -> None:
+def _record(recorder: Recorder, options: Any, operation: Operation, error: RedirectError) -> None:
     """As a call that failed, so that an agent which goes on without its answer has no valid result."""
     span = recorder.start("llm", operation, parent=locate(recorder))
     span.attributes.update(attributes_of(operation, body_of(options) or {}))
-    recorder.end(span, failure_of(error, "redirect_failed", "infrastructure"))
+    recorder.end(span, failure_of(error))

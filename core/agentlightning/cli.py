@@ -58,12 +58,13 @@ def _in_words(error: Exception, log: object) -> str:
     """What went wrong, in a line; and where more is, for what nobody has foreseen."""
     from agentlightning.errors import advice
     from agentlightning.loading import explain
+    from agentlightning.redaction import redact
 
     if isinstance(error, AgentLightningError):
-        return f"error: {error}"
+        return redact(f"error: {error}")
     known = advice(error)
     more = f"the traceback is in {log}" if log is not None else "`agl --debug …` shows the traceback"
-    return f"error: {known or explain(error)}\n{more}"
+    return f"error: {redact(known or explain(error))}\n{more}"
 
 
 def _say(text: str) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agentlightning.redaction import redact
+
 if TYPE_CHECKING:
     from agentlightning.progress import Progress
 
@@ -54,7 +56,7 @@ class RunLog(logging.Handler):
         path = self._directory / run.id / LOG
         try:
             with path.open("a", encoding="utf-8", errors="replace") as file:
-                file.write(lines)
+                file.write(redact(lines))
         except OSError:  # a full disk: what is logged of it must not be the next fault
             return
         self.path = path

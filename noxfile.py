@@ -140,6 +140,13 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session
+def bad_inputs(session: nox.Session) -> None:
+    """Runs `agl` on bad inputs of every kind and prints what a person gets; fails where that is not what it should be."""
+    install(session, *TRAINING, extras=("-r", "requirements-test.txt", "pyarrow"))
+    session.run("python", "tests/bad_inputs", *session.posargs, env=QUIET)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measures what the READMEs claim: import, install size, recording, store, rollouts, engine."""
     install(session, *TRAINING, *FRAMEWORKS, extras=("-r", "requirements-dev.txt"))

@@ -141,7 +141,7 @@ def parity(session: nox.Session) -> None:
 
 @nox.session
 def bad_inputs(session: nox.Session) -> None:
-    """Runs `agl` on bad inputs of every kind and prints what a person gets; fails where that is not what it should be."""
+    """Runs `agl` on bad inputs of every kind and prints what a person gets; fails where it should get other."""
     install(session, *TRAINING, extras=("-r", "requirements-test.txt", "pyarrow"))
     session.run("python", "tests/bad_inputs", *session.posargs, env=QUIET)
 

@@ -113,7 +113,10 @@ def faults(case: Case, code: int | None, output: str) -> list[str]:
 def message(output: str) -> str:
     """The first line that says what is wrong."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = [line for line in lines if re.match(r"(error|Error|run \S+ has stopped)\b", line)]
+    telling = sorted(
+        (line for line in lines if re.match(r"(error|Error|run \S+ has stopped)\b", line)),
+        key=lambda line: line.startswith("run "),
+    )
     return next(iter([*telling, *lines[-1:]]), "(nothing)")
 
 

@@ -117,6 +117,7 @@ class TrainingRun:
         planned = Rollout(id=id, run_id=self.id, group_id=id, task_id=task.id, stage=CHECK, sample=sample)
         resources = list(self._resources.values())
         queued = await self._store.enqueue([planned])
+        hung_before = running_now()
         with logged_warnings() as logged, calls_outside() as outside, notice_when_slow(self._progress.message):
             (finished,) = [one async for one in self._runner.run(queued, {task.id: task}, resources)]
         return inspect_rollout(
@@ -127,7 +128,7 @@ class TrainingRun:
             train=self.train,
             start_seconds=start_seconds,
             outside=outside,
-            running=running_now(),
+            running=[place for place in running_now() if place not in hung_before],
             logged=logged,
         )
 

@@ -20,17 +20,23 @@ def check(ctx: click.Context, config: str, overrides: tuple[str, ...]) -> None:
 
     Learns nothing and keeps nothing. Exits with 1 where there is something to mend before a run.
     """
+    from rich.console import Console
+
     from agentlightning.check import render
     from agentlightning.config import load_config
     from agentlightning.progress import Progress
 
     class Notes(Progress):
+        def phase(self, name: str, done: int = 0, total: int = 0) -> None:
+            status.update(name)
+
         def message(self, text: str) -> None:
-            click.echo(text, err=True)
+            status.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     settings, progress = load_config(config, overrides), Notes()
     debug = ctx.find_root().params["debug"]
-    with own_screen(progress, settings.directory, quiet=True, debug=debug), ending_by_signal():
+    status = Console(stderr=True).status("loading")
+    with own_screen(progress, settings.directory, quiet=True, debug=debug), ending_by_signal(), status:
         from agentlightning.trainer import Trainer
 
         report = Trainer.from_config(settings, progress=progress).check()

@@ -44,6 +44,10 @@ def is_long(rollout, task):
     return float(len(rollout.output) > 3)
 
 
+def nothing(rollout, task):
+    return 0.0
+
+
 class Steps(Algorithm):
     async def run(self, run):
         await run.evaluate("before")
@@ -94,6 +98,18 @@ def test_a_run_ends_with_the_table_and_where_everything_is(agl: Agl, folder: Pat
     (run,) = [path for path in (folder / "runs").iterdir() if path.is_dir()]
     assert f"(agl show {run.name})" in result.stdout
     assert len([line for line in result.stderr.splitlines() if line.startswith("step ")]) == 4
+
+
+def test_the_last_lines_and_show_say_what_speaks_against_learning(agl: Agl, folder: Path) -> None:
+    result = agl("train", "config.yaml", "--set", "reward=my_work:nothing")
+    (run,) = _runs(folder)
+    says = ("the rewards never varied: the reward gave 0 to each of 8 rollouts", "2 held-out tasks cannot tell whether")
+    shown = agl("show", run.id).stdout
+    for text in says:
+        assert text in result.stdout
+        assert text in shown
+    assert "all rewards 0" in result.stderr
+    assert "never varied" not in agl("train", "config.yaml").stdout
 
 
 def test_quiet_says_nothing(agl: Agl) -> None:

@@ -6,23 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from worth import worth
 
-from agentlightning.config import RewardConfig
 from agentlightning.errors import ConfigError
-from agentlightning.plugins import plugins
-from agentlightning.records import Rollout, Task
-from agentlightning.scoring import Scoring
 from agentlightning_rewards.text import final_answer, output_text
-
-
-async def worth(name: str, output: Any, expected: Any = None, **config: Any) -> float | None:
-    """What the reward of a name gives, found and made as a run does."""
-    scoring = Scoring([RewardConfig(name=name, config=config)], plugins())
-    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", stage="train/1", output=output)
-    (reward,), failures = await scoring.score(rollout, Task(id="t", input="?", expected=expected), [])
-    assert [failure.message for failure in failures] == []
-    return reward.value
-
 
 ANSWERS = [
     "Paris",
@@ -200,7 +187,7 @@ async def test_json_schema(output: Any, value: float) -> None:
 
 
 async def test_json_schema_fetches_nothing() -> None:
-    with pytest.raises(AssertionError, match="Unresolvable"):
+    with pytest.raises(ConfigError, match=r"\$ref 'http://127.0.0.1:9/schema.json' is not in the schema"):
         await worth("json_schema", {}, schema={"$ref": "http://127.0.0.1:9/schema.json"})
 
 

@@ -1,19 +1,23 @@
-"""Reward: the agent's answer is the expected text."""
+"""Reward: the agent's answer is the expected text, or number."""
 
 from __future__ import annotations
 
 import re
 import string
 import unicodedata
+from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import msgspec
 
 from agentlightning.errors import RewardError
 from agentlightning.records import Rollout, Task
-from agentlightning_rewards.text import output_text
+from agentlightning_rewards.expected import accepted
+from agentlightning_rewards.text import final_answer, output_text
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(a|an|the)\b", re.IGNORECASE)
+_MINUS = re.compile(r"^[−–](?=[\d.])")
 
 
 class ExactMatchConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -30,7 +34,8 @@ class ExactMatchConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
 class ExactMatch:
     """1 when the answer is ``task.expected``, or one of them where it is a list; else 0.
 
-    None when the task says nothing of what is expected.
+    Where either is a number they are compared as numbers: ``4`` is 4.0. A truth value is ``true`` or ``false`` in any
+    case. None when the task says nothing of what is expected. Raises `RewardError` where it is an object.
     """
 
     Config = ExactMatchConfig
@@ -39,17 +44,27 @@ class ExactMatch:
         self._config = config
 
     def __call__(self, rollout: Rollout, task: Task) -> float | None:
-        if task.expected is None:
+        expected = accepted(task.expected)
+        for one in expected:
+            if not isinstance(one, str | int | float):
+                raise RewardError(f"exact_match: task {task.id} expects {one!r}, which is neither text nor number")
+        if not expected:
             return None
-        accepted = task.expected if isinstance(task.expected, list | tuple) else [task.expected]
-        for expected in accepted:
-            if not isinstance(expected, str | int | float):
-                raise RewardError(f"exact_match: task {task.id} expects {expected!r}, which is neither text nor number")
-        answer = self._normalise(output_text(rollout.output))
-        return float(any(self._normalise(str(expected)) == answer for expected in accepted))
+        answer = final_answer(rollout.output)
+        return float(any(self._agree(answer, one) for one in expected))
+
+    def _agree(self, answer: Any, expected: str | int | float) -> bool:
+        text, wanted = output_text(answer), str(expected)
+        if isinstance(answer, bool) or isinstance(expected, bool):
+            return _normal(text).casefold() == _normal(wanted).casefold()
+        if isinstance(answer, int | float) or isinstance(expected, int | float):
+            one, other = _number(text), _number(wanted)
+            if one is not None and other is not None:
+                return one == other
+        return self._normalise(wanted) == self._normalise(text)
 
     def _normalise(self, text: str) -> str:
-        text = unicodedata.normalize("NFKC", text)
+        text = _normal(text)
         if self._config.ignore_case:
             text = text.casefold()
         if self._config.ignore_punctuation:
@@ -57,3 +72,15 @@ class ExactMatch:
         if self._config.ignore_articles:
             text = _ARTICLE.sub(" ", text)
         return " ".join(text.split())
+
+
+def _normal(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        number = Decimal(_MINUS.sub("-", _normal(text)))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None

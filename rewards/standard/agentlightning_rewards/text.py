@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+DEEPEST = 32
+"""How many layers an output may have around its answer."""
+
 
 def final_answer(output: Any) -> Any:
     """The innermost answer of an agent's output: text, or a structured object.
@@ -13,12 +16,11 @@ def final_answer(output: Any) -> Any:
     Looked for in this order: the last of ``messages``, ``output``, ``content``, each as a key or an attribute,
     and the text blocks of a list of content blocks. What has none of them is the answer itself.
     """
-    for name in ("messages", "output", "content"):
-        found = _get(output, name)
-        if name == "messages" and isinstance(found, list | tuple) and found:
-            return final_answer(found[-1])
-        if name != "messages" and found is not None:
-            return final_answer(found)
+    for _ in range(DEEPEST):
+        inner = _inner(output)
+        if inner is None:
+            break
+        output = inner
     return _joined_blocks(output)
 
 
@@ -28,8 +30,22 @@ def output_text(output: Any) -> str:
     if answer is None:
         return ""
     if isinstance(answer, Mapping | list | tuple):
-        return json.dumps(answer, ensure_ascii=False, default=str)
+        try:
+            return json.dumps(answer, ensure_ascii=False, default=str)
+        except (TypeError, ValueError):  # keys that are no text, circles
+            return repr(answer)
+        except RecursionError:
+            return ""
     return str(answer)
+
+
+def _inner(output: Any) -> Any:
+    """What is one layer further in; None where nothing is."""
+    messages = _get(output, "messages")
+    if isinstance(messages, list | tuple) and messages:
+        return messages[-1]
+    found = _get(output, "output")
+    return found if found is not None else _get(output, "content")
 
 
 def _get(value: Any, name: str) -> Any:

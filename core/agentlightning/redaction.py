@@ -206,7 +206,7 @@ def _redacting(make: Any) -> Any:
 
     def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record: logging.LogRecord = make(*args, **kwargs)
-        if record.name.startswith("agentlightning"):
+        if str(record.name).startswith("agentlightning"):  # None in `logging.makeLogRecord`
             try:
                 _redact_record(record)
             except Exception:  # noqa: BLE001 - logging itself tells of a message that cannot be formatted

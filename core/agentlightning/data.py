@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 from collections import Counter
@@ -18,6 +19,11 @@ from agentlightning.records import Task
 
 FIELDS = ("id", "input", "expected")
 
+LONGEST_CELL = 2**30
+"""Characters of a cell of a CSV file."""
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_EXPLAINED = {"unexpected end of data": "a quote is opened here, or below, and never closed"}
+
 Row = tuple[str, Any]
 """Where something stands, for the errors, and what stands there."""
 
@@ -30,8 +36,8 @@ def load_tasks(source: Any, *, limit: int | None = None, fields: Mapping[str, st
     what rewards get. ``fields`` names other columns for these: ``{"input": "question"}``. Without an ``id`` a
     task is named by a hash of its content. At most ``limit`` tasks are read.
 
-    Raises `DataError` that names the file and line: a missing file, a line that is no JSON, no input, an id
-    given twice, no tasks at all.
+    Raises `DataError` that names the file and line, and says what to do: a missing file, a line that is no JSON,
+    another encoding than UTF-8, no input, an id given twice, no tasks at all.
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit}: expected at least 1 task")
@@ -94,38 +100,86 @@ def _read(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
 def _json_lines(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not text.strip():
                 continue
             try:
                 yield f"{path}:{number}", msgspec.json.decode(text)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise DataError(f"{path}:{number}: not JSON: {error}") from error
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise DataError(f"{path}:{number}: not JSON: {error}{_hint(text)}") from error
+
+
+def _hint(line: bytes) -> str:
+    """What to do about a line that is no JSON; nothing where that is plain from the error."""
+    if line.startswith(_UTF_16) or b"\0" in line:
+        return "; the file is UTF-16, or damaged: save it as UTF-8"
+    if _is_not_utf8(line):
+        return "; save the file as UTF-8"
+    stripped = line.strip()
+    if stripped in (b"[", b"{") or stripped.startswith(b"[") or stripped.endswith(b","):
+        return "; a .jsonl file has one object on each line, with no commas and no brackets around them"
+    return ""
 
 
 def _csv(path: Path) -> Iterator[Row]:
+    # The limit is the whole process's. A cell may hold a document; the default is 128 KiB.
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(_without_nul(path, file), strict=True)
         line = 1
         try:
+            columns = list(reader.fieldnames or ())
+            twice = [name for name, count in Counter(columns).items() if count > 1]
+            if twice:
+                raise DataError(f"{path}:1: the column {twice[0]!r} is there twice")
+            if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
+                raise DataError(f"{path}:1: the only column is {columns[0]!r}: separate columns by commas")
             for row in reader:
-                line = reader.line_num
-                if None in row or None in row.values():
-                    raise DataError(f"{path}:{line}: expected the {len(reader.fieldnames or ())} columns of the header")
-                yield f"{path}:{line}", row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}:{line}: not CSV in UTF-8: {error}") from error
+                cells = len(columns) - list(row.values()).count(None) + len(row.get(None) or ())
+                if cells != len(columns):
+                    raise DataError(
+                        f"{path}:{reader.line_num}: expected the {len(columns)} columns of the header, got {cells}; "
+                        'text with a comma in it stands in "quotes"'
+                    )
+                yield f"{path}:{reader.line_num}", row
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{path}:{line}: not CSV: {_EXPLAINED.get(str(error), error)}") from error
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}:{_first_line_not_utf8(path)}: not CSV in UTF-8: {error}; save it as UTF-8"
+            ) from error
+
+
+def _without_nul(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise DataError(f"{path}:{number}: a NUL byte: the file is UTF-16, or damaged; save it as UTF-8")
+        yield line
+
+
+def _first_line_not_utf8(path: Path) -> int:
+    with path.open("rb") as file:
+        return next((number for number, line in enumerate(file, 1) if _is_not_utf8(line)), 1)
+
+
+def _is_not_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _parquet(path: Path) -> Iterator[Row]:
     arrow, parquet = _extra("pyarrow", path), _extra("pyarrow.parquet", path)
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        try:
             batches = parquet.ParquetFile(file).iter_batches(batch_size=1024)
             rows = (row for batch in batches for row in batch.to_pylist())
             yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
-    except arrow.ArrowException as error:
-        raise DataError(f"{path}: not Parquet: {error}") from error
+        except (arrow.ArrowException, OSError) as error:  # pyarrow's name for a damaged file is OSError
+            raise DataError(f"{path}: not Parquet: {error}") from error
 
 
 def _hugging_face(source: str) -> Iterable[Any]:

@@ -102,6 +102,33 @@ def test_a_metadata_column_is_the_metadata() -> None:
     assert task.metadata == {"level": "easy", "source": "book"}
 
 
+@pytest.mark.parametrize("quoted", [True, False])
+def test_a_cell_of_any_length_is_read(tmp_path: Path, quoted: bool) -> None:
+    long = "word " * 40_000
+    path = tmp_path / "t.csv"
+    path.write_text(f'input,expected\n"{long}",1\n' if quoted else f"input,expected\n{long},1\n")
+    (task,) = load_tasks(path)
+    assert (task.input, task.expected) == (long, "1")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_csv_file_may_have_a_byte_order_mark_any_line_ends_and_cells_of_several_lines(
+    tmp_path: Path, end: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + end.join(["input,expected", '"one', 'two ""three""",2', "x,", ""]).encode())
+    first, second = load_tasks(path)
+    assert (first.input.split(), first.expected) == (["one", "two", '"three"'], "2")
+    assert (second.input, second.expected) == ("x", "")
+
+
+def test_an_integer_of_any_size_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"input": 123456789012345678901234567890, "expected": -98765432109876543210}')
+    (task,) = load_tasks(path)
+    assert (task.input, task.expected) == (123456789012345678901234567890, -98765432109876543210)
+
+
 def test_a_task_without_an_id_is_named_by_its_content() -> None:
     first, second = load_tasks([{"input": "x", "a": 1, "b": 2}, {"input": "y"}])
     assert first.id != second.id
@@ -141,8 +168,32 @@ def test_no_more_than_the_limit_is_read() -> None:
         ("t.csv", b"input,expected\n", "t.csv: no tasks in it"),
         ("t.csv", b"input,expected\n1\n", "t.csv:2: expected the 2 columns of the header"),
         ("t.csv", b"input,expected\n1,2\n1,2,3\n", "t.csv:3: expected the 2 columns of the header"),
-        ("t.csv", b"input\n\xff\n", "t.csv:1: not CSV in UTF-8"),
+        ("t.csv", b"input\n\xff\n", "t.csv:2: not CSV in UTF-8: .*save it as UTF-8"),
+        ("t.csv", b"input\n" + b"fine\n" * 5000 + "café\n".encode("latin-1"), "t.csv:5002: not CSV in UTF-8"),
+        ("t.csv", "input\n1\n".encode("utf-16"), "t.csv:1: not CSV in UTF-8"),
+        ("t.csv", "input\n1\n".encode("utf-16-le"), "t.csv:1: a NUL byte: the file is UTF-16, or damaged"),
+        ("t.csv", b"input\n1\n2\x00\n", "t.csv:3: a NUL byte"),
+        ("t.csv", b'input,expected\n1,2\n"3,4\n5,6\n', "t.csv:3: not CSV: a quote is opened here, or below, and never"),
+        ("t.csv", b"input,input\n1,2\n", "t.csv:1: the column 'input' is there twice"),
+        ("t.csv", b"input;expected\n1;2\n", "t.csv:1: the only column is 'input;expected': separate columns by commas"),
+        ("t.csv", b"input,expected\nWell, yes,2\n", "t.csv:2: expected the 2 columns of the header, got 3; text with"),
+        ("t.csv", b"question,expected\n1,2\n", "t.csv:2: no input; its keys: question, expected"),
+        ("t.csv", b"", "t.csv: no tasks in it"),
+        ("t.jsonl", b"", "t.jsonl: no tasks in it"),
+        ("t.jsonl", b'{"input": 1},\n{"input": 2}', "t.jsonl:1: not JSON: .*one object on each line, with no commas"),
+        ("t.jsonl", b'{"input": 1,}', "t.jsonl:1: not JSON: .*trailing comma"),
+        ("t.jsonl", b'[\n{"input": 1}\n]', "t.jsonl:1: not JSON: .*one object on each line"),
+        ("t.jsonl", b'{\n"input": 1\n}', "t.jsonl:1: not JSON: .*one object on each line"),
+        ("t.jsonl", b"{'input': 1}", "t.jsonl:1: not JSON: "),
+        ("t.jsonl", b'{"input": NaN}', "t.jsonl:1: not JSON: "),
+        ("t.jsonl", b'{"input": 1e999}', "t.jsonl:1: not JSON: Number out of range"),
+        ("t.jsonl", b'{"input": "\\ud800"}', "t.jsonl:1: not JSON: "),
+        ("t.jsonl", b"[" * 100_000, "t.jsonl:1: not JSON: "),
+        ("t.jsonl", '{"input": 1}'.encode("utf-16"), "t.jsonl:1: not JSON: .*the file is UTF-16, or damaged: save it"),
+        ("t.jsonl", b'{"input": 1}\n{"input": "caf\xe9"}', "t.jsonl:2: not JSON: .*save the file as UTF-8"),
         ("t.parquet", b"no parquet", "t.parquet: not Parquet: "),
+        ("t.parquet", b"", "t.parquet: not Parquet: "),
+        ("t.parquet", b"PAR1" + b"\x00" * 50 + b"PAR1", "t.parquet: not Parquet: "),
         ("t.txt", b"", r"t.txt: expected a file \(.jsonl, .csv, .parquet\), hf:name or module:function"),
     ],
 )

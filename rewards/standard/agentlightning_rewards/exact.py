@@ -15,6 +15,7 @@ from agentlightning.records import Rollout, Task
 from agentlightning_rewards.expected import accepted
 from agentlightning_rewards.text import final_answer, output_text
 
+_NUMBERS = (int, float, Decimal)
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(a|an|the)\b", re.IGNORECASE)
 _MINUS = re.compile(r"^[−–](?=[\d.])")
@@ -46,18 +47,18 @@ class ExactMatch:
     def __call__(self, rollout: Rollout, task: Task) -> float | None:
         expected = accepted(task.expected)
         for one in expected:
-            if not isinstance(one, str | int | float):
+            if not isinstance(one, str | int | float | Decimal):
                 raise RewardError(f"exact_match: task {task.id} expects {one!r}, which is neither text nor number")
         if not expected:
             return None
         answer = final_answer(rollout.output)
         return float(any(self._agree(answer, one) for one in expected))
 
-    def _agree(self, answer: Any, expected: str | int | float) -> bool:
+    def _agree(self, answer: Any, expected: str | int | float | Decimal) -> bool:
         text, wanted = output_text(answer), str(expected)
         if isinstance(answer, bool) or isinstance(expected, bool):
             return _normal(text).casefold() == _normal(wanted).casefold()
-        if isinstance(answer, int | float) or isinstance(expected, int | float):
+        if isinstance(answer, _NUMBERS) or isinstance(expected, _NUMBERS):
             one, other = _number(text), _number(wanted)
             if one is not None and other is not None:
                 return one == other

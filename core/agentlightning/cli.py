@@ -86,6 +86,7 @@ def main(debug: bool) -> None:
     agl show RUN                      one run, or one rollout
 
     \b
-    Exit codes: 0 done; 1 the run failed; 2 nothing was run: the command line,
-    the config, or what it names is wrong; 130 Ctrl-C; 143 SIGTERM; 129 SIGHUP.
+    Exit codes: 0 done; 1 the run failed, or check found something to mend;
+    2 nothing was run: the command line, the config, or what it names is wrong;
+    130 Ctrl-C; 143 SIGTERM; 129 SIGHUP.
     """

@@ -110,7 +110,7 @@ def test_a_check_names_the_agents_and_where_their_calls_went(name: str, tiny_mod
         assert "solver" in called
     else:
         assert called == set(EXAMPLES[name].instructions)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.returncode == 0, ran.stdout + ran.stderr
     assert not (tmp_path / "store.db").exists()
 
 

@@ -253,6 +253,21 @@ def test_an_agent_that_fails_on_what_the_policy_said_is_learned_from() -> None:
     assert not report.ok, "a person should look at it all the same"
 
 
+@pytest.mark.parametrize(
+    ("exception", "finish_reason", "ok"),
+    [
+        ("agents.exceptions.ModelBehaviorError", "length", True),
+        ("agents.exceptions.ModelBehaviorError", "stop", False),
+        ("builtins.KeyError", "length", False),
+    ],
+)
+def test_an_agent_whose_framework_refuses_what_was_cut_off_has_nothing_to_mend(
+    exception: str, finish_reason: str, ok: bool
+) -> None:
+    failure = Failure(type="agent_error", message="incomplete", exception=exception)
+    assert look(call(said={"finish_reason": finish_reason}), failure=failure).ok is ok
+
+
 def test_a_model_that_cannot_be_reached_does_not_end_a_comparison_of_several() -> None:
     choice = ModelChoice(name="model", model="large")
     report = look(failed(DOWN), resources=[choice], failure=DOWN, rewards=[])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from faults import FAULTS, Fault, lay_out, overrides
 
 from agentlightning.cli import main
+from agentlightning.store import open_store
 
 OWN_ENDPOINT = "http://127.0.0.1:9/v1"
 """Where nobody answers: a call that is not redirected fails."""
@@ -42,3 +44,22 @@ def test_a_fault_is_named_and_nothing_is_left_behind(folder: Path, fault: Fault)
     assert exit_code == fault.exit_code
     assert "Traceback" not in said
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", ["train matches nobody", "the agent raises", "the prompt is too long"])
+def test_a_run_ends_with_the_fault_after_its_first_rollout(folder: Path, name: str) -> None:
+    exit_code, said = agl("train", FAULTS[name])
+    assert exit_code != 0
+    assert f"error: {FAULTS[name].said.partition(' (')[0]}" in said or FAULTS[name].said in said
+    assert "Traceback" not in said
+    assert asyncio.run(stages_in(folder)) == ["check"]
+
+
+async def stages_in(folder: Path) -> list[str]:
+    store = open_store(f"sqlite:///{folder}/runs/agentlightning.db")
+    try:
+        (run,) = await store.runs()
+        return [rollout.stage for rollout in await store.rollouts(run.id)]
+    finally:
+        await store.close()

@@ -75,8 +75,15 @@ class CheckReport(Record, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether there is nothing to mend before a run."""
-        return not self.errors and self.rollout.failure is None
+        """Whether there is nothing to mend before a run. An agent that failed has something to mend, unless its
+        framework refused an answer that was cut off."""
+        return not self.errors and (self.rollout.failure is None or self._refused_what_was_cut_off())
+
+    def _refused_what_was_cut_off(self) -> bool:
+        answers = [span.generation for span in self.spans if span.generation is not None and span.generation.response]
+        raised = self.rollout.failure.exception if self.rollout.failure is not None else None
+        is_cut_off = bool(answers) and answers[-1].finish_reason in CUT_OFF
+        return is_cut_off and raised is not None and not raised.startswith("builtins.")
 
 
 class Subject:

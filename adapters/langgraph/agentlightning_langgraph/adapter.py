@@ -49,15 +49,15 @@ class LangGraphAdapter(Adapter):
     def hook(self) -> None:
         """Registers the callback handler and the locator."""
         if supports("langchain-core", OLDEST, BELOW):
-            from agentlightning_langgraph import handler
+            from agentlightning_langgraph import hooks
 
-            handler.install()
+            hooks.install()
 
     def unhook(self) -> None:
         """Makes the handler deaf and removes the locator; LangChain itself cannot forget a handler."""
-        handler = sys.modules.get("agentlightning_langgraph.handler")
-        if handler is not None:
-            handler.uninstall()
+        hooks = sys.modules.get("agentlightning_langgraph.hooks")
+        if hooks is not None:
+            hooks.uninstall()
 
     def describe(self, agent: Any) -> AgentDescription:
         """What the graph's nodes hold: models, system prompts, tools. Best effort."""

@@ -18,21 +18,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.outputs import LLMResult
-from langchain_core.tracers.context import register_configure_hook
 
 from agentlightning import semconv
-from agentlightning.recording import Recorder, add_locator, current, failure_of, guarded, remove_locator, was_left
+from agentlightning.recording import Recorder, failure_of, guarded, was_left
 from agentlightning.records import Failure, Span, SpanKind
 from agentlightning_langgraph.calls import Request, call_attributes, call_failure, to_generation
 from agentlightning_langgraph.plain import plain
-from agentlightning_langgraph.runs import Run, announced_around, begin, enter, find, locator
+from agentlightning_langgraph.runs import Run, announced_around, begin, enter, find
 
 HIDDEN_TAG = "langsmith:hidden"
 STEP_TAGS = ("seq:step:", "map:key:")
@@ -230,8 +228,8 @@ def _begin(
     serialized: dict[str, Any] | None,
     name: str | None = None,
 ) -> Run | None:
-    """A run that begins in a rollout. A handler that was uninstalled is deaf: LangChain itself forgets none."""
-    if not _handler.installed:
+    """A run that begins in a rollout. LangChain forgets no handler, so ours is switched off when it is uninstalled."""
+    if not handler.installed:
         return None
     if not name:
         serialized = serialized or {}
@@ -376,29 +374,5 @@ def _says_something(response: LLMResult | None) -> bool:
     return any(answer.text for answers in (response.generations if response else ()) for answer in answers)
 
 
-class _HandlerOfRollouts:
-    """Stands in for the context variable that LangChain's configure hook asks for a handler: there is one in a
-    rollout, and elsewhere none, so that nothing is dispatched there."""
-
-    def get(self) -> RecordingHandler | None:
-        return _handler if _handler.installed and current() is not None else None
-
-
-_handler = RecordingHandler()
-_registered = False
-
-
-def install() -> None:
-    """Registers the handler, once per process, and the locator."""
-    global _registered
-    if not _registered:
-        register_configure_hook(cast("ContextVar[Any]", _HandlerOfRollouts()), inheritable=True)
-        _registered = True
-    _handler.installed = True
-    add_locator(locator)
-
-
-def uninstall() -> None:
-    """Makes the handler deaf, and removes the locator."""
-    _handler.installed = False
-    remove_locator(locator)
+handler = RecordingHandler()
+"""The one that is registered with LangChain."""

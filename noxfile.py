@@ -170,6 +170,14 @@ def bench_crewai(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Sends 3,000 mutated requests to the engine, and as many to the OTLP receiver. `nox -s fuzz -- --seed 1`."""
+    install(session, *TRAINING, "adapters/otel", extras=("-r", "requirements-test.txt"))
+    for script in ("engine", "receiver"):
+        session.run("python", f"tests/fuzz/{script}.py", *session.posargs, env=QUIET)
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """The checks that need a CUDA device, with the torch that is already on the machine."""
     session.run("python3", "-m", "pytest", "tests/gpu", *session.posargs, external=True, env={**os.environ, **QUIET})

@@ -76,9 +76,8 @@ class ChatApi:
         asked = request.asked()
         return request, asked, [self._completions.chat_prompt(asked, request.messages, rollout)]
 
-    async def whole(self, request: ChatRequest, work: Work) -> dict[str, Any]:
-        """The response, when it is complete. Raises `ApiError`."""
-        await work.finish()
+    def whole(self, request: ChatRequest, work: Work) -> dict[str, Any]:
+        """The response, once it is complete. Safe to call from any thread."""
         choices = [self._choice(place, answer) for place, answer in enumerate(work.answers)]
         body = {**self._head(work, "chat.completion"), "choices": choices, "usage": usage(work)}
         if work.asked.return_token_ids:

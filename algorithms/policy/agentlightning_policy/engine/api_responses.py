@@ -144,9 +144,8 @@ class ResponsesApi:
         asked = request.asked()
         return request, asked, [self._completions.chat_prompt(asked, request.messages(), rollout)]
 
-    async def whole(self, request: ResponsesRequest, work: Work) -> dict[str, Any]:
-        """The response, when it is complete. Raises `ApiError`."""
-        await work.finish()
+    def whole(self, request: ResponsesRequest, work: Work) -> dict[str, Any]:
+        """The response, once it is complete. Safe to call from any thread."""
         return self._finished(request, work, _items(self._completions.said(work.answers[0]), work.key))
 
     async def chunks(self, request: ResponsesRequest, work: Work) -> AsyncIterator[bytes]:

@@ -79,9 +79,8 @@ class TextApi:
         prompts = self._completions.text_prompts(request.prompts(), rollout, special=special)
         return request, request.asked(), prompts
 
-    async def whole(self, request: TextRequest, work: Work) -> dict[str, Any]:
-        """The response, when it is complete. Raises `ApiError`."""
-        await work.finish()
+    def whole(self, request: TextRequest, work: Work) -> dict[str, Any]:
+        """The response, once it is complete. Safe to call from any thread."""
         choices = []
         for place, answer in enumerate(work.answers):
             finish = answer.generation.finish

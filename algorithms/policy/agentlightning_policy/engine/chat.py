@@ -51,6 +51,7 @@ class Chat:
         # a tokenizer is not safe to use from two threads, and the trainer has its own use of the original
         self._tokenizer = copy.deepcopy(tokenizer)
         self._warned = False
+        self._texts: dict[int, str] = {}
         self._hidden = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._hidden -= {id for id, token in tokenizer.added_tokens_decoder.items() if token.content in MARKS}
         self._bytes = {id for token, id in tokenizer.get_vocab().items() if _BYTE.fullmatch(token)}
@@ -106,7 +107,10 @@ class Chat:
 
     def token_text(self, id: int) -> str:
         """One token as text, special or not."""
-        return str(self._tokenizer.decode([id], clean_up_tokenization_spaces=False))
+        text = self._texts.get(id)
+        if text is None:
+            text = self._texts[id] = str(self._tokenizer.decode([id], clean_up_tokenization_spaces=False))
+        return text
 
     def open_thought(self, prompt: Sequence[int]) -> str | None:
         """The mark of a thought that a prompt ends with, as some templates have it."""

@@ -73,6 +73,11 @@ class Work:
         prompts = {id(answer.prompt): len(answer.prompt.ids) for answer in self.answers}
         return sum(prompts.values()), sum(len(answer.generation.tokens) for answer in self.answers)
 
+    @property
+    def size(self) -> int:
+        """Tokens that the response shows: what was written, and what could have been beside it."""
+        return self.tokens[1] * (1 + (self.asked.top_logprobs or 0))
+
     async def finish(self) -> None:
         """Waits for all of it. Raises `ApiError`."""
         async for _ in self.steps():

@@ -18,6 +18,8 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import msgspec
+
 from agentlightning_policy.engine.protocol import ApiError
 
 logger = logging.getLogger(__name__)
@@ -88,6 +90,9 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "access_programs": (),
 }
 """Refused, unless the value is one of these: what the engine does without the field."""
+MAX_NEUTRAL = 64
+"""Bytes of such a value."""
+NULL, TRUE = msgspec.Raw(b"null"), msgspec.Raw(b"true")
 
 CONSTRAINTS = frozenset(
     {
@@ -98,26 +103,21 @@ CONSTRAINTS = frozenset(
 """Beside ``response_format``, ``text.format`` and a forced ``tool_choice``: what may be written at all."""
 
 
-def check_fields(request: Mapping[str, Any], honoured: Collection[str]) -> dict[str, Any]:
-    """The fields of a request that its type is to take. Raises `ApiError` (400) for one that is not honoured."""
-    taken: dict[str, Any] = {}
+def check_fields(request: Mapping[str, msgspec.Raw], honoured: Collection[str]) -> None:
+    """Raises `ApiError` (400) for a field of a request that is not honoured."""
     for name, value in request.items():
-        if value is None:
+        if name in honoured or name in PASSED_OVER or value == NULL:
             continue
-        if name in honoured:
-            taken[name] = value
-        elif name in CONSTRAINTS:
-            check_constraint(name, unconstrained=request.get("unconstrained") is True)
-        elif name in NEUTRAL:
-            if value not in NEUTRAL[name]:
-                raise ApiError(400, f"{name} is not supported: it would change the answer", param=name)
-        elif name not in PASSED_OVER:
+        if name in CONSTRAINTS:
+            check_constraint(name, unconstrained=request.get("unconstrained") == TRUE)
+        elif name not in NEUTRAL:
             raise ApiError(
                 400,
                 f"{name}: the engine knows no such field here, so it cannot tell what it would change; leave it out",
                 param=name,
             )
-    return taken
+        elif len(bytes(value)) > MAX_NEUTRAL or msgspec.json.decode(value) not in NEUTRAL[name]:
+            raise ApiError(400, f"{name} is not supported: it would change the answer", param=name)
 
 
 def check_constraint(what: str, *, unconstrained: bool, param: str | None = None) -> None:

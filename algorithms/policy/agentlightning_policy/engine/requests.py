@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -20,38 +21,37 @@ _HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 def decode(body: bytes, type: type[R], model: str) -> R:
     """The request in ``body``. Raises `ApiError` (400; 404 for another model's name)."""
-    fields = check_fields(_object(body), [field.encode_name for field in msgspec.structs.fields(type)])
     try:
-        request = msgspec.convert(fields, type)
+        body.decode()  # what is passed over is not decoded, but must be UTF-8 all the same
+        # undecoded values, and then only those that are honoured: a megabyte of others would hold up everybody
+        check_fields(_fields.decode(body), [field.encode_name for field in msgspec.structs.fields(type)])
+        request = _decoder(type).decode(body)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `")
         param = place.strip("`").removeprefix("$").removeprefix(".") or None
         field = re.search(r"field `(.+?)`", text)
         param = param or (field[1] if field else None)
         raise ApiError(400, f"{param}: {text}" if param else text, param=param) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        hint = " (half of a surrogate pair is no text)" if _HALF_PAIR.search(body) else ""
+        raise ApiError(400, f"the body is no JSON in UTF-8: {error}{hint}") from None
+    except RecursionError:
+        raise ApiError(400, f"the body is nested more than {MAX_DEPTH} levels deep") from None
+    for name, value in msgspec.structs.asdict(request).items():
+        if too_deep(value):
+            raise ApiError(400, f"{name} is nested more than {MAX_DEPTH} levels deep", param=name)
     if request.model != model:
         unknown = f"the model {_short(request.model)} does not exist: this engine serves {model!r}"
         raise ApiError(404, unknown, code="model_not_found", param="model")
     return request
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        decoded = msgspec.json.decode(body)
-    except RecursionError:
-        raise _too_deep() from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        hint = " (half of a surrogate pair is no text)" if _HALF_PAIR.search(body) else ""
-        raise ApiError(400, f"the body is no JSON in UTF-8: {error}{hint}") from None
-    if too_deep(decoded):
-        raise _too_deep()
-    if not isinstance(decoded, dict):
-        raise ApiError(400, "the body is no JSON object")
-    return decoded
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def _too_deep() -> ApiError:
-    return ApiError(400, f"the body is nested more than {MAX_DEPTH} levels deep")
+@functools.cache
+def _decoder(type: type[R]) -> msgspec.json.Decoder[R]:
+    return msgspec.json.Decoder(type)
 
 
 def stop_strings(given: str | list[str] | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import torch
 from torch.nn import functional
@@ -43,9 +44,11 @@ class Sampling:
         self.draws = np.random.default_rng(self.seed % 2**63)
 
 
-@dataclass
-class Drawn:
-    """One token with its log-probability, and the likeliest ``(id, log-probability)`` beside it."""
+class Drawn(msgspec.Struct, gc=False):
+    """One token with its log-probability, and the likeliest ``(id, log-probability)`` beside it.
+
+    There are hundreds of thousands at times, which the garbage collector need not look at: they refer to no others.
+    """
 
     id: int
     logprob: float

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -30,7 +31,9 @@ MAX_ROLLOUT_ID = 256
 CLIENT_LEFT = 499
 LARGE = 2**15
 """Bytes of a request that is read, rendered and tokenised on a thread of its own, so that others do not wait."""
-FIELDS = 2**20
+LARGE_ANSWER = 2**11
+"""Tokens, those shown beside them included, of an answer that is put into its shape on a thread of its own."""
+FIELDS = 2**19
 """Bytes of a request beside its prompt: fields, tools."""
 ESCAPED = 2
 """How much longer a prompt may be as JSON."""
@@ -43,7 +46,7 @@ class Api(Protocol):
 
     def read(self, body: bytes, rollout: str | None) -> tuple[Any, Asked, list[Prompt]]: ...
 
-    async def whole(self, request: Any, work: Work) -> dict[str, Any]: ...
+    def whole(self, request: Any, work: Work) -> dict[str, Any]: ...
 
     def chunks(self, request: Any, work: Work) -> AsyncIterator[bytes]: ...
 
@@ -126,7 +129,7 @@ class Server:
             work = self._completions.begin(asked, prompts)
             if work.asked.stream:
                 return StreamingResponse(self._streamed(api.chunks(read, work), work), media_type="text/event-stream")
-            return await self._whole(api.whole(read, work), work, request)
+            return await self._whole(functools.partial(api.whole, read, work), work, request)
 
         return answer
 
@@ -150,15 +153,20 @@ class Server:
             )
         return bytes(body)
 
-    async def _whole(self, body: Coroutine[Any, Any, dict[str, Any]], work: Work, request: Request) -> Response:
-        answer = asyncio.ensure_future(body)
+    async def _whole(self, shape: Callable[[], dict[str, Any]], work: Work, request: Request) -> Response:
+        answer = asyncio.ensure_future(work.finish())
         left = asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 answer.cancel()
                 return Response(status_code=CLIENT_LEFT)
-            return Response(msgspec.json.encode(answer.result()), media_type="application/json")
+            answer.result()
+            if work.size > LARGE_ANSWER:
+                body = await asyncio.to_thread(lambda: msgspec.json.encode(shape()))
+            else:
+                body = msgspec.json.encode(shape())
+            return Response(body, media_type="application/json")
         finally:
             left.cancel()
             self._completions.cancel(work)

@@ -31,8 +31,9 @@ def _methods() -> list[object]:
 
 
 def test_uninstalling_restores_the_client_exactly() -> None:
-    before = _methods()
     adapter = OpenAIAdapter()
+    adapter.uninstall()  # what a test before this one may have left
+    before = _methods()
     adapter.install()
     assert all(now is not then for now, then in zip(_methods(), before, strict=True))
     adapter.uninstall()

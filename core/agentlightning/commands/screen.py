@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.redaction import redact
-
 if TYPE_CHECKING:
     from agentlightning.progress import Progress
 
@@ -48,6 +46,8 @@ class RunLog(logging.Handler):
         self.flush()
 
     def flush(self) -> None:
+        from agentlightning.redaction import redact  # loads msgspec, which `agl --help` can do without
+
         run = self._progress.run
         if run is None or not self._waiting:
             return

@@ -164,6 +164,17 @@ def test_what_waits_for_a_model_in_vain_goes_after_a_while():
     assert (kept.of("a"), len(kept.of("b")), kept.size) == ([], 1, 2)
 
 
+def test_a_span_of_20_mib_waits_for_its_model_as_any_other(receiving, otlp):
+    large = otlp.span(1, "POST /ask", {"http.request.body": "x" * (20 * 1024**2)})
+    receiving.receive(otlp.request(large), otlp.request(otlp.span(2, "chat", CALL, parent=1)))
+
+    _, spans = receiving.one()
+    assert [(span.name, len(span.attributes.get("http.request.body", ""))) for span in spans] == [
+        ("POST /ask", 20 * 1024**2),
+        ("chat", 0),
+    ]
+
+
 def test_open_rollouts_that_are_not_in_memory_are_read_from_the_store(receiving, otlp, monkeypatch):
     monkeypatch.setattr(receiver, "MOST_OPEN_BYTES", 1)
     traces = [f"{number:032x}" for number in range(1, 9)]

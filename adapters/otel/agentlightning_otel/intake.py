@@ -13,12 +13,12 @@ from agentlightning_otel.errors import PayloadError
 from agentlightning_otel.wire import LARGEST, unpack
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 MOST_BYTES = 2 * LARGEST
 """Of bodies that have come and are not recorded yet."""
 LARGE = 4 * 1024**2
 """Bytes from which on a body, unpacked, waits for its turn."""
-SMALL_AT_ONCE = 4
 BODY_SECONDS = 30.0
 """How long a client may take to send a body."""
 
@@ -28,7 +28,7 @@ class Intake:
 
     def __init__(self) -> None:
         self._free = MOST_BYTES
-        self._small = asyncio.Semaphore(SMALL_AT_ONCE)
+        self._small = asyncio.Semaphore(1)
         self._large = asyncio.Semaphore(1)
 
     @asynccontextmanager
@@ -58,16 +58,26 @@ class Intake:
         except TimeoutError:
             raise PayloadError(f"the body did not come within {BODY_SECONDS:g} s", 408) from None
 
-    async def record(self, body: bytes, encoding: str, record: Callable[[bytes], Awaitable[T]]) -> T:
-        """What ``record`` makes of the unpacked body, when it is its turn. Raises `PayloadError`."""
+    async def record(
+        self, body: bytes, encoding: str, read: Callable[[bytes], T], keep: Callable[[T], Awaitable[R]]
+    ) -> R:
+        """What ``keep`` makes of what ``read``, in a thread, makes of the unpacked body. Raises `PayloadError`.
+
+        One body is read at a time, for Python runs one thread at a time; and beside it one large one, until it is kept.
+        """
         if len(body) < LARGE:
             async with self._small:
                 try:
-                    unpacked = await asyncio.to_thread(unpack, body, encoding, min(LARGE, LARGEST))
+                    found = await asyncio.to_thread(_read, body, encoding, min(LARGE, LARGEST), read)
                 except PayloadError as error:
                     if error.status != 413:
                         raise
-                else:
-                    return await record(unpacked)
+                    found = None
+            if found is not None:
+                return await keep(found)
         async with self._large:
-            return await record(await asyncio.to_thread(unpack, body, encoding, LARGEST))
+            return await keep(await asyncio.to_thread(_read, body, encoding, LARGEST, read))
+
+
+def _read(body: bytes, encoding: str, most: int, read: Callable[[bytes], T]) -> T:
+    return read(unpack(body, encoding, most))

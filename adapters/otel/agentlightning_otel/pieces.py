@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN_SERVICE = "unknown_service"
 SPAN_BYTES = 2000
-BYTES_PER_BYTE = 3
-"""What a span takes in memory beside what it says, and for each byte of that as it is sent: about."""
+PARSED = 3
+"""What a span takes in memory beside what it says, and how much larger messages are than their JSON: about."""
 
 
 class Piece(NamedTuple):
@@ -87,4 +87,5 @@ def _pieces(spans: list[Span], resource: dict[str, Any], size: int) -> Iterator[
     service = str(resource.get("service.name") or UNKNOWN_SERVICE)
     for span in spans:
         gen_ai = span.kind != "annotation" or is_gen_ai(span.attributes)
-        yield Piece(span, service, resource, gen_ai, BYTES_PER_BYTE * size // len(spans) + SPAN_BYTES)
+        says = size * PARSED if span.generation is not None else size
+        yield Piece(span, service, resource, gen_ai, says // len(spans) + SPAN_BYTES)

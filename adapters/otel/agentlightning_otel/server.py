@@ -10,6 +10,7 @@ import logging
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -123,8 +124,8 @@ class OtlpServer:
 
     def _app(self) -> Starlette:
         routes = [
-            Route("/v1/traces", self._answer(self._traces), methods=["POST"]),
-            Route("/v1/logs", self._answer(self._logs), methods=["POST"]),
+            Route("/v1/traces", self._answer(_read_traces, self._traces), methods=["POST"]),
+            Route("/v1/logs", self._answer(_read_logs, self._logs), methods=["POST"]),
             Route("/health", _health, methods=["GET"]),
         ]
         return Starlette(routes=routes)
@@ -143,12 +144,14 @@ class OtlpServer:
         finally:
             self._ready.set()
 
-    def _answer(self, export: Callable[[bytes, str], Awaitable[Message]]) -> Callable[[Request], Awaitable[Response]]:
+    def _answer(
+        self, read: Callable[[str, bytes], Pieces], keep: Callable[[Pieces], Awaitable[Message]]
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             media, encoding = (request.headers.get(name, "") for name in ("content-type", "content-encoding"))
             try:
                 async with self._intake.body(request) as body:
-                    told = await self._intake.record(body, encoding, lambda unpacked: export(unpacked, media))
+                    told = await self._intake.record(body, encoding, partial(read, media), keep)
                 return _response(media, told, 200)
             except ClientDisconnect:
                 return Response(status_code=400)  # to nobody: the client has gone
@@ -162,8 +165,7 @@ class OtlpServer:
 
         return answer
 
-    async def _traces(self, body: bytes, media: str) -> Message:
-        pieces = await asyncio.to_thread(_read_traces, body, media)
+    async def _traces(self, pieces: Pieces) -> Message:
         told = await self._take(pieces)
         answer = ExportTraceServiceResponse()
         if told:
@@ -171,8 +173,7 @@ class OtlpServer:
             answer.partial_success.CopyFrom(partial)
         return answer
 
-    async def _logs(self, body: bytes, media: str) -> Message:
-        pieces = await asyncio.to_thread(_read_logs, body, media)
+    async def _logs(self, pieces: Pieces) -> Message:
         told = await self._take(pieces)
         answer = ExportLogsServiceResponse()
         if told:
@@ -198,13 +199,13 @@ async def _health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-def _read_traces(body: bytes, media: str) -> Pieces:
+def _read_traces(media: str, body: bytes) -> Pieces:
     request, dropped = decode(body, media, ExportTraceServiceRequest, "resourceSpans")
     pieces = pieces_of_traces(request)
     return pieces._replace(dropped=[*dropped, *pieces.dropped])
 
 
-def _read_logs(body: bytes, media: str) -> Pieces:
+def _read_logs(media: str, body: bytes) -> Pieces:
     request, dropped = decode(body, media, ExportLogsServiceRequest, "resourceLogs")
     pieces = pieces_of_logs(request)
     return pieces._replace(dropped=[*dropped, *pieces.dropped])

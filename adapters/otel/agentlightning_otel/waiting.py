@@ -11,7 +11,7 @@ from agentlightning_otel.pieces import Piece
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 32 * 1024**2
+MOST_BYTES = 64 * 1024**2
 LONGEST_SECONDS = 300.0
 
 

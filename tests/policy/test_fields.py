@@ -196,7 +196,9 @@ async def test_an_unconstrained_request_has_wishes_for_a_form_passed_over_with_o
 
 
 @pytest.mark.parametrize("path", PROMPTS)
-@pytest.mark.parametrize("cut", [{"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-6}, {"temperature": 1e-30}])
+@pytest.mark.parametrize(
+    "cut", [{"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-6}, {"top_p": 1e-320}, {"temperature": 1e-30}]
+)
 async def test_a_cut_to_one_token_takes_the_likeliest(post: Any, path: str, cut: dict[str, float]) -> None:
     assert ids(await post(path, **cut)) == ids(await post(path, temperature=0)) != ids(await post(path))
 

@@ -117,7 +117,9 @@ def _cut(probabilities: torch.Tensor, rows: Sequence[Sampling]) -> torch.Tensor:
     before = ordered.cumsum(dim=-1) - ordered
     # where nothing is cut, a rounded sum must not cut either
     beyond = (before >= (top_p * ordered.sum(dim=-1))[:, None]) & (top_p < 1)[:, None]
-    ordered = ordered.masked_fill(beyond | (ordered < (min_p * ordered[:, 0])[:, None]), 0.0)
+    left_out = beyond | (ordered < (min_p * ordered[:, 0])[:, None])
+    left_out[:, 0] = False  # a top-p that is zero in float32 leaves the likeliest token, too
+    ordered = ordered.masked_fill(left_out, 0.0)
     return torch.zeros_like(probabilities).scatter_(1, order, ordered)
 
 

@@ -56,7 +56,7 @@ class Learner:
         """
         used = [group for group in groups if self._is_used(group)]
         if not used:
-            return {"lr": self.optimizer.lr, "optimizer_steps": 0}
+            return {"lr": self.optimizer.last_lr, "optimizer_steps": 0}
         every = [example for group in used for example in group.examples]
         old = None
         if self._config.epochs * self._config.mini_batches > 1:
@@ -138,7 +138,7 @@ class Learner:
             "clip_fraction": sums.clipped / tokens,
             "entropy": sums.entropy / tokens,
             "grad_norm": float(np.mean(sums.norms)) if sums.norms else 0.0,
-            "lr": self.optimizer.lr,
+            "lr": self.optimizer.last_lr,
             "optimizer_steps": len(sums.norms),
             "sampler_mismatch_mean": sums.mismatch / tokens,
             "sampler_mismatch_max": sums.mismatch_max,

@@ -42,6 +42,8 @@ class Optimizer:
         self.config = config
         self.total_steps = total_steps
         self.steps = 0
+        self.last_lr = self.lr
+        """The learning rate of the last step made."""
         self._parameters = policy.parameters()
         self._adamw = torch.optim.AdamW(
             self._parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
@@ -66,8 +68,9 @@ class Optimizer:
             raise AlgorithmError(
                 f"the gradient's norm is {norm} at optimizer step {self.steps + 1}: lower lr, or train in float32"
             )
+        self.last_lr = self.lr
         for group in self._adamw.param_groups:
-            group["lr"] = self.lr
+            group["lr"] = self.last_lr
         with self.policy.updating():
             self._adamw.step()
         self.steps += 1

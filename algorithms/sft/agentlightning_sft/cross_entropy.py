@@ -31,7 +31,7 @@ def learn(training: Training, sequences: Seq[Sequence], step: int) -> dict[str, 
     return {
         "loss": float(np.mean(losses)) if losses else 0.0,
         "grad_norm": float(np.mean(norms)) if norms else 0.0,
-        "lr": training.optimizer.lr,
+        "lr": training.optimizer.last_lr,
         "optimizer_steps": len(norms),
         "tokens": sum(int(row.mask.sum()) for row in rows),
     }

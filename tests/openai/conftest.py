@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import openai
 import pytest
+from instrumentations import as_it_was
 from stub_server import StubServer
 
 from agentlightning.recording import Recorder, recording
@@ -87,3 +88,10 @@ def rollouts() -> Rollouts:
 @pytest.fixture
 def rollout(patched: OpenAIAdapter, rollouts: Rollouts) -> Rollouts:
     return rollouts
+
+
+@pytest.fixture
+def untouched() -> Iterator[None]:
+    """The client's classes are afterwards as they were."""
+    with as_it_was():
+        yield

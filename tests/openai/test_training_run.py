@@ -13,6 +13,7 @@ from typing import Any
 
 import openai
 import pytest
+from instrumentations import INSTRUMENTATIONS
 from rich.console import Console
 from ways_to_call import WAYS
 
@@ -53,16 +54,16 @@ class Train(Algorithm):
 
 @pytest.fixture
 def train(stub, policy_stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Runs an agent, a function of the agent's own endpoint and the input; gives the algorithm and what was said."""
+    """Runs an agent, by name or a function of its endpoint and the input; gives the algorithm and what was said."""
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     layer = next(adapter for adapter in plugins().adapters() if adapter.name == "openai")
     layer.uninstall()
 
-    def run(agent: Callable[[str, Any], Any], reward: Any = lambda rollout, task: 1.0) -> tuple[Train, str]:
+    def run(agent: Callable[[str, Any], Any] | str, reward: Any = lambda rollout, task: 1.0) -> tuple[Train, str]:
         algorithm = Train(policy_stub.base_url)
         console = Console(record=True, width=400, force_terminal=False, file=(tmp_path / "said").open("w"))
         Trainer(
-            functools.partial(agent, stub.base_url),
+            agent if isinstance(agent, str) else functools.partial(agent, stub.base_url),
             [{"id": "a", "input": "a"}, {"id": "b", "input": "b"}],
             reward,
             algorithm,
@@ -114,6 +115,36 @@ def test_a_call_in_a_worker_that_was_there_before_is_an_error_of_its_rollout(tra
     for rollout in algorithm.rollouts:
         assert (rollout.failure.type, rollout.failure.fault) == ("redirect_failed", "infrastructure")
         assert "ways_to_call.py:" in rollout.failure.message
+
+
+MODULE = """
+import openai
+from {module} import OpenAIInstrumentor
+
+OpenAIInstrumentor().instrument()
+client = openai.AsyncOpenAI(base_url={base_url!r}, api_key="k", max_retries=0)
+
+
+async def agent(question):
+    answer = await client.chat.completions.create(model="gpt", messages=[{{"role": "user", "content": question}}])
+    return answer.choices[0].message.content
+"""
+
+
+@pytest.mark.parametrize("module", [module for module, _ in INSTRUMENTATIONS.values()], ids=list(INSTRUMENTATIONS))
+def test_an_agent_whose_module_traces_the_client_at_import_is_trained(
+    train, stub, policy_stub, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, untouched: None
+) -> None:
+    instrumentor = pytest.importorskip(module, exc_type=ImportError).OpenAIInstrumentor()
+    name = f"traced_by_{module.replace('.', '_')}"
+    (tmp_path / f"{name}.py").write_text(MODULE.format(module=module, base_url=stub.base_url), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        algorithm, _ = train(f"{name}:agent")
+    finally:
+        instrumentor.uninstrument()
+    assert (len(stub.requests), len(policy_stub.requests)) == (0, 8)
+    assert [len(built) for group in algorithm.groups for built in group.trajectories] == [1] * 8
 
 
 def test_a_judge_among_the_rewards_asks_its_own_model(train, stub, policy_stub) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from instrumentations import INSTRUMENTATIONS, as_it_was
+from instrumentations import INSTRUMENTATIONS
 from openai._base_client import SyncAPIClient
 from openai.resources.chat.completions import Completions
 from openai.types.chat import ChatCompletion
@@ -25,12 +25,6 @@ from agentlightning_openai.adapter import OpenAIAdapter
 @pytest.fixture
 def policy(policy_stub) -> Policy:
     return Policy(name="policy", model="tiny", base_url=policy_stub.base_url)
-
-
-@pytest.fixture
-def untouched() -> Iterator[None]:
-    with as_it_was():
-        yield
 
 
 @pytest.fixture(params=INSTRUMENTATIONS)

@@ -43,16 +43,19 @@ ADAPTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("adapters/langgraph",),
         ("langgraph==1.2.6", "langchain==1.3.4", "langchain-openai==1.2.0"),
     ),
-    "langgraph-newest": (("adapters/langgraph",), (*CONSTRAINTS, "langgraph", "langchain", "langchain-openai")),
+    "langgraph-newest": (
+        ("adapters/langgraph",),
+        (*CONSTRAINTS, *TRACING, "langgraph", "langchain", "langchain-openai"),
+    ),
     "autogen-oldest": (("adapters/autogen",), ("autogen-agentchat==0.7.0", "autogen-ext[openai]==0.7.0")),
-    "autogen-newest": (("adapters/autogen",), (*CONSTRAINTS, "autogen-agentchat", "autogen-ext[openai]")),
+    "autogen-newest": (("adapters/autogen",), (*CONSTRAINTS, *TRACING, "autogen-agentchat", "autogen-ext[openai]")),
     "openai-agents-oldest": (("adapters/openai-agents",), ("openai-agents==0.20.0",)),
-    "openai-agents-newest": (("adapters/openai-agents",), (*CONSTRAINTS, "openai-agents")),
+    "openai-agents-newest": (("adapters/openai-agents",), (*CONSTRAINTS, *TRACING, "openai-agents")),
     "crewai-oldest": ((CREWAI,), ("crewai==1.11.0",)),
-    "crewai-newest": ((CREWAI,), (*OPENAI_2, "crewai")),
+    "crewai-newest": ((CREWAI,), (*OPENAI_2, *TRACING, "crewai")),
     "together": (
         (*FRAMEWORKS[:-1], CREWAI),
-        (*OPENAI_2, "langchain", "langchain-openai", "autogen-ext[openai]", "openai-agents"),
+        (*OPENAI_2, *TRACING, "langchain", "langchain-openai", "autogen-ext[openai]", "openai-agents"),
     ),
 }
 """Environments of the session ``adapters``: folders beside core and the model layer, and packages."""

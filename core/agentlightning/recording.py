@@ -7,7 +7,6 @@ rollout. With no rollout active, every function here returns at once.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
 import itertools
@@ -20,7 +19,7 @@ from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, get_args
 
-from agentlightning import following
+from agentlightning import following, semconv
 from agentlightning.errors import RedirectError, RewardError, text_of
 from agentlightning.records import AnyResource, Failure, Fault, Resource, Reward, Span, SpanKind, encode
 from agentlightning.redaction import holds_known, redact_fields, remember_environment
@@ -29,6 +28,7 @@ from agentlightning.strays import StrayCall as StrayCall
 from agentlightning.strays import any_active, is_outside, running
 from agentlightning.strays import outside as outside
 from agentlightning.strays import stray_calls as stray_calls
+from agentlightning.threads import was_left
 from agentlightning.tracebacks import origin
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,8 @@ class Recorder:
         self._count = itertools.count()
         self._open: dict[str, Span] = {}
         self._enders: dict[str, Callable[[Failure | None], None]] = {}
+        self._cancelled: dict[str, list[Span]] = {}  # in a span that is still open, by its id
+        self._left: set[str | None] = set()
         remember_environment()
 
     def start(
@@ -125,21 +127,35 @@ class Recorder:
         """Has ``ender`` end ``span``, if it is still open when the rollout ends: it is given the rollout's failure."""
         self._enders[span.id] = ender
 
-    def end(self, span: Span, failure: Failure | None = None, *, at: float | None = None) -> None:
-        """Ends a span, once, and hands it to the sink; ``at`` is when it ended, where that is not now. After `close`
-        nothing is written any more: the rollout has its result."""
+    def end(self, span: Span, failure: Failure | None = None, *, at: float | None = None, left: bool = False) -> None:
+        """Ends a span, once, and hands it to the sink; ``at`` is when it ended, where that is not now. What was
+        cancelled in it because its reader ``left`` has not failed. After `close` nothing is written any more."""
         self._enders.pop(span.id, None)
         if self._open.pop(span.id, None) is None:
             return
         span.ended_at = at if at is not None else time.time()
         if failure is not None:
             span.failure = failure
-        if span.failure is not None:
-            self.failures.append(span.failure)
         if span.kind == "llm":
             self.last_call = span
-        _redact(span)
-        self._sink((span,))
+        ended = [*self._cancelled.pop(span.id, ()), span]
+        is_cancelled = span.failure is not None and span.failure.type == "cancelled"
+        if left or (is_cancelled and span.parent_id in self._left):
+            self._left.add(span.id)
+            for inside in ended:
+                inside.failure = None
+                inside.attributes.pop(semconv.ERROR_TYPE, None)
+        elif is_cancelled and span.parent_id in self._open:
+            self._cancelled.setdefault(span.parent_id, []).extend(ended)
+            return
+        self._write(ended)
+
+    def _write(self, spans: Sequence[Span]) -> None:
+        for span in spans:
+            if span.failure is not None:
+                self.failures.append(span.failure)
+            _redact(span)
+        self._sink(spans)
 
     def reward(self, reward: Reward, failure: Failure | None = None, *, parent: Span | None = None) -> None:
         """Keeps a reward given during the run, at its place and time; ``failure`` says why it has no value."""
@@ -160,18 +176,20 @@ class Recorder:
         return None
 
     def close(self, failure: Failure | None = None) -> None:
-        """Ends the spans still open, innermost first, and takes no more. ``failure`` is the rollout's, where its agent
-        did not return. What nobody ends (`on_close`) was cancelled; but where the agent returned and nothing in it was
-        cut off, an agent in it was just left (a stream that was read no further), and has not failed."""
+        """Ends the spans still open, innermost first, and takes no more. ``failure`` is the rollout's, if any. What
+        nobody ends (`on_close`) was cancelled. An agent in which nothing was cut off was just left, by one that
+        returned (a stream that it read no further), and has not failed."""
         cut_off: set[str | None] = set()
         for span in sorted(self._open.values(), key=lambda span: -span.index):
             if span.id in self._enders:
                 guarded(self._enders[span.id])(failure)
-            was_left = failure is None and span.kind == "agent" and span.id not in cut_off
-            cancelled = Failure(type="cancelled", message="still open when its rollout ended")
-            self.end(span, span.failure if was_left else span.failure or cancelled)
+            left = failure is None and span.kind == "agent" and span.id not in cut_off
+            cut = Failure(type="cancelled", message="still open when its rollout ended")
+            self.end(span, span.failure or (None if left else cut), left=left)
             if span.failure is not None:
                 cut_off.add(span.parent_id)
+        for spans in self._cancelled.values():
+            self._write(spans)
         self.closed = True
         self._sink = _drop
 
@@ -290,18 +308,6 @@ def failure_of(error: BaseException, type: str = "agent_error", fault: Fault = "
     )
 
 
-def was_left(error: BaseException | None) -> bool:
-    """Whether an exception is how a generator ends whose reader has left: that is no failure. One that nobody closed
-    is closed by a task of its event loop, which may be cancelled in its turn, as at the end of `asyncio.run`."""
-    if not isinstance(error, asyncio.CancelledError):
-        return isinstance(error, GeneratorExit)
-    try:
-        tasks = asyncio.all_tasks()
-    except RuntimeError:  # no event loop here
-        return False
-    return any(task.cancelling() and type(task.get_coro()).__name__ == "async_generator_athrow" for task in tasks)
-
-
 class span:
     """Records a block as a span, for those who want to say more by hand; ``with`` and ``async with``::
 
@@ -337,8 +343,9 @@ class span:
     def _end(self, error: BaseException | None) -> None:
         if self._recorder is None or self._record is None or self._token is None:
             return
-        failure = failure_of(error) if error is not None and not was_left(error) else None
-        self._recorder.end(self._record, failure)
+        left = was_left(error)
+        failure = failure_of(error) if error is not None and not left else None
+        self._recorder.end(self._record, failure, left=left)
         with suppress(ValueError):  # a generator that was left is closed in the context of somebody else
             _span.reset(self._token)
 

@@ -224,3 +224,15 @@ def _wait(outcome: Future[Any], loop: asyncio.AbstractEventLoop) -> None:
         if loop in _given_up:
             raise AdapterError(_given_up[loop])
         wait([outcome], timeout=SIGNALS_HEARD_WITHIN)
+
+
+def was_left(error: BaseException | None) -> bool:
+    """Whether an exception is how a generator ends whose reader has left: that is no failure. One that nobody closed
+    is closed by a task of its event loop, which may be cancelled in its turn, as at the end of `asyncio.run`."""
+    if not isinstance(error, asyncio.CancelledError):
+        return isinstance(error, GeneratorExit)
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:  # no event loop here
+        return False
+    return any(task.cancelling() and type(task.get_coro()).__name__ == "async_generator_athrow" for task in tasks)

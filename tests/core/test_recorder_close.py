@@ -76,3 +76,39 @@ def test_nor_where_the_event_loop_ends_with_the_agent():
     with record() as recorded:
         asyncio.run(read_one())
     assert failures(recorded) == {"telling": None}
+
+
+def test_what_is_cancelled_in_a_generator_that_is_left_has_not_failed():
+    recorded = Recorded()
+    start, end = recorded.recorder.start, recorded.recorder.end
+    stream = start("agent", "stream")
+    node = start("agent", "node", parent=stream)
+    cancelled = Failure(type="cancelled", message="CancelledError")
+    end(start("llm", "call", parent=node), cancelled)
+    end(node, cancelled)
+    assert recorded.spans == [], "whether it has failed, what it is in will tell"
+    end(stream, left=True)
+    assert failures(recorded) == {"call": None, "node": None, "stream": None}
+    assert recorded.recorder.failures == []
+
+
+def test_what_is_cancelled_in_what_goes_on_has_failed():
+    recorded = Recorded()
+    start, end = recorded.recorder.start, recorded.recorder.end
+    agent = start("agent", "agent")
+    end(start("tool", "slow", parent=agent), Failure(type="cancelled", message="CancelledError"))
+    end(agent)
+    assert failures(recorded) == {"slow": "cancelled", "agent": None}
+
+
+def test_nor_has_what_is_cancelled_after_its_generator_was_left():
+    recorded = Recorded()
+    start, end = recorded.recorder.start, recorded.recorder.end
+    stream = start("agent", "stream")
+    node = start("agent", "node", parent=stream)
+    call = start("llm", "call", parent=node)
+    end(stream, left=True)
+    cancelled = Failure(type="cancelled", message="CancelledError")
+    end(call, cancelled)
+    end(node, cancelled)
+    assert failures(recorded) == {"stream": None, "call": None, "node": None}

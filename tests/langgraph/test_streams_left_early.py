@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import aclosing
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,9 +30,9 @@ OUTLINE = [
 
 @pytest.fixture
 def office(stub) -> Any:
-    """An agent that streams, in a graph."""
+    """An agent that streams, in a graph. LangChain keeps a client for each address, and so for the event loop."""
     stub.reply(text(ANSWER))
-    teller = create_agent(ChatOpenAI(model="own", base_url="http://127.0.0.1:9/v1", api_key="sk-own"), name="teller")
+    teller = create_agent(ChatOpenAI(model="own", base_url=stub.base_url, api_key="sk-own"), name="teller")
     graph = StateGraph(MessagesState)
     graph.add_node("desk", teller)
     graph.add_edge(START, "desk")
@@ -57,15 +57,16 @@ def check(recorded: Recorded) -> None:
 LEAVING = ["and it returns", "and goes on", "and closes it"]
 
 
-async def leave(office: Any, ask: Any, how: str) -> None:
+async def leave(office: Any, ask: Any, how: str, *, words: bool = True) -> None:
+    """Reads until the model has said something (or has begun to), and leaves."""
     stream = office.astream(ask, stream_mode="messages", subgraphs=True)
+    async for _, (chunk, _) in stream:
+        if chunk.content or not words:
+            break
     if how == "and closes it":
-        async with aclosing(stream):
-            await anext(stream)
-        return
-    async for _ in stream:
-        break
-    if how == "and goes on":
+        await stream.aclose()
+    elif how == "and goes on":
+        del stream
         await asyncio.sleep(0.05)
 
 
@@ -92,22 +93,37 @@ def test_states_are_read_and_left(rollout, office, policy, ask, mode):
     assert [span.failure for span in recorded.spans] == [None] * len(recorded.spans)
 
 
-async def test_what_is_cancelled_was_not_left(rollout, office, policy, stub, ask):
+@pytest.fixture
+def held(stub) -> Iterator[None]:
+    """The model has begun to answer, and does not go on."""
     hold = threading.Event()
     stub.clear()
     stub.reply(text(ANSWER, hold=hold))
+    yield
+    hold.set()
+
+
+@pytest.mark.parametrize("how", LEAVING)
+async def test_the_next_word_is_waited_for_when_the_stream_is_left(rollout, office, policy, ask, how, held):
+    with rollout(resources=[policy]) as recorded:
+        await leave(office, ask, how, words=False)
+    assert recorded.outline() == OUTLINE
+    assert recorded.only("llm").generation.response is not None
+
+
+async def test_what_is_cancelled_was_not_left(rollout, office, policy, ask, held):
     begun = asyncio.Event()
 
     async def read() -> None:
-        async for _ in office.astream(ask, stream_mode="messages", subgraphs=True):
+        try:
+            async for _ in office.astream(ask, stream_mode="messages", subgraphs=True):
+                begun.set()
+        finally:
             begun.set()
 
     with rollout(resources=[policy]) as recorded:
         task = asyncio.create_task(read())
-        try:
-            await asyncio.wait_for(begun.wait(), 60)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        finally:
-            hold.set()
+        await asyncio.wait_for(begun.wait(), 60)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
     assert [span.failure.type for span in recorded.spans if span.failure] == ["cancelled"] * len(OUTLINE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
@@ -11,6 +13,17 @@ from stub_answers import text
 from agentlightning.records import Policy
 
 ANSWER = "One, two, three, four, five."
+
+
+@pytest.fixture(autouse=True)
+async def nothing_goes_on(adapter) -> AsyncIterator[None]:
+    """A run whose stream is left goes on by itself: not beyond its test."""
+    others = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - others - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 async def read(agent: Agent, until: str, how: str = "and returns") -> None:

@@ -24,9 +24,9 @@ from agentlightning.recording import (
     guarded,
     locate,
     recording,
-    was_left,
 )
 from agentlightning.records import Failure, Span, SpanKind
+from agentlightning.threads import was_left
 from agentlightning_autogen.plain import tool_attributes
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Scope:
                 if is_text_of(error, cause):
                     error.__cause__ = cause
         if self.span is not None:
-            self.recorder.end(self.span, self._failure(error))
+            self.recorder.end(self.span, self._failure(error), left=was_left(error))
 
     def _failure(self, error: BaseException | None) -> Failure | None:
         if error is None or was_left(error) or self.span is None:

@@ -16,7 +16,6 @@ What happens in them hangs under the nearest span above.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -26,8 +25,9 @@ from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.outputs import LLMResult
 
 from agentlightning import semconv
-from agentlightning.recording import Recorder, failure_of, guarded, was_left
+from agentlightning.recording import Recorder, failure_of, guarded
 from agentlightning.records import Failure, Span, SpanKind
+from agentlightning.threads import was_left
 from agentlightning_langgraph.calls import Request, call_attributes, call_failure, to_generation
 from agentlightning_langgraph.plain import plain
 from agentlightning_langgraph.runs import Run, announced_around, begin, enter, find
@@ -87,16 +87,8 @@ class RecordingHandler(BaseCallbackHandler):
     @guarded
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         run = find(run_id)
-        if run is None:
-            return
-        failure, above = _failure(run, error, "agent_error"), run.parent
-        if failure is not None and failure.type == "cancelled" and above is not None and not above.ended:
-            run.ended = True
-            above.cancelled += [*run.cancelled, (run, failure, time.time())]
-            return
-        if was_left(error):
-            run.cancelled = [(node, None, at) for node, _, at in run.cancelled]
-        _end(run, failure)
+        if run is not None:
+            _end(run, _failure(run, error, "agent_error"), left=was_left(error))
 
     @guarded
     def on_tool_start(
@@ -282,13 +274,10 @@ def _is_agent(run: Run) -> bool:
     return run.is_loop or run.metadata.get("ls_integration") == "langchain_create_agent" != inherited
 
 
-def _end(run: Run, failure: Failure | None = None) -> None:
+def _end(run: Run, failure: Failure | None = None, *, left: bool = False) -> None:
     run.ended = True
-    for node, reason, at in run.cancelled:
-        if node.span is not None:
-            node.recorder.end(node.span, reason, at=at)
     if run.span is not None:
-        run.recorder.end(run.span, failure)
+        run.recorder.end(run.span, failure, left=left)
 
 
 def _interrupted_tools(recorder: Recorder) -> dict[str | None, Span]:

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from agentlightning import semconv
 from agentlightning.recording import Recorder, current, current_span, locate
-from agentlightning.records import Failure, Span
+from agentlightning.records import Span
 from agentlightning_langgraph.calls import Request
 
 logger = logging.getLogger(__name__)
@@ -48,9 +48,7 @@ class Run:
     ``is_named_step`` that its span begins when something begins in it, ``is_workflow`` that it is a graph of nodes with
     names of their own.
     ``tools_called`` are the calls (by id, else by the tool's name) made in a
-    node, ``request`` is what a model was asked, ``siblings`` the number of prompts it was asked at once,
-    ``cancelled`` are the runs in it that were cancelled, and when: was it all of
-    it that was cancelled, or did the reader of its stream leave? Its own end tells."""
+    node, ``request`` is what a model was asked, ``siblings`` the number of prompts it was asked at once."""
 
     recorder: Recorder
     parent: Run | None
@@ -69,7 +67,6 @@ class Run:
     tools_called: set[str] = field(default_factory=set)
     request: Request | None = None
     siblings: int = 1
-    cancelled: list[tuple[Run, Failure | None, float]] = field(default_factory=list)
 
     @property
     def place(self) -> Span | None:

@@ -23,8 +23,9 @@ from weakref import WeakSet
 from agents.tracing import TracingProcessor, add_trace_processor, get_trace_provider
 
 from agentlightning import semconv
-from agentlightning.recording import add_locator, failure_of, guarded, remove_locator, was_left
+from agentlightning.recording import add_locator, failure_of, guarded, remove_locator
 from agentlightning.records import Failure, Span
+from agentlightning.threads import was_left
 from agentlightning_openai.failures import classify
 from agentlightning_openai_agents import private, sync_runs
 from agentlightning_openai_agents.calls import call_name, to_generation

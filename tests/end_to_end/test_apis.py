@@ -134,6 +134,8 @@ async def test_an_agents_wishes_do_not_bend_what_is_trained(tiny_model) -> None:
         "frequency_penalty": 1.5,
         "logit_bias": {"7": -100},
         "response_format": {"type": "json_object"},
+        "reasoning_effort": "low",
+        "verbosity": "low",
         "extra_body": {"top_k": 1, "min_p": 0.9, "repetition_penalty": 1.3, "guided_choice": ["a", "b"]},
     }
     drawn = []

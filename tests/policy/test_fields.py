@@ -58,7 +58,7 @@ def ids(response: httpx.Response) -> Any:
 )
 def test_every_field_of_the_client_has_its_place(request_type: Any, parameters: Any) -> None:
     honoured = {field.encode_name for field in msgspec.structs.fields(request_type)}
-    known = honoured | fields.PASSED_OVER | set(fields.NEUTRAL) | fields.CONSTRAINTS
+    known = honoured | fields.PASSED_OVER | set(fields.NEUTRAL) | set(fields.CONSTRAINTS)
     names = {name for kind in parameters.__mro__ for name in getattr(kind, "__annotations__", {})}
     assert {"model", "stream"} < names
     assert names - known == set()
@@ -72,7 +72,7 @@ async def test_what_changes_no_draw_is_passed_over(post: Any, path: str) -> None
 
 @pytest.mark.parametrize("path", PROMPTS)
 async def test_what_asks_for_what_happens_anyway_is_passed_over(post: Any, path: str) -> None:
-    neutral = {name: values[0] for name, values in fields.NEUTRAL.items() if values}
+    neutral = {name: values[0] for name, values in {**fields.NEUTRAL, **fields.CONSTRAINTS}.items() if values}
     if path == "completions":
         del neutral["add_special_tokens"]
     assert ids(await post(path, **neutral)) == ids(await post(path))
@@ -183,16 +183,37 @@ async def test_an_unconstrained_request_has_wishes_for_a_form_passed_over_with_o
         "response_format": {"type": "json_object"},
         "tool_choice": "required",
         "guided_json": {"type": "object"},
+        "verbosity": "low",
+        "reasoning_effort": "low",
+        "chat_template_kwargs": {"enable_thinking": False},
     }
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert ids(await post(tools=TOOLS, unconstrained=True, **wishes)) == ids(await post(tools=TOOLS))
     said = [record.getMessage().partition(":")[0] for record in caplog.records if "nothing constrains" in record.msg]
     assert sorted(said) == [
+        "the agent asks for chat_template_kwargs.enable_thinking",
         "the agent asks for guided_json",
+        "the agent asks for reasoning_effort",
         "the agent asks for response_format json_object",
         "the agent asks for tool_choice 'required'",
+        "the agent asks for verbosity",
     ]
+
+
+async def test_what_the_openai_agents_sdk_sends_of_itself_is_answered(post: Any) -> None:
+    """Its default model has a reasoning effort and a verbosity, which every policy in its place is asked for."""
+    default = pytest.importorskip("agents.models.default_models").get_default_model_settings()
+    assert default.reasoning is not None
+    assert default.verbosity is not None
+    wishes = {
+        "reasoning": default.reasoning.model_dump(),
+        "text": {"verbosity": default.verbosity},
+        "include": [],
+        "store": True,
+        "unconstrained": True,
+    }
+    assert ids(await post("responses", **wishes)) == ids(await post("responses"))
 
 
 @pytest.mark.parametrize("path", PROMPTS)

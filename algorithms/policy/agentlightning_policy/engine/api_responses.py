@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from agentlightning_policy.engine.completions import Answer, Completions, Work, event
+from agentlightning_policy.engine.fields import check_constraint
 from agentlightning_policy.engine.protocol import (
     ApiError,
     Asked,
@@ -73,7 +74,7 @@ class ResponsesRequest(Sampled, kw_only=True):
         unconstrained = bool(self.unconstrained)
         text = self.text or TextOptions()
         if text.verbosity not in (None, "medium"):
-            raise ApiError(400, "text.verbosity is not supported: ask for it in the input", param="text.verbosity")
+            check_constraint("text.verbosity", unconstrained=unconstrained)
         for place, tool in enumerate(self.tools or []):
             if tool.get("type") != "function":
                 where = f"tools[{place}]"

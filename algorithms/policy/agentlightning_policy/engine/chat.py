@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jinja2
 from transformers import PreTrainedTokenizerBase
 
+from agentlightning_policy.engine.fields import say_unconstrained
 from agentlightning_policy.engine.protocol import ApiError, Message, message_dict
 from agentlightning_policy.engine.tool_calls import MARKS, THOUGHTS
 
@@ -73,10 +74,9 @@ class Chat:
         """The prompt as text; with ``answer``, up to where the assistant begins to write. ``variables`` are the
         template's own (``enable_thinking``, say).
 
-        Raises `ApiError` where the template refuses the messages, or knows no such variable.
+        Raises `ApiError` where the template refuses the messages.
         """
         self._warn_about_tools(tools)
-        self._check_variables(variables or {})
         try:
             text = self._tokenizer.apply_chat_template(
                 [message_dict(message) for message in messages],
@@ -111,6 +111,23 @@ class Chat:
         if text is None:
             text = self._texts[id] = str(self._tokenizer.decode([id], clean_up_tokenization_spaces=False))
         return text
+
+    def known_variables(self, variables: Mapping[str, Any], *, unconstrained: bool) -> dict[str, Any]:
+        """Those of ``variables`` that the template knows; the log says, once, which are passed over where
+        ``unconstrained``. Raises `ApiError` for one that it does not know, or that the engine sets itself."""
+        template = str(self._tokenizer.chat_template)
+        known = {}
+        for name, value in variables.items():
+            param = name if name == "reasoning_effort" else f"chat_template_kwargs.{name}"
+            if name in OWN_VARIABLES:
+                raise ApiError(400, f"{param} is the engine's own: it cannot be set", param=param)
+            if re.search(rf"\b{re.escape(name)}\b", template):
+                known[name] = value
+            elif unconstrained:
+                say_unconstrained(param)
+            else:
+                raise ApiError(400, f"{param}: the model's chat template has no such variable", param=param)
+        return known
 
     def open_thought(self, prompt: Sequence[int]) -> str | None:
         """The mark of a thought that a prompt ends with, as some templates have it."""
@@ -162,16 +179,6 @@ class Chat:
         text = self.render(messages, None, answer=False)
         _, found, end = text.partition(SENTINEL)
         return end if found and end else None
-
-    def _check_variables(self, variables: Mapping[str, Any]) -> None:
-        template = str(self._tokenizer.chat_template)
-        for name in variables:
-            param = f"chat_template_kwargs.{name}"
-            if name in OWN_VARIABLES:
-                raise ApiError(400, f"{param} is the engine's own: it cannot be set", param=param)
-            if not re.search(rf"\b{re.escape(name)}\b", template):
-                param = name if name == "reasoning_effort" else param
-                raise ApiError(400, f"{param}: the model's chat template has no such variable", param=param)
 
     def _warn_about_tools(self, tools: list[dict[str, Any]] | None) -> None:
         if tools and not self._warned:

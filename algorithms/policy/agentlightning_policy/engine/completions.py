@@ -113,7 +113,8 @@ class Completions:
 
     def chat_prompt(self, asked: Asked, messages: Sequence[Message], rollout: str | None) -> Prompt:
         """The tokens of a chat's next turn. Safe to call from several threads. Raises `ApiError`."""
-        return self._sessions.prompt(rollout, messages, asked.tools, asked.template)
+        variables = self._chat.known_variables(asked.template, unconstrained=asked.unconstrained)
+        return self._sessions.prompt(rollout, messages, asked.tools, variables)
 
     def text_prompts(
         self, prompts: Sequence[str | Sequence[int]], rollout: str | None, *, special: bool

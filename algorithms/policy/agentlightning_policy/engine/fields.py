@@ -4,8 +4,8 @@ A field is
 
 - honoured: the request's type has it (`ChatRequest`, `ResponsesRequest`, `TextRequest`);
 - passed over: it changes nothing of what is sampled (`PASSED_OVER`);
-- refused by name, unless it asks for what happens anyway (`NEUTRAL`), or constrains what may be written and the request
-  says ``unconstrained`` (`CONSTRAINTS`);
+- refused by name, unless it asks for what happens anyway (`NEUTRAL`);
+- a wish how the model is to write (`CONSTRAINTS`), refused by name unless the request says ``unconstrained``;
 - unknown, and refused by name: nobody can tell what it would have changed.
 
 A field that is null is as good as absent.
@@ -82,7 +82,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
-    "verbosity": ("medium",),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "image": (),
@@ -94,13 +93,19 @@ MAX_NEUTRAL = 64
 """Bytes of such a value."""
 NULL, TRUE = msgspec.Raw(b"null"), msgspec.Raw(b"true")
 
-CONSTRAINTS = frozenset(
-    {
-        "guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend",
-        "guided_whitespace_pattern", "structured_outputs", "structural_tag",
-    }
-)  # fmt: skip
-"""Beside ``response_format``, ``text.format`` and a forced ``tool_choice``: what may be written at all."""
+CONSTRAINTS: Mapping[str, tuple[Any, ...]] = {
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_decoding_backend": (),
+    "guided_whitespace_pattern": (),
+    "structured_outputs": ({},),
+    "structural_tag": (),
+    "verbosity": ("medium",),
+}
+"""How the model is to write, beside ``response_format``, ``text``, a forced ``tool_choice`` and variables of the chat
+template: refused, unless the value is one of these or the request is ``unconstrained``."""
 
 
 def check_fields(request: Mapping[str, msgspec.Raw], honoured: Collection[str]) -> None:
@@ -109,21 +114,26 @@ def check_fields(request: Mapping[str, msgspec.Raw], honoured: Collection[str]) 
         if name in honoured or name in PASSED_OVER or value == NULL:
             continue
         if name in CONSTRAINTS:
-            check_constraint(name, unconstrained=request.get("unconstrained") == TRUE)
+            if not _is_one_of(value, CONSTRAINTS[name]):
+                check_constraint(name, unconstrained=request.get("unconstrained") == TRUE)
         elif name not in NEUTRAL:
             raise ApiError(
                 400,
                 f"{name}: the engine knows no such field here, so it cannot tell what it would change; leave it out",
                 param=name,
             )
-        elif len(bytes(value)) > MAX_NEUTRAL or msgspec.json.decode(value) not in NEUTRAL[name]:
+        elif not _is_one_of(value, NEUTRAL[name]):
             raise ApiError(400, f"{name} is not supported: it would change the answer", param=name)
 
 
+def _is_one_of(value: msgspec.Raw, neutral: tuple[Any, ...]) -> bool:
+    return len(bytes(value)) <= MAX_NEUTRAL and msgspec.json.decode(value) in neutral
+
+
 def check_constraint(what: str, *, unconstrained: bool, param: str | None = None) -> None:
-    """A wish to constrain what may be written. Nothing here enforces it: what is drawn must be the policy's own choice,
-    or its log-probabilities would be another distribution's. With ``unconstrained`` the log says so, once; without,
-    raises `ApiError`."""
+    """A wish how the model is to write. Nothing here enforces it: what is drawn must be the policy's own choice, or its
+    log-probabilities would be another distribution's. With ``unconstrained`` the log says so, once; without, raises
+    `ApiError`."""
     if not unconstrained:
         raise ApiError(
             400,

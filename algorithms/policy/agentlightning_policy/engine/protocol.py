@@ -119,6 +119,8 @@ class Asked(msgspec.Struct, kw_only=True, frozen=True):
     parallel_calls: bool = True
     template: dict[str, Any] = {}
     """Variables for the chat template."""
+    unconstrained: bool = False
+    """Whether wishes how the model is to write are passed over where they cannot be honoured."""
 
 
 def sampled(request: Sampled) -> dict[str, Any]:
@@ -132,6 +134,7 @@ def sampled(request: Sampled) -> dict[str, Any]:
         "stop_ids": frozenset(request.stop_token_ids or ()),
         "stream": bool(request.stream),
         "return_token_ids": bool(request.return_token_ids),
+        "unconstrained": bool(request.unconstrained),
     }
 
 

@@ -109,7 +109,7 @@ def test_what_crewai_forgets_to_end_ends_with_what_it_is_in(rollout):
         emit(memory, MemoryQueryStartedEvent(query="?", limit=1))
         emit(crew, CrewKickoffCompletedEvent(crew_name="team", output="done"))
         emit(crew, CrewKickoffStartedEvent(crew_name="next", inputs=None))
-    assert recorded.outline() == ["crew team [team]", "  retrieval memory [team]", "crew next [next] !cancelled"]
+    assert recorded.outline() == ["crew team [team]", "  retrieval memory [team]", "crew next [next]"]
 
 
 def test_what_goes_on_in_the_background_belongs_where_it_began(rollout):

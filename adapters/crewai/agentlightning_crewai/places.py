@@ -21,10 +21,9 @@ from agentlightning.records import Failure, Span
 class Place:
     """Something of CrewAI's that runs. ``event`` is the type of the event that began it, ``source`` who emitted that.
 
-    A model call has no span here, but the event as ``request``; ``seen`` says that the model layer has asked where the
-    call belongs, and so records it. ``answer`` is what the last model that was asked right in this place said,
-    ``claimed`` the ids of the tool calls in it that have a span by now, ``refused`` the ids (or names) of those that
-    could not be started.
+    A model call has no span here, but the event as ``request``; ``seen`` says that the model layer records it.
+    ``answer`` is what the last model that was asked right in this place said, ``claimed`` the ids of the tool calls in
+    it that have a span by now, ``refused`` the ids (or names) of those that could not be started.
     """
 
     event: str
@@ -116,7 +115,18 @@ def _end(place: Place, failure: Failure | None = None) -> None:
 
 def _open(recorder: Recorder) -> list[Place]:
     places: list[Place] | None = recorder.scratch.get("crewai")
-    return places if places is not None else recorder.scratch.setdefault("crewai", [])
+    if places is None:
+        places = recorder.scratch.setdefault("crewai", [])
+        recorder.on_call.append(_see_call)
+    return places
+
+
+def _see_call(recorder: Recorder) -> None:
+    """The model layer records a call right here."""
+    place = here(recorder)
+    while place is not None and place.span is None:
+        place.seen = True
+        place = place.parent
 
 
 def innermost(recorder: Recorder, place: Place | None) -> Span | None:
@@ -133,6 +143,5 @@ def locator(recorder: Recorder) -> Span | None:
     """The span that a call made right here belongs under: what runs here; None outside of CrewAI."""
     place = here(recorder)
     while place is not None and place.span is None:
-        place.seen = True
         place = place.parent
     return innermost(recorder, place) if place is not None else None

@@ -81,8 +81,6 @@ class Recorder:
         """Ids of ``llm`` spans that an adapter began for a call its framework is about to make. Whoever sees
         the call itself (the model layer) starts an ``llm`` span under it and is given that very span, so that
         one call is one span."""
-        self.on_call: list[Callable[[Recorder], None]] = []
-        """Called in the context of a model call that begins, for adapters that have to know who recorded it."""
         self.scratch: dict[str, Any] = {}
         self.closed = False
         self.forked = False
@@ -123,9 +121,6 @@ class Recorder:
             attributes=attributes if attributes is not None else {},
         )
         self._open[span.id] = span
-        if kind == "llm":
-            for notice in self.on_call:
-                guarded(notice)(self)
         return span
 
     def on_close(self, span: Span, ender: Callable[[Failure | None], None]) -> None:

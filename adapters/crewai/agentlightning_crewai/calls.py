@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from agentlightning import semconv
-from agentlightning.recording import failure_of
+from agentlightning.recording import Recorder, failure_of
 from agentlightning.records import Failure, Generation, Usage
-from agentlightning_crewai.places import Place, innermost
+from agentlightning_crewai.places import Place, enter, here, innermost
 from agentlightning_crewai.plain import plain
 
 STATUS_TYPES = {
@@ -22,13 +22,24 @@ STATUS_TYPES = {
 """Failure types of the HTTP status that providers' exceptions carry as ``status_code``."""
 
 
+def announce(recorder: Recorder, source: Any, event: Any) -> None:
+    """Starts the span of a model call, for the model layer to take over when it sees the call."""
+    around = here(recorder)
+    said, attributes = _asked(event)
+    name = f"chat {said.model or ''}".rstrip()
+    span = recorder.start("llm", name, parent=innermost(recorder, around), attributes=attributes)
+    recorder.announced.add(span.id)
+    enter(Place(event.type, source, recorder, span, around, request=event))
+
+
 def completed(place: Place, event: Any) -> None:
     """Keeps the answer for the tools that it calls; writes the call where nobody saw it."""
     if place.parent is not None:
         place.parent.answered(event.response)
-    if place.seen:
+    if place.span is None or not place.is_announced:
         return
-    said, attributes = _asked(place.request)
+    said, _ = _asked(place.request)
+    attributes = place.span.attributes
     response = plain(event.response)
     if isinstance(response, list):
         said.response = {"role": "assistant", "content": None, "tool_calls": response}
@@ -40,13 +51,15 @@ def completed(place: Place, event: Any) -> None:
     if isinstance(counted[0], int) and isinstance(counted[1], int):
         said.usage = Usage(input_tokens=counted[0], output_tokens=counted[1])
         attributes[semconv.USAGE_INPUT_TOKENS], attributes[semconv.USAGE_OUTPUT_TOKENS] = counted
-    _write(place, said, attributes)
+    place.span.generation = said
 
 
-def failed(place: Place, event: Any) -> None:
-    """Writes the failure of a call that nobody saw."""
-    if not place.seen:
-        _write(place, *_asked(place.request), _failure(event))
+def failed(place: Place, event: Any) -> Failure | None:
+    """The failure of a call that nobody saw."""
+    if place.span is None or not place.is_announced:
+        return None
+    place.span.generation = _asked(place.request)[0]
+    return _failure(event)
 
 
 def _failure(event: Any) -> Failure:
@@ -58,13 +71,6 @@ def _failure(event: Any) -> Failure:
     if kind is None and isinstance(error, TimeoutError | ConnectionError):
         kind = "timeout" if isinstance(error, TimeoutError) else "engine_unavailable"
     return failure_of(error, kind, "infrastructure") if kind is not None else failure_of(error)
-
-
-def _write(place: Place, said: Generation, attributes: dict[str, Any], failure: Failure | None = None) -> None:
-    recorder, name = place.recorder, f"chat {said.model or ''}".rstrip()
-    span = recorder.start("llm", name, parent=innermost(recorder, place.parent), attributes=attributes)
-    span.started_at, span.generation = place.request.timestamp.timestamp(), said
-    recorder.end(span, failure)
 
 
 def _asked(event: Any) -> tuple[Generation, dict[str, Any]]:

@@ -21,9 +21,9 @@ from agentlightning.records import Failure, Span
 class Place:
     """Something of CrewAI's that runs. ``event`` is the type of the event that began it, ``source`` who emitted that.
 
-    A model call has no span here, but the event as ``request``; ``seen`` says that the model layer records it.
-    ``answer`` is what the last model that was asked right in this place said, ``claimed`` the ids of the tool calls in
-    it that have a span by now, ``refused`` the ids (or names) of those that could not be started.
+    A model call has the event as its ``request``, and a span that is announced to the model layer. ``answer`` is what
+    the last model that was asked right in this place said, ``claimed`` the ids of the tool calls in it that have a span
+    by now, ``refused`` the ids (or names) of those that could not be started.
     """
 
     event: str
@@ -32,11 +32,15 @@ class Place:
     span: Span | None
     parent: Place | None
     request: Any = None
-    seen: bool = False
     ended: bool = False
     answer: Any = None
     claimed: dict[str, object] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether this is a model call that the model layer has not taken over."""
+        return self.request is not None and self.span is not None and self.span.id in self.recorder.announced
 
     def answered(self, answer: Any) -> None:
         """A model has answered right in this place."""
@@ -109,30 +113,20 @@ def _end(place: Place, failure: Failure | None = None) -> None:
         return
     place.ended = True
     _open(place.recorder).remove(place)
-    if place.span is not None:
+    if place.span is not None and (place.request is None or place.is_announced):
+        place.recorder.announced.discard(place.span.id)
         place.recorder.end(place.span, failure)
 
 
 def _open(recorder: Recorder) -> list[Place]:
     places: list[Place] | None = recorder.scratch.get("crewai")
-    if places is None:
-        places = recorder.scratch.setdefault("crewai", [])
-        recorder.on_call.append(_see_call)
-    return places
-
-
-def _see_call(recorder: Recorder) -> None:
-    """The model layer records a call right here."""
-    place = here(recorder)
-    while place is not None and place.span is None:
-        place.seen = True
-        place = place.parent
+    return places if places is not None else recorder.scratch.setdefault("crewai", [])
 
 
 def innermost(recorder: Recorder, place: Place | None) -> Span | None:
-    """The span that what begins here hangs under: the place's, or one that was opened by hand inside of it."""
-    while place is not None and place.span is None:
-        place = place.parent
+    """The span that what begins here hangs under: the place's, or one that was opened by hand inside of it; never a
+    model call's."""
+    place = _around_calls(place)
     if place is None:
         return locate(recorder)
     own, span = place.span, current_span()
@@ -140,8 +134,15 @@ def innermost(recorder: Recorder, place: Place | None) -> Span | None:
 
 
 def locator(recorder: Recorder) -> Span | None:
-    """The span that a call made right here belongs under: what runs here; None outside of CrewAI."""
+    """The span that a call made right here belongs under: the announced call, else what runs here; None outside of
+    CrewAI."""
     place = here(recorder)
-    while place is not None and place.span is None:
+    if place is not None and place.is_announced:
+        return place.span
+    return innermost(recorder, place) if _around_calls(place) is not None else None
+
+
+def _around_calls(place: Place | None) -> Place | None:
+    while place is not None and (place.span is None or place.request is not None):
         place = place.parent
-    return innermost(recorder, place) if place is not None else None
+    return place

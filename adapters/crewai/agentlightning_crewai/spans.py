@@ -51,7 +51,7 @@ def seen(source: Any, event: Any) -> None:
         return
     kind = event.type
     if kind == "llm_call_started":
-        enter(Place(kind, source, recorder, None, here(recorder), request=event))
+        calls.announce(recorder, source, event)
     elif kind.startswith(OF_FLOWS) and not _is_of_user(source):
         return
     elif (ends := ENDS.get(kind)) is not None:

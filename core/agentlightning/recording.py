@@ -129,7 +129,8 @@ class Recorder:
 
     def end(self, span: Span, failure: Failure | None = None, *, at: float | None = None, left: bool = False) -> None:
         """Ends a span, once, and hands it to the sink; ``at`` is when it ended, where that is not now. What was
-        cancelled in it because its reader ``left`` has not failed. After `close` nothing is written any more."""
+        cancelled in it because its reader ``left`` has not failed: agents, and calls of which there is an answer. After
+        `close` nothing is written any more."""
         self._enders.pop(span.id, None)
         if self._open.pop(span.id, None) is None:
             return
@@ -143,8 +144,9 @@ class Recorder:
         if left or (is_cancelled and span.parent_id in self._left):
             self._left.add(span.id)
             for inside in ended:
-                inside.failure = None
-                inside.attributes.pop(semconv.ERROR_TYPE, None)
+                if inside.kind == "agent" or (inside.generation is not None and inside.generation.response is not None):
+                    inside.failure = None
+                    inside.attributes.pop(semconv.ERROR_TYPE, None)
         elif is_cancelled and span.parent_id in self._open:
             self._cancelled.setdefault(span.parent_id, []).extend(ended)
             return
@@ -177,7 +179,7 @@ class Recorder:
 
     def close(self, failure: Failure | None = None) -> None:
         """Ends the spans still open, innermost first, and takes no more. ``failure`` is the rollout's, if any. What
-        nobody ends (`on_close`) was cancelled. An agent in which nothing was cut off was just left, by one that
+        nobody ends (`on_close`) was cancelled. An agent in which no tool was cut off was just left, by one that
         returned (a stream that it read no further), and has not failed."""
         cut_off: set[str | None] = set()
         for span in sorted(self._open.values(), key=lambda span: -span.index):
@@ -186,7 +188,7 @@ class Recorder:
             left = failure is None and span.kind == "agent" and span.id not in cut_off
             cut = Failure(type="cancelled", message="still open when its rollout ended")
             self.end(span, span.failure or (None if left else cut), left=left)
-            if span.failure is not None:
+            if span.failure is not None and span.kind != "llm":
                 cut_off.add(span.parent_id)
         for spans in self._cancelled.values():
             self._write(spans)

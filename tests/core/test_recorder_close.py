@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from recorded import Recorded, record
 
 import agentlightning as agl
-from agentlightning.records import Failure
+from agentlightning.records import Failure, Generation
 
 
 def failures(recorded: Recorded) -> dict[str, str | None]:
@@ -33,6 +33,13 @@ def test_a_tool_that_runs_is_cut_off_and_so_are_the_agents_around_it():
     recorded.close()
     cut = "cancelled"
     assert failures(recorded) == {"team": cut, "writer": cut, "search": cut, "critic": None}
+
+
+def test_a_call_that_was_not_answered_is_cut_off_and_its_agent_just_left():
+    recorded = Recorded()
+    recorded.recorder.start("llm", "chat", parent=recorded.recorder.start("agent", "writer"))
+    recorded.close()
+    assert failures(recorded) == {"writer": None, "chat": "cancelled"}
 
 
 def test_nothing_is_just_left_by_a_rollout_that_failed():
@@ -84,12 +91,17 @@ def test_what_is_cancelled_in_a_generator_that_is_left_has_not_failed():
     stream = start("agent", "stream")
     node = start("agent", "node", parent=stream)
     cancelled = Failure(type="cancelled", message="CancelledError")
-    end(start("llm", "call", parent=node), cancelled)
+    call = start("llm", "call", parent=node)
+    call.generation = Generation(messages=[], response={"role": "assistant", "content": "One,"})
+    end(call, cancelled)
+    end(start("llm", "unanswered", parent=node), cancelled)
+    end(start("tool", "search", parent=node), cancelled)
     end(node, cancelled)
     assert recorded.spans == [], "whether it has failed, what it is in will tell"
     end(stream, left=True)
-    assert failures(recorded) == {"call": None, "node": None, "stream": None}
-    assert recorded.recorder.failures == []
+    cut = "cancelled"
+    assert failures(recorded) == {"call": None, "unanswered": cut, "search": cut, "node": None, "stream": None}
+    assert recorded.recorder.failures == [cancelled, cancelled]
 
 
 def test_what_is_cancelled_in_what_goes_on_has_failed():
@@ -107,6 +119,7 @@ def test_nor_has_what_is_cancelled_after_its_generator_was_left():
     stream = start("agent", "stream")
     node = start("agent", "node", parent=stream)
     call = start("llm", "call", parent=node)
+    call.generation = Generation(messages=[], response={"role": "assistant", "content": "One,"})
     end(stream, left=True)
     cancelled = Failure(type="cancelled", message="CancelledError")
     end(call, cancelled)

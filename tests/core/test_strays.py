@@ -107,9 +107,10 @@ def test_a_forked_process_knows_that_its_rollout_is_in_another() -> None:
 
     recorder = rollout(POLICY)
     with recording(recorder):
-        process = context.Process(target=look)
+        process = context.Process(target=look, daemon=True)
         process.start()
         process.join(SECONDS)
+        process.kill()
     assert here.poll(0)
     assert here.recv() == (True, False)
     assert not recorder.forked

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import multiprocessing
 import os
 import queue
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -129,22 +130,41 @@ def test_without_a_rollout_there_is_no_stray(patched, stub) -> None:
     assert stray_calls() == []
 
 
+FORKING = """
+import multiprocessing, sys
+
+import openai
+
+from agentlightning.recording import Recorder, recording
+from agentlightning.records import Policy
+from agentlightning_openai.adapter import OpenAIAdapter
+
+OpenAIAdapter().install()
+client = openai.OpenAI(base_url=sys.argv[1], api_key="k", max_retries=0)
+
+
+def ask():
+    try:
+        client.chat.completions.create(model="gpt", messages=[])
+    except Exception as error:
+        print(type(error).__name__, error)
+
+
+with recording(Recorder("r", 1, print, [Policy(name="policy", model="tiny", base_url=sys.argv[2])])):
+    process = multiprocessing.get_context("fork").Process(target=ask, daemon=True)
+    process.start()
+    process.join(20)
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no process")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_process_that_is_forked_from_a_rollout_sends_nothing(rollout, stub, policy_stub, policy) -> None:
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-
-    def ask() -> None:
-        try:
-            WAYS[0](stub.base_url)
-        except AdapterError as error:
-            there.send(str(error))
-
-    with rollout(policy):
-        process = context.Process(target=ask)
-        process.start()
-        process.join(SECONDS)
-    assert here.poll(0)
-    assert "forked from its rollout's" in here.recv()
+def test_a_process_that_is_forked_from_a_rollout_sends_nothing(stub, policy_stub) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKING, stub.base_url, policy_stub.base_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.stdout.startswith("RedirectError a call of gpt at 127.0.0.1"), ran.stderr
+    assert "forked from its rollout's" in ran.stdout
     assert stub.requests == policy_stub.requests == []

@@ -47,7 +47,8 @@ def check(client: Any, options: Any) -> None:
     why, place = FORKED if recorder.forked else UNSEEN, caller()
     if recorder.resources:
         error = RedirectError(f"a call of {model} at {host}, made in {place}, was not sent: {why}")
-        _record(recorder, options, operation, error)
+        if not recorder.forked:
+            _record(recorder, options, operation, error)
         raise error
     if (why, place) not in _told:
         _told.add((why, place))

@@ -9,7 +9,6 @@ from typing import Any
 import openai
 import pytest
 from langchain.agents import create_agent
-from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
@@ -161,16 +160,3 @@ async def test_many_rollouts_at_once_keep_their_calls_apart(rollout, stub):
         assert said == [f"rollout-{number}/{branch}" for branch in range(3)]
         assert all(by_id[span.parent_id].name == "work" for span in recorded.all("llm"))
         assert len({span.parent_id for span in recorded.all("llm")}) == 3
-
-
-def test_a_function_of_a_chain_that_asks_a_model_by_itself_is_an_agent(rollout, stub):
-    """Nothing of LangChain's begins in it: the call of the client says that it does something."""
-    client = openai.OpenAI(base_url=stub.base_url, api_key="sk-test")
-
-    def check(draft: str) -> str:
-        answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": draft}])
-        return str(answer.choices[0].message.content)
-
-    with rollout() as recorded:
-        (RunnableLambda(str.upper) | check).with_config(run_name="paper").invoke("a draft")
-    assert recorded.outline() == ["chain paper [paper]", "  chain check [check]", "    llm chat m [check]"]

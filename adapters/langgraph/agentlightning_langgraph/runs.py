@@ -194,11 +194,7 @@ def locator(recorder: Recorder) -> Span | None:
             break
         if run.span.kind != "llm" or run.span.id in recorder.announced:
             return run.span
-    if here is None:
-        return None
-    if here.is_named_step and here.span is None:
-        here.start_agent("chain")
-    return _innermost(here)
+    return _innermost(here) if here is not None else None
 
 
 def announced_around(recorder: Recorder) -> Span | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import openai
-from openai.resources.chat.completions import AsyncCompletions, Completions
+from openai._resource import AsyncAPIResource, SyncAPIResource
 
 INSTRUMENTATIONS = {
     "OpenInference": ("openinference.instrumentation.openai", "OpenAIInstrumentor"),
@@ -19,7 +19,7 @@ INSTRUMENTATIONS = {
 @contextmanager
 def as_it_was() -> Iterator[None]:
     """The client's classes are as before after the block: some instrumentations leave something behind."""
-    classes = (openai.OpenAI, openai.AsyncOpenAI, Completions, AsyncCompletions)
+    classes = (openai.OpenAI, openai.AsyncOpenAI, *SyncAPIResource.__subclasses__(), *AsyncAPIResource.__subclasses__())
     before = [dict(vars(kind)) for kind in classes]
     try:
         yield

@@ -80,6 +80,13 @@ def test_an_instrumentation_sees_the_call_as_well(instrumented, rollouts, stub, 
     assert len(instrumented.get_finished_spans()) == 1
 
 
+def test_what_an_agent_reads_raw_is_recorded_though_others_had_it_parsed(instrumented, rollouts, stub) -> None:
+    create = openai.OpenAI(base_url=stub.base_url, api_key=KEY).responses.with_streaming_response.create
+    with rollouts(), create(model="m", input="Hi", stream=True) as response:
+        list(response.iter_lines())
+    assert rollouts.span.generation.response["content"] == "Hello."
+
+
 def test_an_instrumented_call_outside_of_a_rollout_is_the_agents_own(instrumented, rollouts, stub, policy_stub) -> None:
     WAYS[0](stub.base_url)
     assert (len(stub.requests), len(policy_stub.requests), rollouts.spans) == (1, 0, [])

@@ -158,7 +158,17 @@ class Call:
         stream._iterator = wrap(self, stream._iterator)
         if self._watch is None:
             self._watch = Watch(stream.response, self._closed)
-        self._watch.keep = False
+
+    def waits_for_chunk(self) -> None:
+        """The agent reads the stream, and so what the body under it says need not be kept."""
+        self.reading = True
+        if self._watch is not None:
+            self._watch.keep = False
+
+    @property
+    def _is_followed(self) -> bool:
+        """Whether the parsed stream is read, not the body under it: others may have had it parsed, and dropped it."""
+        return self._joiner is not None and self._watch is not None and not self._watch.keep
 
     def shows(self, chunk: Any) -> bool:
         """Takes a chunk of the stream; whether the agent is to have it."""
@@ -186,12 +196,12 @@ class Call:
 
     def left(self) -> None:
         """The agent reads no more of the stream: its answer is what was seen, and ended with the last chunk."""
-        if self._joiner is not None and not self._done:
+        if self._joiner is not None and self._is_followed and not self._done:
             self.finish(self._joiner.answer(), at=self._last_chunk_at)
 
     def _closed(self) -> None:
         """The response's body was closed: by its end, or by an agent that has read enough."""
-        if self._joiner is not None:
+        if self._is_followed:
             if not self.reading:
                 self.left()
         elif not self._done:
@@ -202,7 +212,8 @@ class Call:
         being waited for when the rollout failed was cut off."""
         if self._joiner is None and self._watch is None:
             return
-        answer = self._joiner.answer() if self._joiner is not None else self._body_so_far()
+        followed = self._joiner if self._is_followed else None
+        answer = followed.answer() if followed is not None else self._body_so_far()
         if failure is not None and self.reading:
             answer.failure = Failure(
                 type="cancelled", message=f"the answer was being read when its rollout failed: {failure.type}"

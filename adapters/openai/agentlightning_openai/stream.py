@@ -198,6 +198,8 @@ class Reader(Protocol):
 
     reading: bool
 
+    def waits_for_chunk(self) -> None: ...
+
     def shows(self, chunk: Any) -> bool: ...
 
     def fail(self, error: BaseException) -> None: ...
@@ -222,7 +224,7 @@ class Watched:
 
     def __next__(self) -> Any:
         call = self._call
-        call.reading = True
+        call.waits_for_chunk()
         try:
             while True:
                 chunk = next(self._chunks)
@@ -252,7 +254,7 @@ class AsyncWatched:
 
     async def __anext__(self) -> Any:
         call = self._call
-        call.reading = True
+        call.waits_for_chunk()
         try:
             while True:
                 chunk = await anext(self._chunks)

@@ -21,7 +21,7 @@ from agentlightning_openai.failures import classify
 from agentlightning_openai.levers import Levers
 from agentlightning_openai.request import Operation, attributes_of, body_of, endpoint_of, generation_of, operation_of
 from agentlightning_openai.response import Answer, Choice, keep, read, strip, unreadable
-from agentlightning_openai.stream import JOINERS, AsyncWatched, Joiner, Watched
+from agentlightning_openai.stream import JOINERS, AsyncWatched, Joiner, Watched, chunks_of
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class Call:
             return
         self._joiner = JOINERS[self.operation]()
         wrap: Any = AsyncWatched if hasattr(stream._iterator, "__anext__") else Watched
-        stream._iterator = wrap(self, stream._iterator)
+        stream._iterator = wrap(self, chunks_of(stream))
         if self._watch is None:
             self._watch = Watch(stream.response, self._closed)
 

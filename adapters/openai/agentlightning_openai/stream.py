@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -207,6 +208,18 @@ class Reader(Protocol):
     def end_of_stream(self) -> None: ...
 
     def left(self) -> None: ...
+
+
+def chunks_of(stream: Any) -> Any:
+    """What a stream of the client's reads, by an iterator that does not refer to the stream itself.
+
+    The client's own does. A stream that is left is then closed by the collector of cycles, in the middle of anything:
+    also where the connection pool holds its lock, which closing a stream takes as well, and the thread waits for
+    itself for ever. Without the cycle it is closed where the agent lets it go.
+    """
+    apart = copy.copy(stream)
+    apart._iterator = None
+    return apart.__stream__()
 
 
 class Watched:

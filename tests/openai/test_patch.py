@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -138,13 +139,23 @@ async def test_a_client_collected_as_garbage_stops_no_other_clients_calls(patche
 
 
 async def test_a_client_collected_as_garbage_leaves_no_connection_open(patched, stub: StubServer) -> None:
-    def sockets() -> int:
-        gc.collect()
-        return sum(isinstance(each, socket.socket) and each.fileno() != -1 for each in gc.get_objects())
+    server = (urlsplit(stub.base_url).hostname, urlsplit(stub.base_url).port)
 
-    before = sockets()
+    def connections() -> int:
+        gc.collect()
+        return sum(isinstance(each, socket.socket) and _peer(each) == server for each in gc.get_objects())
+
+    before = connections()
     await drop_a_client(stub, 8)
     deadline = time.monotonic() + 20
-    while (left := sockets()) > before and time.monotonic() < deadline:
+    while (left := connections()) > before and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     assert left <= before
+
+
+def _peer(each: socket.socket) -> tuple[str, int] | None:
+    """What a socket is connected to; None where it is closed, or not connected."""
+    try:
+        return each.getpeername()
+    except OSError:
+        return None

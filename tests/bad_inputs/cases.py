@@ -197,7 +197,7 @@ REWARD = [
 ]
 MODEL = [
     Case("model", "no such folder, nor on the hub", put("algorithm.model.path", "nobody/none"), "nobody/none", FAILED),
-    Case("model", "an empty folder", put("algorithm.model.path", "."), "no causal language model", FAILED),
+    Case("model", "an empty folder", put("algorithm.model.path", "."), "is no model", FAILED),
     Case("model", "weights cut off", own_model(lambda model: truncate(model / "model.safetensors")), "weights", FAILED),
     Case("model", "no tokenizer", own_model(lambda model: [path.unlink() for path in model.glob("token*")]),
          "tokenizer", FAILED),

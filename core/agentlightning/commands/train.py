@@ -111,6 +111,8 @@ def _saved(run: RunRecord, url: str, config: str, overrides: tuple[str, ...]) ->
         finished, step, found = look(url, ask)
     except AgentLightningError as error:
         return f"run {run.id} has stopped, and its store cannot be read: {error}"
+    if not finished and step is None:
+        return "\n".join([*found, f"run {run.id} has stopped before a rollout ended: there is nothing to go on from"])
     point = f"the checkpoint of step {step}" if step is not None else "no checkpoint yet"
     saved = f"run {run.id} has stopped; saved: {finished} finished rollouts, {point}"
     return "\n".join([*found, saved, f"go on with: {again} --resume {run.id}"])

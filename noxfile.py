@@ -79,7 +79,7 @@ def quickstart(session: nox.Session) -> None:
 
 @nox.session
 def quickstart_runs(session: nox.Session) -> None:
-    """Trains six times, three of them beside busy processes, and prints the README's table; about two hours."""
+    """Trains six times, three of them beside busy processes, and prints a table of what each gave; about two hours."""
     install(session, *TRAINING, "adapters/langgraph", extras=("matplotlib", "langgraph", "langchain-openai"))
     prepare(session)
     session.chdir("examples/calculator")

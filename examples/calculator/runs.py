@@ -1,6 +1,6 @@
 """What the quickstart gives, run after run: each seed once, the later half of them beside two busy processes.
 
-``python runs.py`` takes about two hours on two cores. It prints a line when a run ends, then the table of README.md,
+``python runs.py`` takes about two hours on two cores. It prints a line when a run ends, then a table of all,
 and fails when a run misses what the README promises.
 """
 

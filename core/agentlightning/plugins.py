@@ -18,8 +18,6 @@ from agentlightning.loading import explain, load, nearest
 from agentlightning.records import Record
 
 if TYPE_CHECKING:
-    import click
-
     from agentlightning.adapter import Adapter
     from agentlightning.algorithm import Algorithm
     from agentlightning.store.base import Store
@@ -118,8 +116,10 @@ class Plugins:
             self._adapters.sort(key=lambda adapter: (-adapter.priority, adapter.name))
         return list(self._adapters)
 
-    def commands(self) -> dict[str, click.Command]:
-        """The commands that plugins add to ``agl``, by name; one that does not load is left out, with a warning."""
+    def commands(self) -> dict[str, Any]:
+        """The commands (`click.Command`) that plugins add to ``agl``, by name.
+
+        One that does not load is left out, with a warning."""
         return {
             name: command
             for name in self._registry["commands"]

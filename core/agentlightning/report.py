@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agentlightning.algorithm import Evaluation
-from agentlightning.diagnostics import ENOUGH_TASKS
 from agentlightning.records import Record, Rollout, Task
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 EXACT_MOST = 16
 """Up to so many tasks that changed, every one of their 2^n sign patterns is counted."""
@@ -154,45 +149,3 @@ def evaluations_of(rollouts: Iterable[Rollout], tasks: Mapping[str, Task]) -> li
             )
         )
     return evaluations
-
-
-def render(comparisons: Sequence[Comparison]) -> Table:
-    """The comparisons as a table of the terminal."""
-    from rich import box
-    from rich.table import Table
-
-    named = any(comparison.variant for comparison in comparisons)
-    tests = " / ".join(dict.fromkeys(comparison.test for comparison in comparisons))
-    title = f"Held-out tasks, before and after (p: {tests})"
-    table = Table(
-        title=title,
-        min_width=len(title),
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=0,
-    )
-    if named:
-        table.add_column("variant", no_wrap=True)
-    for heading in ("tasks", "before", "after", "change", "95 % interval", "p"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for it in comparisons:
-        is_sure = it.p < 0.05 and it.n >= ENOUGH_TASKS
-        style = "" if not is_sure else "green" if it.difference > 0 else "red"
-        row = [
-            f"{it.n}" + (f" (+{it.left_out} unscored)" if it.left_out else ""),
-            f"{it.before:.3f}",
-            f"{it.after:.3f}",
-            f"[{style}]{it.difference:+.3f}[/]" if style else f"{it.difference:+.3f}",
-            "–" if it.low is None or it.high is None else f"{it.low:+.3f} … {it.high:+.3f}",
-            format_p(it.p),
-        ]
-        table.add_row(*([it.variant or "–"] if named else []), *row)
-    return table
-
-
-def format_p(p: float) -> str:
-    """``0.034``, ``1.2e-05``."""
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"

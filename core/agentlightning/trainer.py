@@ -22,14 +22,13 @@ from agentlightning.algorithm import Algorithm, Evaluation
 from agentlightning.check import CheckReport
 from agentlightning.checkpoints import CHECKPOINTS
 from agentlightning.config import Config, RewardConfig, RunnerConfig, Seed, TasksConfig, decode_section, validated
-from agentlightning.curve import draw_curve
 from agentlightning.data import load_tasks
 from agentlightning.diagnostics import findings
 from agentlightning.errors import AdapterError, AlgorithmError, ConfigError, DataError, advice
 from agentlightning.function_adapter import FunctionAdapter, check_takes_input
 from agentlightning.loading import is_call, load, make
 from agentlightning.plugins import Plugins, plugins
-from agentlightning.progress import Progress, make_progress
+from agentlightning.progress import Progress
 from agentlightning.recording import outside
 from agentlightning.records import Prompt, Record, Task, decode, encode
 from agentlightning.redaction import redact, redact_config
@@ -52,7 +51,7 @@ HELD_OUT_MOST = 100
 
 
 class FitResult(Record, kw_only=True):
-    """What came of a run: the before/after comparisons by variant, the curve's path, the algorithm's results.
+    """What came of a run: the before/after comparisons by variant, the algorithm's results.
 
     ``findings`` say, a sentence each, what speaks against its having learned anything
     (`agentlightning.diagnostics`).
@@ -64,7 +63,6 @@ class FitResult(Record, kw_only=True):
     comparisons: list[Comparison] = []
     results: dict[str, str] = {}
     findings: list[str] = []
-    curve: str | None = None
     directory: str = ""
 
 
@@ -181,7 +179,7 @@ class Trainer:
             store = open_store(f"sqlite:///{folder}/store.db")
             try:
                 record = await store.open_run(self._new_record())
-                run = self._new_run(store, record, Path(folder), self._progress or make_progress(), check_only=True)
+                run = self._new_run(store, record, Path(folder), self._progress or Progress(), check_only=True)
                 with suppress(CheckDone):
                     await self._learn(run, store)
             finally:
@@ -232,7 +230,7 @@ class Trainer:
                 await self._algorithm.run(run)
 
     async def _fit(self, store: Store, record: RunRecord, restored: Checkpoint | None, directory: Path) -> FitResult:
-        progress = self._progress or make_progress()
+        progress = self._progress or Progress()
         run = self._new_run(store, record, directory, progress, restored=restored)
         status: Literal["succeeded", "failed", "cancelled"] = "failed"
         message: str | None = None
@@ -260,7 +258,6 @@ class Trainer:
             comparisons=compare_evaluations(run.evaluations),
             results=run.results,
             findings=findings(await store.metrics(record.id), run.evaluations),
-            curve=await draw_curve(store, record, directory / "curve.png"),
             directory=str(directory),
         )
 

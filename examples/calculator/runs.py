@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agentlightning import Trainer
 from agentlightning.config import load_config
-from agentlightning.report import format_p
+from agentlightning.formatting import format_p
 
 QUIET_SEEDS = (0, 1, 2)
 BUSY_SEEDS = (3, 4, 5)

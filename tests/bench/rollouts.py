@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agentlightning import Algorithm, Trainer
 from agentlightning.algorithm import Run
-from agentlightning.progress import make_progress
+from agentlightning.cli.progress import make_progress
 
 ROLLOUTS = 1000
 

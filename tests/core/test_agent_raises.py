@@ -15,8 +15,8 @@ import agentlightning as agl
 from agentlightning import Algorithm, Trainer
 from agentlightning import bounded as bounded_module
 from agentlightning.algorithm import NoConfig
+from agentlightning.cli.progress import make_progress
 from agentlightning.config import RunnerConfig
-from agentlightning.progress import make_progress
 from agentlightning.records import Rollout
 
 pytestmark = pytest.mark.timeout(60)

@@ -14,9 +14,9 @@ import pytest
 from agentlightning import Algorithm, Trainer
 from agentlightning.algorithm import NoConfig
 from agentlightning.check.watch import notice_when_slow
+from agentlightning.cli.export import rows
 from agentlightning.config import RunnerConfig
 from agentlightning.errors import AlgorithmError, CheckError
-from agentlightning.export import rows
 from agentlightning.progress import Progress
 from agentlightning.recording import current
 from agentlightning.records import Generation, ModelChoice, Rollout, Task

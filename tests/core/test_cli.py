@@ -77,7 +77,7 @@ def test_an_unexpected_error_is_told_in_one_line_with_its_place(agl: Agl, monkey
     def runs() -> None:
         raise LookupError("this is a bug")
 
-    monkeypatch.setattr("agentlightning.commands.runs.runs", runs)
+    monkeypatch.setattr("agentlightning.cli.commands.runs.runs", runs)
     result = agl("runs")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: LookupError: this is a bug (")
@@ -90,7 +90,7 @@ def test_an_interrupt_is_exit_code_130(agl: Agl, monkeypatch: pytest.MonkeyPatch
     def runs() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agentlightning.commands.runs.runs", runs)
+    monkeypatch.setattr("agentlightning.cli.commands.runs.runs", runs)
     assert agl("runs").exit_code == 130
 
 
@@ -270,7 +270,7 @@ def test_an_export_that_fails_half_way_leaves_what_was_there(
         raise DataError("in the middle")
 
     (tmp_path / "it.jsonl").write_text("an earlier export")
-    monkeypatch.setattr("agentlightning.export.build_trajectories", fail)
+    monkeypatch.setattr("agentlightning.cli.export.build_trajectories", fail)
     result = agl("export", RUN, "--what", "transitions", "--output", "it.jsonl")
     assert (result.exit_code, result.stderr) == (2, "error: in the middle\n")
     assert (tmp_path / "it.jsonl").read_text() == "an earlier export"

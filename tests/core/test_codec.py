@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlightning.cli.export import plain
 from agentlightning.codec import decode, encode, readable
-from agentlightning.export import plain
 from agentlightning.recording import Recorder, annotate, recording, reward, span
 from agentlightning.records import Generation, Rollout, Span, Task
 

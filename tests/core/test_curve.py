@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from finished_run import RUN, fill, url_in
 
-from agentlightning.curve import draw_curve, rewards_by_step, step_of
+from agentlightning.cli.curve import draw_curve, rewards_by_step, step_of
 from agentlightning.records import Failure, Reward, Rollout
 from agentlightning.store import RunRecord, open_store
 

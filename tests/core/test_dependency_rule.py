@@ -49,6 +49,25 @@ def test_a_distribution_requires_what_it_imports(folder: Path) -> None:
     assert needed <= required
 
 
+TERMINAL = ("agentlightning.cli", "click", "rich")
+
+
+def test_nothing_of_core_imports_the_terminal_program() -> None:
+    """Not in a function either, and not for types only."""
+    core = ROOT / "core" / "agentlightning"
+    found = []
+    for path in sorted(core.rglob("*.py")):
+        if not path.is_relative_to(core / "cli"):
+            names = [alias.name for node in _nodes(path) if isinstance(node, ast.Import) for alias in node.names]
+            names += [node.module or "" for node in _nodes(path) if isinstance(node, ast.ImportFrom)]
+            found += [(path.name, name) for name in names if f"{name}.".startswith(tuple(f"{it}." for it in TERMINAL))]
+    assert found == []
+
+
+def _nodes(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
 def test_the_files_of_core_import_each_other_in_no_circle() -> None:
     core = ROOT / "core" / "agentlightning"
     graph = {path: set(_at_import(path, core)) for path in core.rglob("*.py") if path != core / "__init__.py"}

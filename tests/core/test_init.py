@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 
 from agentlightning.adapter import AgentDescription
 from agentlightning.cli import main
+from agentlightning.cli.init import Agent, write
 from agentlightning.config import load_config
 from agentlightning.data import load_tasks
 from agentlightning.errors import ConfigError
-from agentlightning.init import Agent, write
 
 Agl = Callable[..., Result]
 

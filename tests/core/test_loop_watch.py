@@ -14,8 +14,8 @@ import pytest
 
 from agentlightning import Algorithm, Trainer, loop_watch
 from agentlightning.algorithm import NoConfig
+from agentlightning.cli.progress import make_progress
 from agentlightning.config import RunnerConfig
-from agentlightning.progress import make_progress
 from agentlightning.records import Rollout
 
 pytestmark = pytest.mark.timeout(120)

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from agentlightning.algorithm import Evaluation
-from agentlightning.live_progress import LiveProgress
-from agentlightning.progress import Pace, PlainProgress, Progress, Tally, duration, make_progress
+from agentlightning.cli.live_progress import LiveProgress
+from agentlightning.cli.progress import Pace, PlainProgress, Tally, make_progress
+from agentlightning.formatting import format_duration
+from agentlightning.progress import Progress
 from agentlightning.records import Failure, Reward, Rollout, Task
 from agentlightning.store import RunRecord
 
@@ -265,6 +267,6 @@ def test_quiet_says_nothing_and_knows_its_run() -> None:
 
 
 def test_durations_read_as_people_say_them() -> None:
-    assert [duration(seconds) for seconds in (0.84, 42.4, 59.7, 200, 7500)] == [
+    assert [format_duration(seconds) for seconds in (0.84, 42.4, 59.7, 200, 7500)] == [
         *("0.8 s", "42 s", "60 s", "3 min 20 s", "2 h 5 min")
     ]

@@ -11,8 +11,8 @@ import pytest
 
 from agentlightning import redaction
 from agentlightning.algorithm import Algorithm
+from agentlightning.cli.export import export
 from agentlightning.config import Section
-from agentlightning.export import export
 from agentlightning.recording import Recorder, failure_of, recording, span
 from agentlightning.records import Failure, Generation, Rollout, Span, encode
 from agentlightning.redaction import (

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from agentlightning.algorithm import Evaluation
+from agentlightning.cli.comparison_table import render
 from agentlightning.records import Failure, Reward, Rollout, Task
 from agentlightning.report import (
     Comparison,
@@ -18,7 +19,6 @@ from agentlightning.report import (
     compare_evaluations,
     evaluations_of,
     mcnemar_exact,
-    render,
     sign_flip,
 )
 

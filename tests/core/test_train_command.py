@@ -135,7 +135,7 @@ def test_the_curve_lies_in_the_runs_folder(agl: Agl, folder: Path) -> None:
 
 
 def test_without_matplotlib_a_note_takes_the_curves_place(agl: Agl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlightning.curve.find_spec", lambda name: None)
+    monkeypatch.setattr("agentlightning.cli.curve.find_spec", lambda name: None)
     result = agl("train", "config.yaml")
     assert result.exit_code == 0
     assert "no curve was drawn: that needs matplotlib (pip install matplotlib)" in result.stdout

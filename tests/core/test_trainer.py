@@ -9,9 +9,9 @@ import pytest
 import agentlightning as agl
 import agentlightning.recording
 from agentlightning import Algorithm, Trainer
+from agentlightning.cli.progress import make_progress
 from agentlightning.config import RunnerConfig
 from agentlightning.errors import AdapterError, ConfigError, DataError, StoreBusyError
-from agentlightning.progress import make_progress
 from agentlightning.records import Failure, ModelChoice, Policy
 from agentlightning.store import open_store
 

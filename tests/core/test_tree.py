@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from agentlightning import semconv
+from agentlightning.cli.tree import rollout_summary, rollout_tree, shown
 from agentlightning.records import Failure, Generation, Reward, Rollout, Span, Usage
-from agentlightning.tree import rollout_summary, rollout_tree, shown
 
 ROLLOUT = Rollout(id="0123", run_id="run", group_id="group", task_id="task", stage="train/1")
 

@@ -5,7 +5,7 @@ import pytest
 
 from agentlightning import Algorithm, Trainer
 from agentlightning.algorithm import NoConfig
-from agentlightning.progress import make_progress
+from agentlightning.cli.progress import make_progress
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.config import ModelConfig
 from agentlightning_policy.engine import Engine

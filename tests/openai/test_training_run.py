@@ -19,9 +19,9 @@ from ways_to_call import WAYS
 
 from agentlightning import Algorithm, Trainer
 from agentlightning.algorithm import NoConfig
+from agentlightning.cli.progress import make_progress
 from agentlightning.config import RunnerConfig
 from agentlightning.plugins import plugins
-from agentlightning.progress import make_progress
 from agentlightning.records import Group, Policy, Rollout
 
 pytestmark = [

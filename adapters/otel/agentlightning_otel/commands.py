@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.commands.options import look, store_option
+from agentlightning.cli.commands.options import look, store_option
 
 if TYPE_CHECKING:
     from agentlightning.store.base import Store
@@ -76,7 +76,7 @@ def receive(url: str, port: int, host: str, run: str | None, settle: float) -> N
 @store_option
 def send(run: str, endpoint: str, headers: tuple[str, ...], url: str) -> None:
     """Send the rollouts of a RUN to an OTLP/HTTP endpoint."""
-    from agentlightning.commands.find import find_run
+    from agentlightning.cli.commands.find import find_run
     from agentlightning_otel.errors import OtlpError
     from agentlightning_otel.sender import Sender, send_run
 

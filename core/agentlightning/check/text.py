@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 
 from agentlightning.check.report import AgentReport, CheckReport, Route, ToolReport
-from agentlightning.progress import duration
+from agentlightning.formatting import format_duration
 from agentlightning.records import Rollout
 
 COLUMNS = 80
@@ -78,7 +78,7 @@ def _reward(rollout: Rollout) -> str:
 
 
 def _time(seconds: dict[str, float]) -> str:
-    times = {name: duration(value).replace(" ", UNBROKEN) for name, value in seconds.items()}
+    times = {name: format_duration(value).replace(" ", UNBROKEN) for name, value in seconds.items()}
     return (
         f"{times['start']} loading and serving, {times['agent']} agent ({times['model']} of it model calls), "
         f"{times['reward']} reward"

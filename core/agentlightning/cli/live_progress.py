@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agentlightning.algorithm import Evaluation
-from agentlightning.progress import Part, PlainProgress, Tally, counted, duration
+from agentlightning.cli.progress import Part, PlainProgress, Tally, counted
+from agentlightning.formatting import format_duration
 from agentlightning.records import Rollout
 from agentlightning.store.base import RunRecord
 
@@ -36,7 +37,7 @@ class Phase:
     def text(self) -> str:
         """``part 3/12  18 s``."""
         parts = f"part {min(self.done + 1, self.total)}/{self.total}  " if self.total else ""
-        return f"{parts}{duration(time.monotonic() - self.began_at)}"
+        return f"{parts}{format_duration(time.monotonic() - self.began_at)}"
 
 
 class LiveProgress(PlainProgress):
@@ -114,7 +115,7 @@ class LiveProgress(PlainProgress):
         grid.add_column(no_wrap=True, overflow="ellipsis", max_width=max(1, width - name - bar - 3 * GAP))
         if self.steps:
             left = self.pace.left(self.steps - self.step_done)
-            rest = f"  [dim]{duration(left)} left[/]" if left else ""
+            rest = f"  [dim]{format_duration(left)} left[/]" if left else ""
             bar_of_steps = ProgressBar(total=self.steps, completed=self.step_done)
             grid.add_row("training", bar_of_steps, f"{self.step_done}/{self.steps} steps{rest}")
         phase, tally = self._phase, self.tally
@@ -139,7 +140,7 @@ class LiveProgress(PlainProgress):
             return []
         elapsed = (time.time() if self._phase is None else tally.last_at) - tally.started_at
         speed = f"  {tally.speed:.0f} tokens/s" if tally.speed is not None else ""
-        line = Text.assemble("reward ", (tally.reward, "bold cyan"), (f"{speed}  {duration(elapsed)}", "dim"))
+        line = Text.assemble("reward ", (tally.reward, "bold cyan"), (f"{speed}  {format_duration(elapsed)}", "dim"))
         trouble = counted(self.failures, self.retried)
         lines = [line, Text(f"failures so far: {trouble}", style="yellow")] if trouble else [line]
         for each in lines:

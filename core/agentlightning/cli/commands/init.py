@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from agentlightning.commands.options import console
+from agentlightning.cli.commands.options import console
 
 
 @click.command()
@@ -26,7 +26,7 @@ def init(agent: str, output: Path, force: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from agentlightning.init import inspect, summary, write
+    from agentlightning.cli.init import inspect, summary, write
     from agentlightning.installing import install_command
     from agentlightning.plugins import plugins
 

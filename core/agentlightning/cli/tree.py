@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from agentlightning import semconv
-from agentlightning.progress import duration
+from agentlightning.formatting import format_duration
 from agentlightning.records import Failure, Generation, Reward, Rollout, Span, Task
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def rollout_summary(rollout: Rollout, task: Task | None) -> list[tuple[str, Rend
         if task.expected is not None:
             lines.append(("expected", shown(task.expected)))
     seconds = rollout.ended_at - rollout.started_at if rollout.ended_at and rollout.started_at else None
-    lasted = f", {duration(seconds)}" if seconds is not None else ""
+    lasted = f", {format_duration(seconds)}" if seconds is not None else ""
     lines.append(("status", Text(f"{rollout.status}{lasted}", style="red" if rollout.status == "failed" else "")))
     lines.append(("output", shown(rollout.output)))
     total = "cannot be told" if rollout.reward is None else f"{rollout.reward:g}"
@@ -112,7 +112,7 @@ def _heading(span: Span, above: str | None) -> Text:
     if span.attributes.get(semconv.INTERRUPTED):
         notes.append("interrupted")
     if span.ended_at is not None and span.kind not in ("reward", "annotation"):
-        notes.append(duration(max(span.ended_at - span.started_at, 0.0)))
+        notes.append(format_duration(max(span.ended_at - span.started_at, 0.0)))
     if span.failure is not None:
         heading.append(" ✗", "bold red")
     return heading.append(f"  {', '.join(notes)}" if notes else "", "dim")

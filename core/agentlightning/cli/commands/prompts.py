@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.commands.options import console, look, store_option
+from agentlightning.cli.commands.options import console, look, store_option
 
 if TYPE_CHECKING:
-    from agentlightning.prompts import FoundPrompt
+    from agentlightning.cli.prompts import FoundPrompt
     from agentlightning.store.base import Store
 
 SHOWN = 3
@@ -44,7 +44,7 @@ def prompts(run: str, every: bool, url: str) -> None:
 
 
 async def _found(store: Store, run: str) -> list[FoundPrompt]:
-    from agentlightning.commands.find import find_run
-    from agentlightning.prompts import prompts_of
+    from agentlightning.cli.commands.find import find_run
+    from agentlightning.cli.prompts import prompts_of
 
     return await prompts_of(store, (await find_run(store, run)).id)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.commands.options import look, store_option
+from agentlightning.cli.commands.options import look, store_option
 
 if TYPE_CHECKING:
     from agentlightning.store.base import RunRecord, Store
@@ -42,7 +42,7 @@ def prune(runs: tuple[str, ...], yes: bool, url: str) -> None:
 async def _prunable(store: Store, ids: tuple[str, ...] | list[str]) -> list[tuple[RunRecord, list[Path]]]:
     """Runs that have ended, and the folders of their checkpoints. Raises `StoreError` for a named one that goes on."""
     from agentlightning.checkpoints import checkpoint_folders
-    from agentlightning.commands.find import find_run
+    from agentlightning.cli.commands.find import find_run
     from agentlightning.errors import StoreError
 
     chosen = [await find_run(store, id) for id in ids] if ids else await store.runs()

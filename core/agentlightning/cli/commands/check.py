@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from agentlightning.commands.options import overrides_option
-from agentlightning.commands.screen import own_screen
-from agentlightning.commands.signals import ending_by_signal
+from agentlightning.cli.commands.options import overrides_option
+from agentlightning.cli.commands.screen import own_screen
+from agentlightning.cli.commands.signals import ending_by_signal
 
 EXIT_ERRORS = 1
 

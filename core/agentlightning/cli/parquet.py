@@ -1,4 +1,4 @@
-"""Rows of `agentlightning.export` as Parquet; needs pyarrow, the extra ``data``.
+"""Rows of `agentlightning.cli.export` as Parquet; needs pyarrow, the extra ``data``.
 
 Token ids are ``list<int32>``, logprobs ``list<float>``. What has no fixed shape (inputs, outputs, messages,
 attributes …) is JSON text, in columns whose metadata says ``format: json``.

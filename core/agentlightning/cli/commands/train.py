@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shlex
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.cli import RUN_LOG
-from agentlightning.commands.options import DEFAULT_STORE, console, look, overrides_option
-from agentlightning.commands.screen import own_screen
-from agentlightning.commands.signals import ending_by_signal
+from agentlightning.cli.app import RUN_LOG
+from agentlightning.cli.commands.options import DEFAULT_STORE, console, look, overrides_option
+from agentlightning.cli.commands.screen import own_screen
+from agentlightning.cli.commands.signals import ending_by_signal
 from agentlightning.errors import AgentLightningError, CheckError
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ LAST = "last"
 @click.pass_context
 def train(ctx: click.Context, config: str | None, overrides: tuple[str, ...], resume: str | None, quiet: bool) -> None:
     """Train the agent that the file CONFIG names."""
+    from agentlightning.cli.progress import make_progress
     from agentlightning.config import load_config
-    from agentlightning.progress import make_progress
 
     if config is None and resume is not None and Path(resume).is_file():
         config, resume = resume, LAST  # `--resume config.yaml`: the option has taken the argument for its value
@@ -67,8 +68,8 @@ def train(ctx: click.Context, config: str | None, overrides: tuple[str, ...], re
 def _report(result: FitResult, url: str) -> None:
     from rich.text import Text
 
-    from agentlightning.curve import WITHOUT_MATPLOTLIB, can_draw
-    from agentlightning.report import render
+    from agentlightning.cli.comparison_table import render
+    from agentlightning.cli.curve import WITHOUT_MATPLOTLIB, can_draw
 
     output = console()
     if result.comparisons:
@@ -76,14 +77,22 @@ def _report(result: FitResult, url: str) -> None:
     for finding in result.findings:
         output.print(Text(finding, style="yellow"), soft_wrap=not output.is_terminal)
     facts = dict(result.results)
-    if result.curve is not None:
-        facts["curve"] = result.curve
+    curve = look(url, partial(_draw_curve, result))
+    if curve is not None:
+        facts["curve"] = curve
     facts["run"] = f"{result.run_id}  (agl show {result.run_id}{_store_hint(url)})"
     width = max(map(len, facts))
     for name, value in facts.items():
         output.print(Text(f"{name:{width}}  {value}"), soft_wrap=True)
-    if result.curve is None and not can_draw():
+    if curve is None and not can_draw():
         output.print(WITHOUT_MATPLOTLIB, soft_wrap=True)
+
+
+async def _draw_curve(result: FitResult, store: Store) -> str | None:
+    from agentlightning.cli.curve import draw_curve
+
+    run = await store.run(result.run_id)
+    return await draw_curve(store, run, Path(result.directory) / "curve.png") if run is not None else None
 
 
 def _store_hint(url: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.commands.options import console, look, store_option
+from agentlightning.cli.commands.options import console, look, store_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +30,7 @@ def show(id: str, tokens: bool, url: str) -> None:
     """Show a run or a rollout; the beginning of its ID is enough."""
     from rich.padding import Padding
 
-    from agentlightning.commands.find import find_record
+    from agentlightning.cli.commands.find import find_record
     from agentlightning.store.base import RunRecord
 
     async def parts(store: Store) -> list[RenderableType]:
@@ -43,7 +43,7 @@ def show(id: str, tokens: bool, url: str) -> None:
 
 
 async def _rollout(store: Store, rollout: Rollout, tokens: bool) -> list[RenderableType]:
-    from agentlightning.tree import rollout_summary, rollout_tree
+    from agentlightning.cli.tree import rollout_summary, rollout_tree
 
     tasks = await store.tasks(rollout.run_id, [rollout.task_id])
     spans = await store.spans(rollout.id)
@@ -54,8 +54,9 @@ async def _rollout(store: Store, rollout: Rollout, tokens: bool) -> list[Rendera
 async def _run(store: Store, run: RunRecord) -> list[RenderableType]:
     from rich.text import Text
 
+    from agentlightning.cli.comparison_table import render
     from agentlightning.diagnostics import findings
-    from agentlightning.report import compare_evaluations, evaluations_of, render
+    from agentlightning.report import compare_evaluations, evaluations_of
 
     rollouts = await store.rollouts(run.id)
     evaluations = evaluations_of(rollouts, {})
@@ -107,8 +108,8 @@ def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, Rende
     import yaml
     from rich.text import Text
 
-    from agentlightning.commands.runs import STATUS_STYLES, lasted, when
-    from agentlightning.tree import shown
+    from agentlightning.cli.commands.runs import STATUS_STYLES, lasted, when
+    from agentlightning.cli.tree import shown
 
     statuses = Counter(rollout.status for rollout in rollouts)
     facts: list[tuple[str, RenderableType]] = [
@@ -138,8 +139,8 @@ def _evaluations(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def _resources(resources: Sequence[AnyResource]) -> Table:
+    from agentlightning.cli.tree import shown
     from agentlightning.records import ModelChoice, Policy, Prompt
-    from agentlightning.tree import shown
 
     latest = {resource.name: resource for resource in resources}
     versions = Counter(resource.name for resource in resources)
@@ -167,7 +168,7 @@ def _metrics(metrics: Sequence[Metric]) -> Table:
 
 
 def _failures(rollouts: Sequence[Rollout]) -> Table | None:
-    from agentlightning.tree import shown
+    from agentlightning.cli.tree import shown
 
     ended = Counter((it.failure.type, it.failure.fault) for it in rollouts if it.failure is not None)
     retried = Counter((failure.type, failure.fault) for it in rollouts for failure in it.failed_attempts)
@@ -190,8 +191,8 @@ def _failures(rollouts: Sequence[Rollout]) -> Table | None:
 def _latest(rollouts: Sequence[Rollout]) -> Table:
     from rich.text import Text
 
-    from agentlightning.commands.runs import STATUS_STYLES
-    from agentlightning.progress import duration
+    from agentlightning.cli.commands.runs import STATUS_STYLES
+    from agentlightning.formatting import format_duration
 
     ended = sorted(rollouts, key=lambda rollout: rollout.ended_at or rollout.started_at or 0.0)[-LATEST_ROLLOUTS:]
     table = _table(
@@ -207,7 +208,7 @@ def _latest(rollouts: Sequence[Rollout]) -> Table:
             Text(it.task_id),
             Text(it.status, style=STATUS_STYLES[it.status]),
             "–" if it.reward is None else f"{it.reward:.3g}",
-            "–" if seconds is None else duration(seconds),
+            "–" if seconds is None else format_duration(seconds),
             it.failure.type if it.failure else "",
         )
     return table

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.commands.options import look, store_option
+from agentlightning.cli.commands.options import look, store_option
 
 if TYPE_CHECKING:
-    from agentlightning.export import Format, What
+    from agentlightning.cli.export import Format, What
     from agentlightning.store.base import Store
 
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 @store_option
 def export(run: str, format: Format, what: What, output: str | None, url: str) -> None:
     """Write what a RUN recorded to a file."""
-    from agentlightning.commands.find import find_run
-    from agentlightning.export import export as write
+    from agentlightning.cli.commands.find import find_run
+    from agentlightning.cli.export import export as write
 
     if output == "-" and format == "parquet":
         raise click.UsageError("--output -: only jsonl can be written to standard output")

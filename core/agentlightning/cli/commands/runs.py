@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.commands.options import console, look, store_option
+from agentlightning.cli.commands.options import console, look, store_option
 
 if TYPE_CHECKING:
     from agentlightning.algorithm import Evaluation
@@ -80,6 +80,6 @@ def when(seconds: float | None) -> str:
 
 def lasted(run: RunRecord) -> str:
     """How long a run took."""
-    from agentlightning.progress import duration
+    from agentlightning.formatting import format_duration
 
-    return duration(run.ended_at - run.created_at) if run.ended_at else "–"
+    return format_duration(run.ended_at - run.created_at) if run.ended_at else "–"

@@ -133,7 +133,7 @@ async def _write_json_lines(found: AsyncIterator[Row], file: BinaryIO, what: Wha
 
 
 async def _write_parquet(found: AsyncIterator[Row], file: BinaryIO, what: What) -> None:
-    from agentlightning.parquet import RowWriter
+    from agentlightning.cli.parquet import RowWriter
 
     with RowWriter(file, what) as writer:
         async for row in found:

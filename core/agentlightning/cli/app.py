@@ -12,7 +12,7 @@ import click
 from agentlightning.errors import AgentLightningError
 
 COMMANDS = ("train", "check", "runs", "show", "prompts", "export", "plugins", "prune", "init")
-"""Each is the function of its name in ``agentlightning.commands.<name>``."""
+"""Each is the function of its name in ``agentlightning.cli.commands.<name>``."""
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -30,7 +30,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
-            command: click.Command = getattr(import_module(f"agentlightning.commands.{cmd_name}"), cmd_name)
+            command: click.Command = getattr(import_module(f"agentlightning.cli.commands.{cmd_name}"), cmd_name)
             return command
         from agentlightning.plugins import plugins
 
@@ -42,7 +42,7 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except (KeyboardInterrupt, click.Abort) as stop:
-            from agentlightning.commands.signals import exit_code, reason
+            from agentlightning.cli.commands.signals import exit_code, reason
 
             stop = stop if isinstance(stop, KeyboardInterrupt) else KeyboardInterrupt()
             _say(reason(stop))

@@ -1,0 +1,3 @@
+"""The terminal program ``agl``. Nothing outside this package imports it, nor rich, nor click."""
+
+from agentlightning.cli.app import main as main

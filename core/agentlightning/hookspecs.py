@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 if TYPE_CHECKING:
-    from agentlightning.records import AnyResource, Rollout, Span, Task, Trajectory
+    from agentlightning.records import Rollout, Span, Task, Trajectory
     from agentlightning.store.base import RunRecord
 
 hookspec = pluggy.HookspecMarker("agentlightning")
@@ -50,11 +50,6 @@ def register_commands(register: Register) -> None:
 
 
 @hookspec
-def rollout_started(rollout: Rollout) -> None:
-    """A rollout's attempt begins."""
-
-
-@hookspec
 def rollout_finished(rollout: Rollout, task: Task, spans: Sequence[Span]) -> None:
     """A rollout has ended, scored and written; ``spans`` are those of its last attempt."""
 
@@ -62,11 +57,6 @@ def rollout_finished(rollout: Rollout, task: Task, spans: Sequence[Span]) -> Non
 @hookspec
 def transitions_built(rollout: Rollout, trajectories: list[Trajectory]) -> None:
     """The trajectories of a rollout are ready; an implementation may change the list in place."""
-
-
-@hookspec
-def resource_published(run: RunRecord, resource: AnyResource) -> None:
-    """A new version of a resource is in use."""
 
 
 @hookspec

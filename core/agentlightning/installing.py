@@ -27,6 +27,12 @@ FOLDERS = {
 }
 """The folders in the checkout: of the distribution, and before it those that it needs."""
 
+DISTRIBUTION_OF = {
+    "algorithms": {"grpo": "agentlightning-grpo", "sft": "agentlightning-sft", "selection": "agentlightning-selection"},
+    "rewards": dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),
+}
+"""Which distribution to install for a name that is missing, by kind of plugin."""
+
 
 def install_command(name: str) -> str:
     """The command that installs the distribution ``name`` with what it needs of this project: from where this one was

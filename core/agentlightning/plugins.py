@@ -4,41 +4,34 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from agentlightning import hookspecs
 from agentlightning.errors import ConfigError, PluginError
-from agentlightning.installing import install_command
+from agentlightning.installing import DISTRIBUTION_OF, install_command
 from agentlightning.loading import explain, load, nearest
 from agentlightning.records import Record
 
 if TYPE_CHECKING:
     from agentlightning.adapter import Adapter
-    from agentlightning.algorithm import Algorithm
-    from agentlightning.store.base import Store
 
 logger = logging.getLogger(__name__)
 
 GROUP = "agentlightning"
 
-KINDS = {
-    "adapters": "adapter",
-    "algorithms": "algorithm",
-    "rewards": "reward",
-    "stores": "store",
-    "commands": "command",
+KINDS: dict[str, str | None] = {
+    "adapters": "agentlightning.adapter:Adapter",
+    "algorithms": "agentlightning.algorithm:Algorithm",
+    "rewards": None,
+    "stores": None,
+    "commands": None,
 }
-
-WELL_KNOWN = {
-    "algorithms": {"grpo": "agentlightning-grpo", "sft": "agentlightning-sft", "selection": "agentlightning-selection"},
-    "rewards": dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),
-}
-"""Which distribution to install for a name that is missing."""
+"""What the hook ``register_<kind>`` registers, and the class that each of the kind is a subclass of; None where any
+callable will do. A new kind is a line here and a hook in `agentlightning.hookspecs`."""
 
 
 class PluginInfo(Record, kw_only=True):
@@ -52,13 +45,6 @@ class PluginInfo(Record, kw_only=True):
     error: str | None = None
 
 
-class Registration(Record, kw_only=True):
-    """A name's target, and the plugin that registered it."""
-
-    target: Any
-    plugin: PluginInfo
-
-
 class Plugins:
     """Every plugin installed, or those of ``points``. Targets given as ``"module:attribute"`` are imported
     when first asked for, and a plugin that does not import breaks only what needs it."""
@@ -66,22 +52,16 @@ class Plugins:
     def __init__(self, points: Iterable[EntryPoint] | None = None) -> None:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
-        self._registry: dict[str, dict[str, list[Registration]]] = {kind: {} for kind in KINDS}
-        self._loaded: dict[str, Any] = {}
+        self._registered: dict[str, dict[str, list[tuple[PluginInfo, Any]]]] = {kind: {} for kind in KINDS}
         self._adapters: list[Adapter] | None = None
         found = entry_points(group=GROUP) if points is None else points
-        self._plugins = [self._add(point) for point in sorted(found, key=_identity)]
-
-    @property
-    def hook(self) -> pluggy.HookRelay:
-        """Caller of the life-cycle hooks: ``plugins().hook.rollout_finished(rollout=…)``."""
-        return self._manager.hook
+        self._plugins = [self._add(point) for point in sorted(found, key=lambda point: (point.name, point.value))]
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Calls a life-cycle hook. What an implementation raises is logged, and harms neither the run nor
-        what is recorded."""
+        """Calls a life-cycle hook: ``notify("run_finished", run=…)``. What an implementation raises is logged, and
+        harms neither the run nor what is recorded."""
         try:
-            getattr(self.hook, hook)(**arguments)
+            getattr(self._manager.hook, hook)(**arguments)
         except Exception:
             logger.exception("a plugin failed in its hook %s; the run goes on", hook)
 
@@ -89,153 +69,94 @@ class Plugins:
         """Every plugin found, the broken ones with their error."""
         return list(self._plugins)
 
-    def algorithm(self, name: str) -> type[Algorithm]:
-        """The algorithm of a name, or of ``module:attribute``. Raises `PluginError`."""
-        from agentlightning.algorithm import Algorithm
+    def find(self, kind: str, name: str) -> Any:
+        """What is registered under a name, or what ``module:attribute`` names.
 
-        found: type[Algorithm] = self._class("algorithms", name, Algorithm)
+        Raises `PluginError`: no such name (with the nearest, or what to install), two owners, or a wrong target.
+        """
+        what = f"{kind.removesuffix('s')} {name!r}"
+        owners = self._registered[kind].get(name, [])
+        if len(owners) > 1:
+            both = " and ".join(f"{plugin.distribution} {plugin.version}" for plugin, _ in owners)
+            raise PluginError(f"{what} is registered by {both}: uninstall one of them")
+        target: Any = name
+        if owners:
+            plugin, target = owners[0]
+            what = f"{what} of {plugin.distribution} {plugin.version}"
+        elif ":" not in name or kind == "stores":
+            raise PluginError(self._missing(kind, name))
+        try:
+            found = load(target) if isinstance(target, str) else target
+        except ConfigError as error:
+            raise PluginError(f"{what} cannot be loaded: {error}") from error
+        base = KINDS[kind]
+        if base is not None and not (isinstance(found, type) and issubclass(found, load(base))):
+            raise PluginError(f"{what} is {found!r}: expected a subclass of {base.rpartition(':')[2]}")
+        if not callable(found):
+            raise PluginError(f"{what} is {found!r}: expected a function or a class")
         return found
 
-    def reward(self, name: str) -> Callable[..., Any]:
-        """The reward function, or class of one, of a name or of ``module:attribute``. Raises `PluginError`."""
-        found: Callable[..., Any] = self._callable("rewards", name)
-        return found
-
-    def store(self, scheme: str) -> Callable[[str], Store]:
-        """What opens a store of a URL scheme. Raises `PluginError`."""
-        found: Callable[[str], Store] = self._callable("stores", scheme)
+    def working(self, kind: str) -> dict[str, Any]:
+        """All of a kind by name. One that does not load is left out, with a warning; its plugin's entry in
+        `installed` says why."""
+        found: dict[str, Any] = {}
+        for name, owners in self._registered[kind].items():
+            try:
+                found[name] = self.find(kind, name)
+            except PluginError as error:
+                for plugin, _ in owners:
+                    plugin.error = str(error)
+                logger.warning("%s", error)
         return found
 
     def adapters(self) -> list[Adapter]:
-        """One instance of every adapter, in descending priority: the same instances at each call.
-
-        An adapter that does not load is left out, with a warning; its plugin's entry in `installed` says why.
-        """
+        """One instance of every adapter that works, in descending priority: the same instances at each call."""
         if self._adapters is None:
-            self._adapters = [made for name in self._registry["adapters"] if (made := self._adapter(name)) is not None]
-            self._adapters.sort(key=lambda adapter: (-adapter.priority, adapter.name))
+            made: list[Adapter] = [adapter() for adapter in self.working("adapters").values()]
+            self._adapters = sorted(made, key=lambda adapter: (-adapter.priority, adapter.name))
         return list(self._adapters)
-
-    def commands(self) -> dict[str, Any]:
-        """The commands (`click.Command`) that plugins add to ``agl``, by name.
-
-        One that does not load is left out, with a warning."""
-        return {
-            name: command
-            for name in self._registry["commands"]
-            if (command := self._unless_broken("commands", name)) is not None
-        }
 
     def _add(self, point: EntryPoint) -> PluginInfo:
         distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
         info = PluginInfo(name=point.name, module=point.value, distribution=distribution, version=version)
-        module = None
         try:
             module = point.load()
+            registered = self._registrations(module)
             self._manager.register(module, name=f"{distribution}:{point.name}")
-            self._check_hooks(module)
-            for kind in KINDS:
-                self._collect(kind, module, info)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module may raise anything
             info.error = explain(error)
-            self._forget(info, module)
             logger.warning("plugin %s of %s %s does not work: %s", info.name, distribution, version, info.error)
+            return info
+        for kind, name, target in registered:
+            self._registered[kind].setdefault(name, []).append((info, target))
+            info.registers.setdefault(kind, []).append(name)
         return info
 
-    def _check_hooks(self, module: ModuleType) -> None:
-        for caller in self._manager.get_hookcallers(module) or ():
-            if not caller.has_spec():
-                known = [name for name in vars(hookspecs) if self._manager.parse_hookspec_opts(hookspecs, name)]
-                raise PluginError(f"there is no hook {caller.name!r}{nearest(caller.name, known)}")
-
-    def _collect(self, kind: str, module: ModuleType, info: PluginInfo) -> None:
-        def register(name: str, target: Any) -> None:
-            self._registry[kind].setdefault(name, []).append(Registration(target=target, plugin=info))
-            info.registers.setdefault(kind, []).append(name)
-
-        for implementation in getattr(self._manager.hook, f"register_{kind}").get_hookimpls():
-            if implementation.plugin is module:
-                implementation.function(register)
-
-    def _forget(self, info: PluginInfo, module: ModuleType | None) -> None:
-        for names in self._registry.values():
-            for name, entries in list(names.items()):
-                names[name] = [entry for entry in entries if entry.plugin is not info]
-                if not names[name]:
-                    del names[name]
-        info.registers = {}
-        if module is not None and self._manager.is_registered(module):
-            self._manager.unregister(module)
-
-    def _class(self, kind: str, name: str, base: type) -> Any:
-        target = self._target(kind, name)
-        if not (isinstance(target, type) and issubclass(target, base)):
-            raise PluginError(f"{KINDS[kind]} {name!r} is {target!r}: expected a subclass of {base.__qualname__}")
-        return target
-
-    def _callable(self, kind: str, name: str) -> Any:
-        target = self._target(kind, name)
-        if not callable(target):
-            raise PluginError(f"{KINDS[kind]} {name!r} is {target!r}: expected a function or a class")
-        return target
-
-    def _target(self, kind: str, name: str) -> Any:
-        entries = self._registry[kind].get(name, [])
-        if len(entries) > 1:
-            owners = " and ".join(f"{entry.plugin.distribution} {entry.plugin.version}" for entry in entries)
-            raise PluginError(f"{KINDS[kind]} {name!r} is registered by {owners}: uninstall one of them")
-        if not entries:
-            if ":" in name and kind in ("algorithms", "rewards"):
-                return self._load(name, f"{KINDS[kind]} {name!r}")
-            raise PluginError(self._missing(kind, name))
-        plugin = entries[0].plugin
-        target = entries[0].target
-        if not isinstance(target, str):
-            return target
-        return self._load(target, f"{KINDS[kind]} {name!r} of {plugin.distribution} {plugin.version}")
-
-    def _load(self, target: str, what: str) -> Any:
-        if target not in self._loaded:
-            try:
-                self._loaded[target] = load(target)
-            except ConfigError as error:
-                raise PluginError(f"{what} cannot be loaded: {error}") from error
-        return self._loaded[target]
+    def _registrations(self, module: Any) -> list[tuple[str, str, Any]]:
+        """(kind, name, target) of everything that a plugin's module registers."""
+        hooks = [name for name in vars(hookspecs) if self._manager.parse_hookspec_opts(hookspecs, name)]
+        registered: list[tuple[str, str, Any]] = []
+        for hook in dir(module):
+            if self._manager.parse_hookimpl_opts(module, hook) is None:
+                continue
+            if hook not in hooks:
+                raise PluginError(f"there is no hook {hook!r}{nearest(hook, hooks)}")
+            kind = hook.removeprefix("register_")
+            if kind in KINDS:
+                getattr(module, hook)(lambda name, target, kind=kind: registered.append((kind, name, target)))
+        return registered
 
     def _missing(self, kind: str, name: str) -> str:
-        message = f"{KINDS[kind]} {name!r} is not installed"
-        offered = WELL_KNOWN.get(kind, {})
-        present = any(plugin.distribution == offered.get(name) for plugin in self._plugins)
-        if name in offered and not present:
+        message = f"{kind.removesuffix('s')} {name!r} is not installed"
+        offered = DISTRIBUTION_OF.get(kind, {})
+        if name in offered and all(plugin.distribution != offered[name] for plugin in self._plugins):
             message += f": {install_command(offered[name])}"
         else:
-            message += nearest(name, self._registry[kind], [*self._registry[kind], *offered])
+            message += nearest(name, self._registered[kind], [*self._registered[kind], *offered])
         broken = [plugin for plugin in self._plugins if plugin.error is not None]
-        return message + "".join(f". Plugin {it.name} of {it.distribution} does not work: {it.error}" for it in broken)
-
-    def _adapter(self, name: str) -> Adapter | None:
-        from agentlightning.adapter import Adapter
-
-        kind = self._unless_broken("adapters", name)
-        if kind is None:
-            return None
-        if not (isinstance(kind, type) and issubclass(kind, Adapter)):
-            raise PluginError(f"adapter {name!r} is {kind!r}: expected a subclass of Adapter")
-        made: Adapter = kind()
-        return made
-
-    def _unless_broken(self, kind: str, name: str) -> Any:
-        try:
-            return self._target(kind, name)
-        except PluginError as error:
-            for entry in self._registry[kind][name]:
-                entry.plugin.error = str(error)
-            logger.warning("%s", error)
-            return None
-
-
-def _identity(point: EntryPoint) -> tuple[str, str, str]:
-    return (point.name, point.value, point.dist.name if point.dist else "")
+        return message + "".join(
+            f". Plugin {one.name} of {one.distribution} does not work: {one.error}" for one in broken
+        )
 
 
 @functools.cache

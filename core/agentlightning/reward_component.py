@@ -93,7 +93,7 @@ def make_component(reward: RewardLike, plugins: Plugins, at: str) -> Component:
         spec, found, name = _spec_of(reward), reward, _name_of(reward)
     else:
         spec = RewardConfig(name=reward) if isinstance(reward, str) else validated(reward, at=at)
-        found, name = plugins.reward(spec.name), spec.name.rpartition(":")[2]
+        found, name = plugins.find("rewards", spec.name), spec.name.rpartition(":")[2]
     function = _configured(found, {} if spec is None else spec.config, name, at)
     return Component(
         name=name,

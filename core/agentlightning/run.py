@@ -232,7 +232,6 @@ class TrainingRun:
         resource = self._for_trained_agents(resource)
         self._resources[resource.name] = resource
         await self._store.put_resource(self.id, resource)
-        self._notify("resource_published", run=self._record, resource=resource)
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Keeps numbers of a step, with those of the rollouts that ended since the last."""

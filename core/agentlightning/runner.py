@@ -143,7 +143,6 @@ class Runner:
         rollout.started_at = time.time()
         rollout.resources = {resource.name: resource.version for resource in resources}
         recorder = Recorder(rollout.id, rollout.attempt, keep, resources, seed=self._seed_of(rollout))
-        self._notify("rollout_started", rollout=rollout)
         try:
             output, rollout.failure = await self._call(recorder, task)
             rollout.output = readable(output)

@@ -314,7 +314,7 @@ def _algorithm(algorithm: str | dict[str, Any] | Algorithm, loaded: Plugins) -> 
     name = section.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError("algorithm.name: missing; `agl plugins` lists the algorithms that are installed")
-    kind = loaded.algorithm(name)
+    kind: type[Algorithm] = loaded.find("algorithms", name)
     return name, kind(decode_section(section, kind.Config, at="algorithm"))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from agentlightning import hookspecs
 from agentlightning.errors import PluginError
-from agentlightning.plugins import Plugins
+from agentlightning.plugins import KINDS, Plugins
 from agentlightning.records import Rollout, Task
 
 Install = Callable[..., Plugins]
@@ -50,7 +51,7 @@ def install(tmp_path: Path) -> Iterator[Install]:
 
 def test_a_name_finds_what_a_plugin_registered(install: Install) -> None:
     found = install(length=register("rewards", length="lambda rollout, task: len(task.input)"))
-    assert callable(found.reward("length"))
+    assert callable(found.find("rewards", "length"))
     (plugin,) = found.installed()
     assert (plugin.name, plugin.distribution, plugin.version) == ("length", "length-dist", "1.5")
     assert plugin.registers == {"rewards": ["length"]}
@@ -61,7 +62,7 @@ def test_a_target_is_imported_when_first_used(install: Install, tmp_path: Path) 
     (tmp_path / "heavy.py").write_text("def judge(rollout, task): return 1.0\n")
     found = install(lazy=register("rewards", judge="'heavy:judge'"))
     assert "heavy" not in sys.modules
-    assert found.reward("judge").__name__ == "judge"
+    assert found.find("rewards", "judge").__name__ == "judge"
     assert "heavy" in sys.modules
 
 
@@ -71,7 +72,7 @@ def test_a_broken_plugin_is_reported_and_breaks_only_itself(install: Install, ca
             bad="try:\n    import no_such_lib\nexcept ImportError as e:\n    raise RuntimeError('no GPU') from e",
             good=register("rewards", length="lambda rollout, task: 1.0"),
         )
-    assert callable(found.reward("length"))
+    assert callable(found.find("rewards", "length"))
     errors = {plugin.name: plugin.error for plugin in found.installed()}
     assert errors["good"] is None
     assert errors["bad"] is not None
@@ -79,7 +80,7 @@ def test_a_broken_plugin_is_reported_and_breaks_only_itself(install: Install, ca
     assert "caused by ModuleNotFoundError: No module named 'no_such_lib'" in errors["bad"]
     assert "plugin bad of bad-dist 1.5 does not work" in caplog.text
     with pytest.raises(PluginError, match=r"'lenth' is not installed; did you mean 'length'.*Plugin bad of bad-dist"):
-        found.reward("lenth")
+        found.find("rewards", "lenth")
 
 
 def test_a_plugin_that_fails_half_way_registers_nothing(install: Install) -> None:
@@ -87,7 +88,7 @@ def test_a_plugin_that_fails_half_way_registers_nothing(install: Install) -> Non
     found = install(half=source)
     assert found.installed()[0].registers == {}
     with pytest.raises(PluginError, match="OSError: disk"):
-        found.reward("half")
+        found.find("rewards", "half")
 
 
 def test_a_hook_that_does_not_exist_is_named_with_the_nearest(install: Install) -> None:
@@ -97,32 +98,32 @@ def test_a_hook_that_does_not_exist_is_named_with_the_nearest(install: Install) 
 
 def test_two_plugins_with_one_name_fail_when_it_is_used_and_not_before(install: Install) -> None:
     found = install(one=register("rewards", same="print", first="print"), two=register("rewards", same="print"))
-    assert found.reward("first") is print
+    assert found.find("rewards", "first") is print
     with pytest.raises(PluginError, match=r"registered by one-dist 1\.5 and two-dist 1\.5: uninstall one"):
-        found.reward("same")
+        found.find("rewards", "same")
 
 
 def test_a_well_known_name_says_what_to_install() -> None:
     with pytest.raises(PluginError, match=r"'grpo' is not installed: pip install \S+/policy \S+/grpo"):
-        Plugins([]).algorithm("grpo")
+        Plugins([]).find("algorithms", "grpo")
 
 
 def test_a_target_in_place_of_a_name_is_loaded() -> None:
-    assert Plugins([]).reward("operator:is_") is __import__("operator").is_
+    assert Plugins([]).find("rewards", "operator:is_") is __import__("operator").is_
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("algorithm", "json:dumps", "expected a subclass of Algorithm"),
-        ("reward", "json:__name__", "expected a function or a class"),
-        ("reward", "json:dmups", r"reward 'json:dmups' cannot be loaded: .* did you mean 'dumps'"),
-        ("store", "json:dumps", "store 'json:dumps' is not installed"),
+        ("algorithms", "json:dumps", "expected a subclass of Algorithm"),
+        ("rewards", "json:__name__", "expected a function or a class"),
+        ("rewards", "json:dmups", r"reward 'json:dmups' cannot be loaded: .* did you mean 'dumps'"),
+        ("stores", "json:dumps", "store 'json:dumps' is not installed"),
     ],
 )
 def test_a_wrong_target_is_a_plugin_error(kind: str, name: str, message: str) -> None:
     with pytest.raises(PluginError, match=message):
-        getattr(Plugins([]), kind)(name)
+        Plugins([]).find(kind, name)
 
 
 def test_adapters_come_by_priority_and_a_broken_one_is_left_out(install: Install) -> None:
@@ -147,7 +148,7 @@ def test_life_cycle_hooks_reach_every_plugin(install: Install) -> None:
     source = PREAMBLE + "seen = []\n@hookimpl\ndef rollout_finished(rollout):\n    seen.append(rollout.id)\n"
     found = install(watch=source)
     rollout = Rollout(id="r1", run_id="run", group_id="g", task_id="t", stage="train/1")
-    found.hook.rollout_finished(rollout=rollout, task=Task(id="t", input="?"), spans=[])
+    found.notify("rollout_finished", rollout=rollout, task=Task(id="t", input="?"), spans=[])
     assert sys.modules["watch"].seen == ["r1"]
 
 
@@ -162,4 +163,18 @@ def test_commands_are_click_commands_by_name(install: Install) -> None:
     import click
 
     found = install(tool=register("commands", hello="__import__('click').Command('hello')"))
-    assert isinstance(found.commands()["hello"], click.Command)
+    assert isinstance(found.working("commands")["hello"], click.Command)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_its_hook(install: Install, kind: str) -> None:
+    found = install(own=register(kind, mine="'json:dumps'"))
+    assert found.installed()[0].registers == {kind: ["mine"]}
+
+
+def test_every_hook_is_that_of_a_kind_or_has_a_caller() -> None:
+    """A hook that nobody calls would be a promise to plugin authors that is not kept."""
+    sources = "".join(path.read_text() for path in Path(hookspecs.__file__).parent.rglob("*.py"))
+    for name, hook in vars(hookspecs).items():
+        if hasattr(hook, "agentlightning_spec"):
+            assert name.removeprefix("register_") in KINDS or f'notify("{name}"' in sources, name

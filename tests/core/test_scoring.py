@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -28,9 +27,8 @@ class RewardsByName(Plugins):
     def __init__(self) -> None:
         super().__init__([])
 
-    def reward(self, name: str) -> Callable[..., Any]:
-        found: Callable[..., Any] = globals()[name.rpartition(":")[2]]
-        return found
+    def find(self, kind: str, name: str) -> Any:
+        return globals()[name.rpartition(":")[2]]
 
 
 def exact(rollout: Rollout, task: Task) -> bool:

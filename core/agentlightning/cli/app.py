@@ -26,7 +26,7 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         from agentlightning.plugins import plugins
 
-        return [*COMMANDS, *sorted(plugins().commands())]
+        return [*COMMANDS, *sorted(plugins().working("commands"))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
@@ -34,7 +34,7 @@ class Commands(click.Group):
             return command
         from agentlightning.plugins import plugins
 
-        return plugins().commands().get(cmd_name)
+        return plugins().working("commands").get(cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

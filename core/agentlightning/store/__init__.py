@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agentlightning.errors import PluginError, StoreError
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, RunStatus, Store
 
@@ -19,7 +21,7 @@ def open_store(url: str) -> Store:
     if not separator:
         raise StoreError(f"store {url!r} is no URL: write sqlite:///{url} for a file")
     try:
-        opener = plugins().store(scheme)
+        opener: Callable[[str], Store] = plugins().find("stores", scheme)
     except PluginError as error:
         raise StoreError(f"store {url!r}: {error}") from error
     return opener(url)

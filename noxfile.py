@@ -113,7 +113,7 @@ def crewai(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and types alone."""
-    install(session, "core", extras=("-r", "requirements-dev.txt"))
+    install(session, *TRAINING, *FRAMEWORKS, extras=("-r", "requirements-dev.txt"))
     check(session)
 
 

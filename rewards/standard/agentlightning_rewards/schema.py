@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from jsonschema import SchemaError, ValidationError
 from jsonschema.validators import extend, validator_for
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, specification_with
 
@@ -47,7 +47,8 @@ class JsonSchema:
             _check_references_and_patterns(config.schema)
             bounded = {name: function for name, function in _BOUNDED.items() if name in kind.VALIDATORS}
             self._validator = extend(kind, bounded)(config.schema, registry=Registry())
-            for value in (None, True, 0, "", [], {}):
+            values: tuple[Any, ...] = (None, True, 0, "", [], {})
+            for value in values:
                 self._validator.is_valid(value)
         except SchemaError as error:
             raise ConfigError(f"json_schema: schema{error.json_path[1:]} is no JSON Schema: {error.message}") from error
@@ -107,7 +108,7 @@ def _check_references_and_patterns(schema: Mapping[str, Any]) -> None:
     """Raises `ConfigError` or `PatternError` where one is wrong, which else only an answer would show."""
     dialect = schema.get("$schema")
     specification = specification_with(dialect, default=DRAFT202012) if isinstance(dialect, str) else DRAFT202012
-    root: Resource[Any] = Resource(contents=schema, specification=specification)
+    root = specification.create_resource(schema)
     resolver = Registry().with_resource(root.id() or "", root).resolver(root.id() or "")
     left = [(root, resolver)]
     while left:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
 from agentlightning import semconv
-from agentlightning.adapter import Adapter, AgentDescription
+from agentlightning.adapter import Adapter
 from agentlightning.errors import AdapterError
 from agentlightning.recording import span
 from agentlightning.threads import call_in_thread
@@ -40,13 +40,6 @@ class FunctionAdapter(Adapter):
             if isinstance(output, AsyncIterator):
                 return await _last(output)
             return await call_in_thread(_exhaust, output) if isinstance(output, Iterator) else output
-
-    def describe(self, agent: Any) -> AgentDescription:
-        return AgentDescription(
-            framework=self.name,
-            kind="async function" if _is_async(agent) else "function",
-            input="the task's input, as it is",
-        )
 
 
 def check_takes_input(agent: Any, target: str | None = None) -> None:

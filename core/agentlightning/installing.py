@@ -27,6 +27,17 @@ FOLDERS = {
 }
 """The folders in the checkout: of the distribution, and before it those that it needs."""
 
+ADAPTER_OF = {
+    "langgraph": "agentlightning-langgraph",
+    "langchain": "agentlightning-langgraph",
+    "langchain_core": "agentlightning-langgraph",
+    "agents": "agentlightning-openai-agents",
+    "crewai": "agentlightning-crewai",
+    "autogen_agentchat": "agentlightning-autogen",
+    "autogen_core": "agentlightning-autogen",
+}
+"""Which distribution runs the objects of a framework, by the first part of their type's module."""
+
 DISTRIBUTION_OF = {
     "algorithms": {"grpo": "agentlightning-grpo", "sft": "agentlightning-sft", "selection": "agentlightning-selection"},
     "rewards": dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),

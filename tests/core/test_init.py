@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from agentlightning.adapter import AgentDescription
 from agentlightning.cli import main
-from agentlightning.cli.init import Agent, write
+from agentlightning.cli.init import write
 from agentlightning.config import load_config
-from agentlightning.data import load_tasks
 from agentlightning.errors import ConfigError
 
 Agl = Callable[..., Result]
@@ -78,14 +76,9 @@ def agl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agl]:
             del sys.modules[name]
 
 
-def described(**fields: object) -> Agent:
-    about = AgentDescription(framework="LangGraph", kind="CompiledStateGraph", **fields)  # type: ignore[arg-type]
-    return Agent(target="my_agents:graph", adapter="langgraph", about=about)
-
-
-def test_what_was_found_is_told(agl: Agl) -> None:
+def test_the_adapter_that_runs_the_agent_is_named(agl: Agl) -> None:
     lines = [line.rstrip() for line in agl("init", "my_agents:answer").stdout.splitlines()]
-    assert lines[:2] == ["agent    my_agents:answer: function", "adapter  function"]
+    assert lines[:2] == ["agent    my_agents:answer", "adapter  function"]
     assert "written: agentlightning.yaml, reward.py, tasks.jsonl" in lines
 
 
@@ -117,24 +110,11 @@ def test_the_reward_that_is_written_scores_what_it_can(agl: Agl, tmp_path: Path)
     assert of("Paris", None) is None
 
 
-def test_the_config_says_what_was_found(agl: Agl, tmp_path: Path) -> None:
-    write(described(model="gpt-x", prompts=["You are: {helpful}\nand kind."], tools=["calculator"]), Path())
-    text = (tmp_path / "agentlightning.yaml").read_text()
-    for line in ("#   model: gpt-x", '#   prompt: "You are: {helpful} and kind."', "#   tools: calculator"):
-        assert f"{line}\n" in text
-    assert "chat_template" in text
+def test_the_config_names_what_is_written_beside_it(agl: Agl) -> None:
+    agl("init", "my_agents:answer")
     config = load_config("agentlightning.yaml")
-    assert (config.agent, config.tasks, config.reward) == ("my_agents:graph", "tasks.jsonl", "reward:score")
+    assert (config.agent, config.tasks, config.reward) == ("my_agents:answer", "tasks.jsonl", "reward:score")
     assert config.algorithm["name"] == "grpo"
-
-
-def test_tasks_have_the_shape_that_the_agent_takes(agl: Agl, tmp_path: Path) -> None:
-    write(described(input_keys=["context", "question"]), Path())
-    assert load_tasks("tasks.jsonl")[0].input == {"question": "What is 2 + 3?"}
-    write(described(input_keys=["topic", "draft"]), Path(), force=True)
-    assert load_tasks("tasks.jsonl")[0].input == {"topic": "What is 2 + 3?"}
-    write(described(), Path(), force=True)
-    assert load_tasks("tasks.jsonl")[0].input == "What is 2 + 3?"
 
 
 def test_nothing_is_overwritten(agl: Agl, tmp_path: Path) -> None:
@@ -155,7 +135,7 @@ def test_force_overwrites(agl: Agl, tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["no-package", "../elsewhere"])
 def test_a_folder_that_cannot_be_imported_from_is_an_error(agl: Agl, folder: str) -> None:
     with pytest.raises(ConfigError, match="expected a folder in the current one"):
-        write(described(), Path(folder))
+        write("my_agents:answer", Path(folder))
 
 
 def test_an_agent_of_a_known_framework_names_the_adapter_to_install(agl: Agl) -> None:
@@ -176,7 +156,7 @@ def test_what_may_be_a_factory_is_not_called_to_see(agl: Agl, tmp_path: Path, na
 def test_a_factory_is_written_down_and_not_called(agl: Agl, tmp_path: Path) -> None:
     result = agl("init", "my_agents:make_crew()")
     assert result.exit_code == 0, result.stderr
-    assert "made when training begins" in result.stdout
+    assert "what it makes when training begins" in result.stdout
     assert load_config("agentlightning.yaml").agent == "my_agents:make_crew()"
     assert not (tmp_path / "ran").exists()
 

@@ -79,7 +79,7 @@ def main(debug: bool) -> None:
     """Make any LLM agent learn from its own runs.
 
     \b
-    agl init my_agent:graph           look at an agent, write a config
+    agl init my_agent:graph           write a config for an agent
     agl check agentlightning.yaml     run it once, and say what a run would learn from
     agl train agentlightning.yaml     train it
     agl runs                          what was trained

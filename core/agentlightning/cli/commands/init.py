@@ -19,25 +19,21 @@ from agentlightning.cli.commands.options import console
 )
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 def init(agent: str, output: Path, force: bool) -> None:
-    """Look at an agent, and write a config to train it.
+    """Write a config to train an agent.
 
     Beside agentlightning.yaml: a reward (reward.py) and example tasks (tasks.jsonl).
     """
-    from rich.table import Table
     from rich.text import Text
 
-    from agentlightning.cli.init import inspect, summary, write
+    from agentlightning.cli.init import adapter_of, write
     from agentlightning.installing import install_command
     from agentlightning.plugins import plugins
 
-    found = inspect(agent, plugins())
-    table = Table.grid(padding=(0, 2))
-    for name, value in summary(found):
-        table.add_row(Text(name, style="bold"), Text(value))
+    adapter = adapter_of(agent, plugins())
     terminal = console()
-    terminal.print(table)
+    terminal.print(Text(f"agent    {agent}\nadapter  {adapter}"), soft_wrap=True)
     installed = {name for plugin in plugins().installed() for names in plugin.registers.values() for name in names}
-    paths = write(found, output, force=force)
+    paths = write(agent, output, force=force)
     terminal.print(Text(f"\nwritten: {', '.join(map(str, paths))}"), soft_wrap=True)
     for name, why in (("openai", "which sees the agent's model calls"), ("grpo", "the algorithm of this config")):
         if name not in installed:

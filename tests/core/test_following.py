@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from agentlightning import following
 from agentlightning.recording import (
     Recorder,
     current,
     current_span,
+    following,
     outside,
     recording,
     span,
 )
-from agentlightning.strays import is_outside
+from agentlightning.recording.strays import is_outside
 
 SECONDS = 20
 Run = Callable[[Callable[[], Any]], Any]

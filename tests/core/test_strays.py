@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agentlightning import strays
 from agentlightning.errors import AdapterError
-from agentlightning.recording import Recorder, current, outside, recording, stray_calls
+from agentlightning.recording import Recorder, current, outside, recording, stray_calls, strays
 from agentlightning.records import Policy, Resource
 
 POLICY = Policy(name="policy", model="tiny", base_url="http://engine/v1")

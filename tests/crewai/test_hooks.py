@@ -13,13 +13,13 @@ from crewai.events.types.memory_events import MemoryQueryStartedEvent, MemorySav
 from stub_answers import text
 
 from agentlightning import adapter as core
-from agentlightning import recording
+from agentlightning.recording import context
 from agentlightning_crewai import bus
 from agentlightning_crewai.adapter import CrewAIAdapter
 
 
 def test_installing_twice_is_installing_once_and_uninstalling_leaves_no_trace():
-    before, locators = CrewAIEventsBus.emit, list(recording._locators)
+    before, locators = CrewAIEventsBus.emit, list(context._locators)
     adapter = CrewAIAdapter()
     adapter.install()
     hooked = CrewAIEventsBus.emit
@@ -28,7 +28,7 @@ def test_installing_twice_is_installing_once_and_uninstalling_leaves_no_trace():
     assert CrewAIEventsBus.emit is hooked
     adapter.uninstall()
     assert CrewAIEventsBus.emit is before
-    assert recording._locators == locators
+    assert context._locators == locators
     adapter.uninstall()
 
 

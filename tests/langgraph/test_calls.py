@@ -23,7 +23,7 @@ from agentlightning.records import Generation
 def record_call(text: str) -> None:
     """What the model layer does when it sees a call of the ``openai`` client."""
     recorder = current()
-    span = recorder.start("llm", "chat stub", parent=locate(recorder), attributes={semconv.REQUEST_MODEL: "stub"})
+    span = recorder.start_call("chat stub", parent=locate(recorder), attributes={semconv.REQUEST_MODEL: "stub"})
     span.generation = Generation(messages=[{"role": "user", "content": text}], provenance="exact")
     recorder.end(span)
 

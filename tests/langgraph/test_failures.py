@@ -215,6 +215,6 @@ def test_a_rollout_that_has_ended_records_nothing_more(rollout, scripted, ask):
     with rollout() as recorded:
         agent.invoke(ask)
         recorded.recorder.close()
-        spans, runs = len(recorded.spans), len(recorded.recorder.scratch["langgraph"])
+        spans, runs = len(recorded.spans), len(recorded.recorder.adapter_state["langgraph"])
         agent.invoke(ask)
-    assert (len(recorded.spans), len(recorded.recorder.scratch["langgraph"])) == (spans, runs)
+    assert (len(recorded.spans), len(recorded.recorder.adapter_state["langgraph"])) == (spans, runs)

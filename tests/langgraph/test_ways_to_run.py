@@ -18,8 +18,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Send
 
-from agentlightning import recording as recording_module
-from agentlightning.recording import annotate, current
+from agentlightning.recording import annotate, context, current
 
 OUTLINE = [
     "graph LangGraph [LangGraph]",
@@ -181,10 +180,10 @@ def test_installing_again_registers_no_second_handler(adapter):
 
 
 def test_uninstalling_twice_is_allowed_and_takes_the_locator_out(adapter):
-    with_ours = list(recording_module._locators)
+    with_ours = list(context._locators)
     adapter.uninstall()
     adapter.uninstall()
-    (ours,) = (locator for locator in with_ours if locator not in recording_module._locators)
+    (ours,) = (locator for locator in with_ours if locator not in context._locators)
     assert ours.__module__ == "agentlightning_langgraph.runs"
 
 

@@ -124,17 +124,17 @@ def test_a_call_of_one_framework_inside_another_hangs_under_the_inner_one(rollou
     assert (rollout.span.parent_id, rollout.span.agent) == (inner.id, "inner")
 
 
-def test_an_announced_call_is_one_span(rollout, client) -> None:
+def test_an_expected_call_is_one_span(rollout, client) -> None:
     with rollout() as recorder:
-        announced = recorder.start("llm", "ChatOpenAI", agent="node")
-        recorder.announced.add(announced.id)
-        recording.add_locator(locator := lambda _: announced)
+        expected = recorder.start("llm", "ChatOpenAI", agent="node")
+        recorder.expect_call(expected)
+        recording.add_locator(locator := lambda _: expected)
         try:
             client.chat.completions.create(model="m", messages=MESSAGES)
         finally:
             recording.remove_locator(locator)
-        recorder.end(announced)
-    assert rollout.span.id == announced.id
+        recorder.end(expected)
+    assert rollout.span.id == expected.id
     assert rollout.span.generation.response["content"] == "Hello."
 
 
@@ -229,13 +229,13 @@ def test_each_choice_has_a_span(rollout, stub, client) -> None:
     assert second.generation.usage is None
 
 
-def test_each_choice_of_an_announced_call_stands_beside_it(rollout, stub, client) -> None:
+def test_each_choice_of_an_expected_call_stands_beside_it(rollout, stub, client) -> None:
     stub.reply(Answer([Choice("a"), Choice("b")]))
     with rollout() as recorder:
         node = recorder.start("agent", "node", agent="node")
-        announced = recorder.start("llm", "ChatOpenAI", parent=node)
-        recorder.announced.add(announced.id)
-        recording.add_locator(locator := lambda _: announced)
+        expected = recorder.start("llm", "ChatOpenAI", parent=node)
+        recorder.expect_call(expected)
+        recording.add_locator(locator := lambda _: expected)
         try:
             client.chat.completions.create(model="m", messages=MESSAGES, n=2)
         finally:

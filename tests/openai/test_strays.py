@@ -18,9 +18,8 @@ import openai
 import pytest
 from ways_to_call import CHAT, WAYS, Way
 
-from agentlightning import strays
 from agentlightning.errors import AdapterError
-from agentlightning.recording import outside, span, stray_calls
+from agentlightning.recording import outside, span, stray_calls, strays
 from agentlightning.records import Policy
 from agentlightning_openai import guard
 

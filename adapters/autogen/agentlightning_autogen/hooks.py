@@ -237,7 +237,7 @@ def _call_asked_for(recorder: Recorder, tool: Span) -> dict[str, Any]:
     asked = recorder.last_call
     if asked is None or asked.parent_id != tool.parent_id or asked.generation is None:
         return {}
-    taken: set[tuple[str, str]] = recorder.scratch.setdefault("autogen", set())
+    taken: set[tuple[str, str]] = recorder.adapter_state.setdefault("autogen", set())
     for call in (asked.generation.response or {}).get("tool_calls") or ():
         function = call.get("function") or {}
         same = (function.get("name"), parsed(function.get("arguments") or "")) == (

@@ -19,9 +19,9 @@ from agentlightning import semconv
 from agentlightning.recording import (
     Recorder,
     current,
-    current_span,
     failure_of,
     guarded,
+    innermost,
     locate,
     recording,
 )
@@ -200,7 +200,7 @@ def enter(
     if above is not None and above.owner is owner:
         return Entered(above, False, read, every)
     # A message handler that only has an agent answer is no agent itself; one that runs a tool is.
-    parent = _base(recorder, above) if kind == "agent" or above is None else _innermost(above.place())
+    parent = _base(recorder, above) if kind == "agent" or above is None else innermost(above.place())
     span = recorder.start(kind, name, parent=parent, agent=agent, attributes=dict(attributes))
     return Entered(Scope(recorder, owner, span, above), True, read, every)
 
@@ -234,7 +234,7 @@ def running(recorder: Recorder) -> Scope | None:
 def locator(recorder: Recorder) -> Span | None:
     """The span that a call made right here belongs under; None outside AutoGen."""
     scope = running(recorder)
-    return _innermost(scope.place()) if scope is not None else None
+    return scope.place() if scope is not None else None
 
 
 def handling_tasks() -> set[asyncio.Task[Any]]:
@@ -265,17 +265,9 @@ def _base(recorder: Recorder, scope: Scope | None) -> Span | None:
     """The span that a new one hangs under, without beginning a handler's."""
     while isinstance(scope, Handler) and scope.span is None:
         if scope.above is None:
-            return _innermost(scope.base)
+            return innermost(scope.base)
         scope = scope.above
-    return _innermost(scope.span) if scope is not None else locate(recorder)
-
-
-def _innermost(span: Span | None) -> Span | None:
-    """That span, or the one that was opened by hand since it began."""
-    by_hand = current_span()
-    if by_hand is None or by_hand.ended_at is not None or (span is not None and by_hand.index < span.index):
-        return span
-    return by_hand
+    return innermost(scope.span) if scope is not None else locate(recorder)
 
 
 def _is_in(scope: Scope | None, other: Scope) -> bool:

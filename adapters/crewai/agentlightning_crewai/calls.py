@@ -28,7 +28,7 @@ def announce(recorder: Recorder, source: Any, event: Any) -> None:
     said, attributes = _asked(event)
     name = f"chat {said.model or ''}".rstrip()
     span = recorder.start("llm", name, parent=innermost(recorder, around), attributes=attributes)
-    recorder.announced.add(span.id)
+    recorder.expect_call(span)
     enter(Place(event.type, source, recorder, span, around, request=event))
 
 
@@ -36,7 +36,7 @@ def completed(place: Place, event: Any) -> None:
     """Keeps the answer for the tools that it calls; writes the call where nobody saw it."""
     if place.parent is not None:
         place.parent.answered(event.response)
-    if place.span is None or not place.is_announced:
+    if place.span is None or not place.is_expected:
         return
     said, _ = _asked(place.request)
     attributes = place.span.attributes
@@ -56,7 +56,7 @@ def completed(place: Place, event: Any) -> None:
 
 def failed(place: Place, event: Any) -> Failure | None:
     """The failure of a call that nobody saw."""
-    if place.span is None or not place.is_announced:
+    if place.span is None or not place.is_expected:
         return None
     place.span.generation = _asked(place.request)[0]
     return _failure(event)

@@ -13,7 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentlightning.recording import Recorder, current, current_span, failure_of, guarded, locate
+from agentlightning.recording import Recorder, current, failure_of, guarded, locate
+from agentlightning.recording import innermost as _innermost
 from agentlightning.records import Failure, Span
 
 
@@ -21,9 +22,9 @@ from agentlightning.records import Failure, Span
 class Place:
     """Something of CrewAI's that runs. ``event`` is the type of the event that began it, ``source`` who emitted that.
 
-    A model call has the event as its ``request``, and a span that is announced to the model layer. ``answer`` is what
-    the last model that was asked right in this place said, ``claimed`` the ids of the tool calls in it that have a span
-    by now, ``refused`` the ids (or names) of those that could not be started.
+    A model call has the event as its ``request``, and its span is that of an expected call (`Recorder.expect_call`).
+    ``answer`` is what the last model that was asked right in this place said, ``claimed`` the ids of the tool calls in
+    it that have a span by now, ``refused`` the ids (or names) of those that could not be started.
     """
 
     event: str
@@ -38,9 +39,9 @@ class Place:
     refused: set[str] = field(default_factory=set)
 
     @property
-    def is_announced(self) -> bool:
+    def is_expected(self) -> bool:
         """Whether this is a model call that the model layer has not taken over."""
-        return self.request is not None and self.span is not None and self.span.id in self.recorder.announced
+        return self.request is not None and self.recorder.expects_call(self.span)
 
     def answered(self, answer: Any) -> None:
         """A model has answered right in this place."""
@@ -113,33 +114,31 @@ def _end(place: Place, failure: Failure | None = None) -> None:
         return
     place.ended = True
     _open(place.recorder).remove(place)
-    if place.span is not None and (place.request is None or place.is_announced):
-        place.recorder.announced.discard(place.span.id)
-        place.recorder.end(place.span, failure)
+    span = place.span if place.request is None else place.recorder.take_expected_call(place.span)
+    if span is not None:
+        place.recorder.end(span, failure)
 
 
 def _open(recorder: Recorder) -> list[Place]:
-    places: list[Place] | None = recorder.scratch.get("crewai")
-    return places if places is not None else recorder.scratch.setdefault("crewai", [])
+    places: list[Place] | None = recorder.adapter_state.get("crewai")
+    return places if places is not None else recorder.adapter_state.setdefault("crewai", [])
 
 
 def innermost(recorder: Recorder, place: Place | None) -> Span | None:
     """The span that what begins here hangs under: the place's, or one that was opened by hand inside of it; never a
     model call's."""
     place = _around_calls(place)
-    if place is None:
-        return locate(recorder)
-    own, span = place.span, current_span()
-    return own if span is None or own is None or span.ended_at is not None or span.index < own.index else span
+    return _innermost(place.span) if place is not None else locate(recorder)
 
 
 def locator(recorder: Recorder) -> Span | None:
-    """The span that a call made right here belongs under: the announced call, else what runs here; None outside of
+    """The span that a call made right here belongs under: the expected call, else what runs here; None outside of
     CrewAI."""
     place = here(recorder)
-    if place is not None and place.is_announced:
+    if place is not None and place.is_expected:
         return place.span
-    return innermost(recorder, place) if _around_calls(place) is not None else None
+    around = _around_calls(place)
+    return around.span if around is not None else None
 
 
 def _around_calls(place: Place | None) -> Place | None:

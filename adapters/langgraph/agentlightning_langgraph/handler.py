@@ -7,7 +7,7 @@ node           a run with a checkpoint namespace of its own (a functional task, 
 chain          any other run with a name of its own; a step of a sequence, when something begins in it
 tool           a tool run; also a call of a tool that does not exist
 retrieval      a retriever run
-llm            a model run, as announced to the model layer; written here only when that saw no call
+llm            a model run, which the model layer is told to expect; written here only when that saw no call
 
 No span: hidden runs (``langsmith:hidden``), functions that are steps of a sequence or decide on a branch (``seq:step``,
 ``map:key``, ``branch``, ``condition``), prompts, output parsers, and Runnables that bear the name of their class.
@@ -30,7 +30,7 @@ from agentlightning.records import Failure, Span, SpanKind
 from agentlightning.threads import was_left
 from agentlightning_langgraph.calls import Request, call_attributes, call_failure, to_generation
 from agentlightning_langgraph.plain import plain
-from agentlightning_langgraph.runs import Run, announced_around, begin, enter, find
+from agentlightning_langgraph.runs import Run, begin, enter, find, locator
 
 HIDDEN_TAG = "langsmith:hidden"
 STEP_TAGS = ("seq:step:", "map:key:")
@@ -282,7 +282,7 @@ def _end(run: Run, failure: Failure | None = None, *, left: bool = False) -> Non
 
 def _interrupted_tools(recorder: Recorder) -> dict[str | None, Span]:
     """By the id of their calls."""
-    spans: dict[str | None, Span] = recorder.scratch.setdefault("langgraph interrupted", {})
+    spans: dict[str | None, Span] = recorder.adapter_state.setdefault("langgraph interrupted", {})
     return spans
 
 
@@ -337,19 +337,24 @@ def _announce(
         return
     request = Request(prompt=prompt, parameters=options.get("invocation_params") or {}, metadata=run.metadata)
     run.request = request
-    around = announced_around(run.recorder)
+    around = locator(run.recorder)
     sibling = enter(run, options.get("batch_size") or 1)
-    run.base = sibling.base if sibling is not None else around or run.base
     run.name, attributes = call_attributes(request)
-    run.recorder.announced.add(_start(run, "llm", attributes).id)
+    if sibling is not None:
+        run.base = sibling.base
+        span = _start(run, "llm", attributes)
+    elif run.recorder.expects_call(around):  # a model that asks another one makes the same call
+        span = run.span = run.recorder.start_call(run.name, parent=around, attributes=attributes)
+    else:
+        span = _start(run, "llm", attributes)
+    run.recorder.expect_call(span)
 
 
 def _end_call(run: Run, response: LLMResult | None, error: BaseException | None = None) -> None:
     """Writes a model call that nobody took over."""
     request, run.request, run.ended = run.request, None, True
-    if request is None or run.span is None or run.span.id not in run.recorder.announced:
+    if request is None or run.span is None or run.recorder.take_expected_call(run.span) is None:
         return
-    run.recorder.announced.discard(run.span.id)
     failure = None
     if error is not None:
         failure = call_failure(error) or _failure(run, error, "agent_error")

@@ -16,7 +16,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from agentlightning import semconv
-from agentlightning.recording import Recorder, current, current_span, locate
+from agentlightning.recording import Recorder, current, innermost, locate
 from agentlightning.records import Span
 from agentlightning_langgraph.calls import Request
 
@@ -135,7 +135,7 @@ def begin(run_id: UUID, parent_run_id: UUID | None, name: str, metadata: dict[st
         parent=parent,
         name=name,
         metadata=metadata,
-        base=_innermost(parent) if parent is not None else locate(recorder),
+        base=innermost(parent.place) if parent is not None else locate(recorder),
         namespace=metadata.get("langgraph_checkpoint_ns") or (parent.namespace if parent is not None else None),
         agent=parent.agent if parent is not None else None,
         path=parent.path if parent is not None else "",
@@ -145,7 +145,7 @@ def begin(run_id: UUID, parent_run_id: UUID | None, name: str, metadata: dict[st
         run.agent, run.is_named = run.given_name, True
     elif run.is_node and parent is not None:
         _name_node(run, parent, str(metadata.get("langgraph_node") or name))
-    recorder.scratch.setdefault("langgraph", {})[run_id] = run
+    recorder.adapter_state.setdefault("langgraph", {})[run_id] = run
     _runs[run_id] = run
     return run
 
@@ -184,23 +184,17 @@ def enter(run: Run, siblings: int = 1) -> Run | None:
 
 
 def locator(recorder: Recorder) -> Span | None:
-    """The span that a call made right here belongs under: the announced call, else the running retriever,
-    node, tool or graph, else a span that was opened by hand inside of it; None outside LangChain."""
+    """The span that a call made right here belongs under: the expected call, else the running retriever, node,
+    tool or graph; None outside LangChain."""
     here = _running(recorder)
     for run in _inside.get():
         if run.ended or run.recorder is not recorder or run.span is None:
             continue
         if here is not None and run is not here and here.within(run):
             break
-        if run.span.kind != "llm" or run.span.id in recorder.announced:
+        if run.span.kind != "llm" or recorder.expects_call(run.span):
             return run.span
-    return _innermost(here) if here is not None else None
-
-
-def announced_around(recorder: Recorder) -> Span | None:
-    """The announced call that is being made here: a model that asks another one makes the same call."""
-    span = locator(recorder) if recorder.announced else None
-    return span if span is not None and span.id in recorder.announced else None
+    return here.place if here is not None else None
 
 
 def _running(recorder: Recorder) -> Run | None:
@@ -208,11 +202,3 @@ def _running(recorder: Recorder) -> Run | None:
     run_id = getattr(config.get("callbacks"), "parent_run_id", None) if config else None
     run = _runs.get(run_id) if run_id is not None else None
     return run if run is not None and run.recorder is recorder else None
-
-
-def _innermost(run: Run) -> Span | None:
-    """The run's place, or the span that was opened by hand since it began."""
-    span = current_span()
-    if span is None or span.ended_at is not None or span.started_at <= run.started_at:
-        return run.place
-    return span

@@ -6,7 +6,7 @@ turn        a model call and the tools it asks for
 guardrail   a guardrail of an agent's input or output
 tool        a tool, also of an MCP server, a shell, a computer
 handoff     a hand-over: its agent is who hands over, its name and ``gen_ai.agent.name`` who takes over
-llm         a model call, as announced to the model layer; written here only when that saw no call
+llm         a model call, as the model layer is told to expect it; written here only when that saw no call
 annotation  a ``custom_span``, and the listing of an MCP server's tools
 
 No span: the run of an agent (its trace or its tool stands for it), speech and transcription.
@@ -142,17 +142,15 @@ def _start_agent(place: Place, name: str, structure: str, agent: str | None = No
 def _announce(place: Place, data: Any) -> None:
     """Starts the span of a model call, for the model layer to take over when it sees the call."""
     span = place.start("llm", *call_name(data))
-    place.recorder.announced.add(span.id)
+    place.recorder.expect_call(span)
     if place.above is not None:
         place.above.call, place.above.tools = span, []
 
 
 def _end_call(place: Place, span: Span, data: Any) -> None:
     """Writes a model call that nobody took over."""
-    announced = place.recorder.announced
-    if span.id not in announced:
+    if place.recorder.take_expected_call(span) is None:
         return
-    announced.discard(span.id)
     error = _raised(place)
     span.generation = to_generation(data, span.attributes)
     place.recorder.end(span, classify(error) if error is not None else None)

@@ -15,7 +15,7 @@ from typing import Any
 
 from agents.tracing import get_current_span, get_current_trace
 
-from agentlightning.recording import Recorder, current, current_span, locate
+from agentlightning.recording import Recorder, current, innermost, locate
 from agentlightning.records import Span, SpanKind
 
 logger = logging.getLogger(__name__)
@@ -74,9 +74,9 @@ def enter(id: str, above_id: str | None) -> Place | None:
     recorder = current()
     if recorder is None or recorder.closed:
         return None
-    places: dict[str, Place] | None = recorder.scratch.get(SCRATCH)
+    places: dict[str, Place] | None = recorder.adapter_state.get(SCRATCH)
     if places is None:
-        places = recorder.scratch[SCRATCH] = {}
+        places = recorder.adapter_state[SCRATCH] = {}
     above = places.get(above_id) if above_id is not None else None
     base = innermost(above.inner) if above is not None else locate(recorder)
     place = places[id] = Place(recorder, above, base, sys.exc_info()[1])
@@ -86,33 +86,25 @@ def enter(id: str, above_id: str | None) -> Place | None:
 def place_of(id: str) -> Place | None:
     """The place of a trace or span of the SDK in the current rollout; several rollouts may have traces of one id."""
     recorder = current()
-    return recorder.scratch.get(SCRATCH, {}).get(id) if recorder is not None else None
+    return recorder.adapter_state.get(SCRATCH, {}).get(id) if recorder is not None else None
 
 
 def locator(recorder: Recorder) -> Span | None:
-    """The span that a call made right here belongs under: the announced call, else the tool, guardrail, turn or
-    agent that is running, else one that was opened by hand inside of it; None outside of the SDK."""
+    """The span that a call made right here belongs under: the expected call, else the tool, guardrail, turn or
+    agent that is running; None outside of the SDK."""
     span = get_current_span()
     trace = get_current_trace() if span is None else None
     if span is None and trace is None:
         return None
     id = span.span_id if span is not None else trace.trace_id
-    place = recorder.scratch.get(SCRATCH, {}).get(id)
+    place = recorder.adapter_state.get(SCRATCH, {}).get(id)
     if place is None:
         _warn_of_lost_processor() if id != NO_ID else _warn_of_disabled_tracing()
         return None
     over = place.inner
-    if over is not None and over.kind == "llm" and over.id not in recorder.announced:
+    if over is not None and over.kind == "llm" and not recorder.expects_call(over):
         over = place.base
-    return innermost(over)
-
-
-def innermost(span: Span | None) -> Span | None:
-    """``span``, or the span that was opened by hand after it began."""
-    here = current_span()
-    if here is None or here.ended_at is not None or (span is not None and here.index <= span.index):
-        return span
-    return here
+    return over
 
 
 @functools.cache

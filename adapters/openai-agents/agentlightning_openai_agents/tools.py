@@ -76,7 +76,7 @@ def mark_interrupted(agent: Place) -> None:
 
 
 def _waiting(recorder: Recorder) -> list[Place]:
-    places: list[Place] = recorder.scratch.setdefault(WAITING, [])
+    places: list[Place] = recorder.adapter_state.setdefault(WAITING, [])
     return places
 
 

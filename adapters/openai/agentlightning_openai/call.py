@@ -51,7 +51,7 @@ def _begin(recorder: Recorder, client: Any, options: Any, operation: Operation) 
     parent = locate(recorder)
     agent = parent.agent if parent is not None else None
     levers = Levers(recorder, agent) if recorder.resources and operation != "embeddings" else None
-    span = recorder.start("llm", operation, parent=parent)
+    span = recorder.start_call(operation, parent=parent)
     call = Call(recorder, span, parent, client, operation)
     if not levers:
         call.send(copy.copy(options), body or {})

@@ -8,7 +8,7 @@ from typing import Any
 from agentlightning import semconv
 from agentlightning.errors import RedirectError
 from agentlightning.recording import Recorder, current, failure_of, locate
-from agentlightning.strays import any_active, belongs_to_none
+from agentlightning.recording.strays import any_active, belongs_to_none
 from agentlightning.tracebacks import caller
 from agentlightning_openai.request import Operation, attributes_of, body_of, endpoint_of, operation_of
 
@@ -30,8 +30,9 @@ _told: set[tuple[str, str | None]] = set()
 def check(client: Any, options: Any) -> None:
     """Looks at a request that is about to be sent, of a call that is not being recorded.
 
-    One that belongs to no rollout is noted (`agentlightning.strays`). One that belongs to a rollout is an error where
-    that has resources, since it would be sent as it is: raises `RedirectError`; else a warning, once for each place.
+    One that belongs to no rollout is noted (`agentlightning.recording.strays`). One that belongs to a rollout is an
+    error where that has resources, since it would be sent as it is: raises `RedirectError`; else a warning, once for
+    each place.
     """
     recorder = current()
     if recorder is None and not any_active():
@@ -57,6 +58,6 @@ def check(client: Any, options: Any) -> None:
 
 def _record(recorder: Recorder, options: Any, operation: Operation, error: RedirectError) -> None:
     """As a call that failed, so that an agent which goes on without its answer has no valid result."""
-    span = recorder.start("llm", operation, parent=locate(recorder))
+    span = recorder.start_call(operation, parent=locate(recorder))
     span.attributes.update(attributes_of(operation, body_of(options) or {}))
     recorder.end(span, failure_of(error))

@@ -138,7 +138,7 @@ def _sampled_by(policy: Policy, body: Mapping[str, Any], operation: Operation, r
 
 def _next_seed(recorder: Recorder) -> int:
     """Another for each redirected call of a rollout, the same again for the same seed."""
-    calls = recorder.scratch.setdefault("openai", itertools.count())
+    calls = recorder.adapter_state.setdefault("openai", itertools.count())
     return zlib.crc32(f"{recorder.seed}/{next(calls)}".encode()) & 0x7FFFFFFF
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from agentlightning.strays import StrayCall, stray_calls
+from agentlightning.recording.strays import StrayCall, stray_calls
 from agentlightning.tracebacks import running_now
 
 SLOW_SECONDS = 10.0

@@ -19,7 +19,7 @@ from agentlightning.records import Record
 from agentlightning.tracebacks import caller
 
 if TYPE_CHECKING:
-    from agentlightning.recording import Recorder
+    from agentlightning.recording.recorder import Recorder
 
 logger = logging.getLogger(__name__)
 

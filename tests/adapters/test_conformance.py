@@ -225,10 +225,7 @@ async def test_a_hook_that_raises_breaks_no_agent(house: House, raising_hooks: A
 
 
 @pytest.mark.parametrize("name", ["solver", "streaming", "handover", "team"])
-async def test_the_adapter_accepts_the_agents_and_describes_them(house: House, name: str) -> None:
+async def test_the_adapter_accepts_the_agents(house: House, name: str) -> None:
     agent = getattr(house.framework, name)(NOWHERE)
     accepting = [adapter for adapter in house.adapters.values() if adapter.accepts(agent) and adapter.priority >= 0]
     assert accepting == ([] if isinstance(agent, FunctionType) else [house.adapter])
-    described = house.runs(agent).describe(agent)
-    assert described.framework
-    assert described.kind

@@ -87,29 +87,6 @@ async def test_a_structured_answer_is_a_mapping(adapter, assistant, endpoint):
     assert (last["type"], last["content"]) == ("StructuredMessage", {"value": 5})
 
 
-def test_what_is_found_by_looking(adapter, assistant, add, model):
-    writer = assistant("writer", tools=[add], handoffs=["critic"])
-    team = SelectorGroupChat([writer, assistant("critic")], model, selector_prompt="Pick one of {participants}.")
-    found = adapter.describe(team)
-    assert (found.framework, found.kind, found.model) == ("AutoGen", "SelectorGroupChat", "own-model")
-    assert found.prompts == ["Pick one of {participants}.", "You are the writer.", "You are the critic."]
-    assert found.tools == ["add", "transfer_to_critic"]
-    assert "text" in found.input
-
-
-def test_describing_survives_a_stranger(adapter):
-    class Odd(BaseChatAgent):
-        produced_message_types = (TextMessage,)
-        on_messages = on_reset = None
-
-        def __init__(self):
-            super().__init__("odd", "Odd.")
-            self.system_message = object()
-
-    Odd.__abstractmethods__ = frozenset()
-    assert adapter.describe(Odd()).prompts == []
-
-
 def everything_hooked():
     """Each function of AutoGen's that a hook may take the place of."""
     found = {("context", "populate_context"): vars(MessageHandlerContext)["populate_context"]}

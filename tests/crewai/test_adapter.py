@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from crewai import Agent, Crew, Task
 from crewai.project import CrewBase, agent, crew, task
-from crewai.tools import BaseTool, tool
+from crewai.tools import BaseTool
 from pydantic import BaseModel
 from stub_answers import Answer, Received, text, tool_call
 
@@ -166,40 +166,3 @@ def test_telemetry_is_off_unless_somebody_has_said_otherwise(monkeypatch):
     monkeypatch.setenv("CREWAI_TRACING_ENABLED", "true")
     CrewAIAdapter().prepare()
     assert {name: os.environ[name] for name in QUIET} == {**QUIET, "CREWAI_TRACING_ENABLED": "true"}
-
-
-@tool("search")
-def search(query: str) -> str:
-    """Searches."""
-    return query
-
-
-def test_describing_a_crew(adapter, made):
-    both = made.crew(made.task(made.agent("{style} writer", tools=[search]), "Write of {topic}."))
-    found = adapter.describe(both)
-    assert (found.framework, found.kind, found.model, found.tools) == ("CrewAI", "Crew", "stub-model", ["search"])
-    assert set(found.prompts) == {
-        "You are {style} writer. You know it.\nYour personal goal is: Answer.",
-        "Write of {topic}.",
-    }
-    assert found.input_keys == ["topic", "style"]
-    one = adapter.describe(newsroom(made))
-    assert one.input == "a string (the key question), or a mapping with the keys question of the crew's templates"
-    assert one.input_keys == []
-    assert one.kind == "Newsroom"
-
-
-def test_describing_an_agent_and_a_flow(adapter, made):
-    from crewai.flow.flow import Flow, start
-
-    lone = made.agent("lone", tools=[search])
-    assert adapter.describe(lone).prompts == ["You are lone. You know it.\nYour personal goal is: Answer."]
-    team = made.crew(made.task(lone))
-
-    class Office(Flow):
-        @start()
-        def work(self) -> Any:
-            return team.kickoff({"question": "?"})
-
-    found = adapter.describe(Office)
-    assert (found.kind, found.model, found.tools) == ("Office", "stub-model", ["search"])

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from agents import Agent, function_tool, handoff
+from agents import Agent, function_tool
 from agents.sandbox import SandboxAgent
 from pydantic import BaseModel
 from stub_answers import text
@@ -118,21 +118,3 @@ async def test_what_an_agent_raises_passes_through(adapter, make, stub, calls):
     with pytest.raises(Exception, match="broken") as raised:
         await adapter.run(make("solver", tools=[fail]), "?")
     assert isinstance(raised.value.__cause__, ValueError)
-
-
-def test_describing_finds_models_prompts_and_tools_of_the_agents_behind_it(adapter, make, add):
-    def made_when_run(context: Any, agent: Any) -> str:
-        return "made"
-
-    expert = Agent("expert", instructions="You know.", model="big", handoffs=[make("clerk", instructions="You file.")])
-    helper = Agent("helper", instructions=made_when_run)
-    tool = Agent("judge", instructions="You judge.").as_tool("judge", "Judges.")
-    agent = Agent("triage", instructions="You hand over.", model="small", tools=[add, tool])
-    agent.handoffs = [expert, handoff(helper)]
-    expert.handoffs.append(agent)
-    found = adapter.describe(agent)
-    assert (found.framework, found.kind) == ("OpenAI Agents SDK", "Agent")
-    assert found.tools == ["add", "judge"]
-    assert set(found.prompts) == {"You hand over.", "You know.", "You judge.", "You file."}
-    assert {"small", "big", "own-model"} < set(found.model.split(", "))
-    assert found.input == "a text (one user message), or a list of messages"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, ClassVar
 
-from agentlightning.adapter import Adapter, AgentDescription, supports
+from agentlightning.adapter import Adapter, supports
 
 OLDEST, BELOW = "0.7.0", "0.8"
 
@@ -48,17 +48,3 @@ class AutoGenAdapter(Adapter):
         hooks = sys.modules.get("agentlightning_autogen.hooks")
         if hooks is not None:
             hooks.uninstall()
-
-    def describe(self, agent: Any) -> AgentDescription:
-        """What agents and teams hold: models, prompts, tools. Best effort."""
-        from agentlightning_autogen.describe import inspect_agent
-
-        found = inspect_agent(agent)
-        return AgentDescription(
-            framework="AutoGen",
-            kind=type(agent).__name__,
-            model=", ".join(found.models) or None,
-            prompts=found.prompts,
-            tools=found.tools,
-            input="a text (the task), or a list of messages",
-        )

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, ClassVar
 
-from agentlightning.adapter import Adapter, AgentDescription, supports
+from agentlightning.adapter import Adapter, supports
 from agentlightning.threads import call_in_thread
 from agentlightning_crewai import inputs
 from agentlightning_crewai.kinds import is_agent, is_crew, is_crew_class, is_flow
@@ -87,12 +87,6 @@ class CrewAIAdapter(Adapter):
         bus = sys.modules.get("agentlightning_crewai.bus")
         if bus is not None:
             bus.uninstall()
-
-    def describe(self, agent: Any) -> AgentDescription:
-        """Models, prompts, tools and the keys of the input. Best effort."""
-        from agentlightning_crewai.describe import describe
-
-        return describe(agent)
 
 
 def _streamed(result: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, ClassVar
 
-from agentlightning.adapter import Adapter, AgentDescription, supports
+from agentlightning.adapter import Adapter, supports
 from agentlightning.errors import AdapterError
 
 OLDEST, BELOW = "0.20", "0.25"
@@ -56,20 +56,6 @@ class OpenAIAgentsAdapter(Adapter):
         hooks = sys.modules.get("agentlightning_openai_agents.hooks")
         if hooks is not None:
             hooks.uninstall()
-
-    def describe(self, agent: Any) -> AgentDescription:
-        """What the agent, and those it can hand over to or call as tools, hold. Best effort."""
-        from agentlightning_openai_agents.describe import inspect_agent
-
-        found = inspect_agent(agent)
-        return AgentDescription(
-            framework="OpenAI Agents SDK",
-            kind=type(agent).__name__,
-            model=", ".join(found.models) or None,
-            prompts=found.prompts,
-            tools=found.tools,
-            input="a text (one user message), or a list of messages",
-        )
 
 
 def _is_loaded() -> bool:

@@ -62,13 +62,3 @@ def _outside_of_rollouts(export: Callable[[Any], None]) -> Callable[[Any], None]
             export(item)
 
     return call
-
-
-def agents_behind(agent: Any) -> list[Any]:
-    """The agents that an agent's hand-offs and tools lead to, as far as they tell."""
-    referred = (getattr(handoff, "_agent_ref", None) for handoff in agent.handoffs)
-    return [
-        *agent.handoffs,
-        *(refer() for refer in referred if refer is not None),
-        *(getattr(tool, "_agent_instance", None) for tool in agent.tools),
-    ]

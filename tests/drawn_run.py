@@ -50,7 +50,8 @@ def group(name: str, rewards: Sequence[float], *, rows: Sequence[int] | None = N
             run_id="run",
             group_id=name,
             task_id=name,
-            stage="train/1",
+            purpose="train",
+            step=1,
             sample=sample,
             status="succeeded",
             rewards=[Reward(name="score", value=reward)],
@@ -102,8 +103,8 @@ class DrawnRun:
 
     async def evaluate(
         self,
-        stage: str,
         *,
+        step: int,
         variant: str = "",
         resources: Sequence[AnyResource] = (),
         tasks: Sequence[Task] | None = None,
@@ -111,8 +112,8 @@ class DrawnRun:
     ) -> Evaluation:
         (resource,) = resources
         assert isinstance(resource, Policy)
-        self.events.append(f"evaluate {stage} {variant} at {resource.sampling['temperature']} x{samples}")
-        return Evaluation(stage=stage, variant=variant, tasks=self.held_out, rollouts=[], rewards=[])
+        self.events.append(f"evaluate {step} {variant} at {resource.sampling['temperature']} x{samples}")
+        return Evaluation(step=step, variant=variant, tasks=self.held_out, rollouts=[], rewards=[])
 
     async def spans(self, rollout: Rollout) -> list[Span]:
         return []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agentlightning import semconv
-from agentlightning.records import Failure, Generation, Policy, Reward, Rollout, Span, Task, Usage
+from agentlightning.records import Failure, Generation, Policy, Purpose, Reward, Rollout, Span, Task, Usage
 from agentlightning.store import Metric, RunRecord, Store, open_store
 
 RUN = "calculator-1123-040506-ab12"
@@ -33,14 +33,14 @@ async def fill(url: str, run_id: str = RUN, steps: int = 4) -> None:
         )
         await store.add_tasks(run_id, TASKS)
         await store.put_resource(run_id, Policy(name="policy", version=0, model="tiny", base_url="http://127.0.0.1:1"))
-        rollouts = [_evaluated(run_id, "before", place, place < 2) for place in range(len(TASKS))]
+        rollouts = [_evaluated(run_id, 0, place, place < 2) for place in range(len(TASKS))]
         rollouts += [
             _trained(run_id, step, task, sample)
             for step in range(1, steps + 1)
             for task in (0, 1)
             for sample in range(4)
         ]
-        rollouts += [_evaluated(run_id, "after", place, place != 3) for place in range(len(TASKS))]
+        rollouts += [_evaluated(run_id, steps, place, place != 3) for place in range(len(TASKS))]
         done = await _finish(store, rollouts)
         for rollout in done:
             store.add_spans(spans_of(rollout))
@@ -55,9 +55,9 @@ async def fill(url: str, run_id: str = RUN, steps: int = 4) -> None:
         await store.close()
 
 
-def rollout_id(run_id: str, stage: str, place: int, sample: int = 0) -> str:
+def rollout_id(run_id: str, collection: str, place: int, sample: int = 0) -> str:
     """16 digits, the same for the same place."""
-    return hashlib.blake2b(f"{run_id}{stage}{place}{sample}".encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(f"{run_id}{collection}{place}{sample}".encode(), digest_size=8).hexdigest()
 
 
 def spans_of(rollout: Rollout) -> list[Span]:
@@ -106,12 +106,12 @@ def spans_of(rollout: Rollout) -> list[Span]:
     ]
 
 
-def _evaluated(run_id: str, stage: str, place: int, right: bool) -> Rollout:
-    return _ended(run_id, f"evaluate/{stage}", place, 0, float(right))
+def _evaluated(run_id: str, step: int, place: int, right: bool) -> Rollout:
+    return _ended(run_id, "evaluate", step, place, 0, float(right))
 
 
 def _trained(run_id: str, step: int, task: int, sample: int) -> Rollout:
-    rollout = _ended(run_id, f"train/{step}", task, sample, float(sample < step))
+    rollout = _ended(run_id, "train", step, task, sample, float(sample < step))
     if (step, task, sample) == (2, 0, 3):
         rollout.status, rollout.failure = "failed", Failure(type="tool_error", message="division by zero\nat line 3")
     if (step, task, sample) == (3, 1, 3):
@@ -121,13 +121,16 @@ def _trained(run_id: str, step: int, task: int, sample: int) -> Rollout:
     return rollout
 
 
-def _ended(run_id: str, stage: str, place: int, sample: int, value: float) -> Rollout:
+def _ended(run_id: str, purpose: Purpose, step: int, place: int, sample: int, value: float) -> Rollout:
+    collection = f"{purpose}/{step}"
     return Rollout(
-        id=rollout_id(run_id, stage, place, sample),
+        id=rollout_id(run_id, collection, place, sample),
         run_id=run_id,
-        group_id=f"{stage}-{place}",
+        group_id=f"{collection}-{place}",
         task_id=TASKS[place].id,
-        stage=stage,
+        purpose=purpose,
+        step=step,
+        collection=collection,
         sample=sample,
         status="succeeded",
         resources={"policy": 3},
@@ -149,7 +152,7 @@ async def _finish(store: Store, rollouts: list[Rollout]) -> list[Rollout]:
 
 
 def _work(rollout: Rollout) -> dict[str, Any]:
-    names = ("id", "run_id", "group_id", "task_id", "stage", "sample")
+    names = ("id", "run_id", "group_id", "task_id", "purpose", "step", "collection", "sample")
     return {name: getattr(rollout, name) for name in names}
 
 

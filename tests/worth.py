@@ -15,7 +15,7 @@ async def score(
 ) -> tuple[Reward, list[Failure]]:
     """Its component, and what failed."""
     scoring = Scoring([RewardConfig(name=name, config=config)], plugins())
-    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", stage="train/1", output=output)
+    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1, output=output)
     task = Task(id="t", input="?", expected=expected)
     (reward,), failures = await scoring.score(rollout, task, [], seconds=seconds)
     return reward, failures

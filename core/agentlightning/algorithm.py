@@ -9,11 +9,11 @@ pseudo-code::
         async def run(self, run: Run) -> None:
             await run.publish(first)
             await run.check()
-            await run.evaluate("before")
-            async for group in run.collect(run.tasks, group_size=8):
+            await run.evaluate(step=0)
+            async for group in run.collect(run.tasks, group_size=8, step=1):
                 ...
             await run.publish(better)
-            await run.evaluate("after")
+            await run.evaluate(step=1)
 
 `Run.collect` is deterministic in what it asks for: the n-th collection of a run names its rollouts by
 (run, n, task, sample). After a crash the algorithm starts again from its last checkpoint, asks for the
@@ -35,11 +35,11 @@ from agentlightning.store.base import Checkpoint
 
 
 class Evaluation(Record, kw_only=True):
-    """The rollouts of one evaluation. ``rewards[i]`` is the mean over the samples of task i, None where
-    no sample of it could be scored."""
+    """The rollouts of one evaluation, after ``step`` training steps. ``rewards[i]`` is the mean over the samples of
+    task i, None where no sample of it could be scored."""
 
-    stage: str
-    variant: str
+    step: int
+    variant: str = ""
     tasks: list[Task]
     rollouts: list[Rollout]
     rewards: list[float | None]
@@ -88,15 +88,15 @@ class Run(Protocol):
 
     async def evaluate(
         self,
-        stage: str,
         *,
+        step: int,
         variant: str = "",
         resources: Sequence[AnyResource] = (),
         tasks: Sequence[Task] | None = None,
         samples: int = 1,
     ) -> Evaluation:
-        """Runs the agent on the held-out tasks. The report pairs stage ``before`` with ``after`` of the
-        same ``variant``."""
+        """Runs the agent on the held-out tasks, after ``step`` training steps. The report pairs the lowest with the
+        highest step of a ``variant``."""
         ...
 
     async def spans(self, rollout: Rollout) -> list[Span]:

@@ -34,9 +34,10 @@ SpanKind = Literal["llm", "tool", "agent", "retrieval", "handoff", "reward", "an
 Provenance = Literal["exact", "retokenized", "text"]
 RolloutStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Fault = Literal["agent", "infrastructure"]
+Purpose = Literal["train", "evaluate", "check", "observe"]
+"""What a rollout is for. ``check``: the first ones, which count for nothing; ``observe``: an agent ran elsewhere, and
+was recorded."""
 
-CHECK = "check"
-"""The stage of the rollouts that count for nothing."""
 FINAL_STATUSES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -157,18 +158,23 @@ class Span(Record, kw_only=True):
 class Rollout(Record, kw_only=True):
     """One run of the agent on one task.
 
-    ``id`` is derived from what the rollout is for (run, stage, task, sample), so asking for the same work
+    ``id`` is derived from what the rollout is for (run, collection, task, sample), so asking for the same work
     twice finds what is there. ``group_id`` names the rollouts compared with each other. ``resources``
-    maps each resource's name to the version it ran with. ``stage`` is ``train/<n>`` for the n-th
-    collection of a run, ``evaluate/<name>`` for held-out tasks, ``check`` for the first rollout, which counts for
-    nothing.
+    maps each resource's name to the version it ran with.
+
+    ``step`` is the training step that the rollout belongs to, from 1; of an evaluation, how many were finished before
+    it. ``variant`` tells evaluations of one step apart (``sampled``, ``greedy``). ``collection`` is the name, unique
+    in the run, of all that was asked for at once.
     """
 
     id: str
     run_id: str
     group_id: str
     task_id: str
-    stage: str
+    purpose: Purpose
+    step: int = 0
+    variant: str = ""
+    collection: str = ""
     sample: int = 0
     attempt: int = 0
     status: RolloutStatus = "queued"
@@ -196,7 +202,7 @@ class Rollout(Record, kw_only=True):
     @property
     def counts(self) -> bool:
         """Whether the rollout is part of what its run did: the one that only checks is not."""
-        return self.stage != CHECK
+        return self.purpose != "check"
 
     @property
     def finished(self) -> bool:

@@ -14,11 +14,11 @@ EXACT_MOST = 16
 """Up to so many tasks that changed, every one of their 2^n sign patterns is counted."""
 PERMUTATIONS = 100_000
 BOOTSTRAPS = 10_000
-STAGE = "evaluate/"
 
 
 class Comparison(Record, kw_only=True):
-    """Stage ``before`` against ``after`` of one variant, over the ``n`` tasks that both could score.
+    """The first evaluation of one variant, ``before``, against the last, ``after``, over the ``n`` tasks that both
+    could score.
 
     ``low`` and ``high`` bound the mean difference with 95 % confidence, and are None where the tasks do not vary (a
     single one, say): no interval follows from them. ``p`` is two-sided, of ``test``.
@@ -38,15 +38,24 @@ class Comparison(Record, kw_only=True):
 
 
 def compare_evaluations(evaluations: Sequence[Evaluation]) -> list[Comparison]:
-    """One comparison per variant that was evaluated before and after, in the order of the first."""
-    stages = {(evaluation.stage, evaluation.variant): evaluation for evaluation in evaluations}
+    """One comparison per variant, of the lowest step that it was evaluated at with the highest."""
+    variants: dict[str, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        variants.setdefault(evaluation.variant, []).append(evaluation)
     comparisons = []
-    for stage, variant in stages:
-        if stage == "before" and ("after", variant) in stages:
-            comparison = compare(stages[stage, variant], stages["after", variant])
-            if comparison is not None:
-                comparisons.append(comparison)
+    for members in variants.values():
+        before, after = ends(members)
+        comparison = compare(before, after) if after is not None else None
+        if comparison is not None:
+            comparisons.append(comparison)
     return comparisons
+
+
+def ends(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, Evaluation | None]:
+    """The evaluations (at least one, of one variant) of the lowest and of the highest step; None for the second where
+    all are of one step."""
+    before, after = (choose(evaluations, key=lambda one: one.step) for choose in (min, max))
+    return before, after if after.step > before.step else None
 
 
 def compare(before: Evaluation, after: Evaluation) -> Comparison | None:
@@ -127,13 +136,12 @@ def bootstrap_interval(difference: np.ndarray) -> tuple[float, float]:
 
 def evaluations_of(rollouts: Iterable[Rollout], tasks: Mapping[str, Task]) -> list[Evaluation]:
     """The evaluations that a run's rollouts belong to, in the order they were asked for."""
-    stages: dict[str, list[Rollout]] = {}
+    found: dict[tuple[int, str], list[Rollout]] = {}
     for rollout in rollouts:
-        if rollout.stage.startswith(STAGE):
-            stages.setdefault(rollout.stage.removeprefix(STAGE), []).append(rollout)
+        if rollout.purpose == "evaluate":
+            found.setdefault((rollout.step, rollout.variant), []).append(rollout)
     evaluations = []
-    for name, members in stages.items():
-        stage, _, variant = name.partition("/")
+    for (step, variant), members in found.items():
         samples: dict[str, list[float]] = {}
         for rollout in members:
             scored = samples.setdefault(rollout.task_id, [])
@@ -141,7 +149,7 @@ def evaluations_of(rollouts: Iterable[Rollout], tasks: Mapping[str, Task]) -> li
                 scored.append(rollout.reward)
         evaluations.append(
             Evaluation(
-                stage=stage,
+                step=step,
                 variant=variant,
                 tasks=[tasks.get(id) or Task(id=id, input=None) for id in samples],
                 rollouts=members,

@@ -26,7 +26,7 @@ from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts
 from agentlightning.errors import CheckError
 from agentlightning.plugins import Plugins
 from agentlightning.progress import Progress
-from agentlightning.records import CHECK, AnyResource, Group, Policy, Rollout, Span, Task
+from agentlightning.records import AnyResource, Group, Policy, Purpose, Rollout, Span, Task
 from agentlightning.runner import Finished, Runner
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
 from agentlightning.tracebacks import running_now
@@ -94,7 +94,7 @@ class TrainingRun:
         """
         self.phase("first rollout")
         start_seconds = time.perf_counter() - self._began
-        known = [rollout for rollout in await self._store.rollouts(self.id, stage=CHECK) if rollout.finished]
+        known = [rollout for rollout in await self._store.rollouts(self.id, purpose="check") if rollout.finished]
         if known and not await self._has_errors(known[-1]):
             return
         batch, puzzles = self.batches(1), list[str]()
@@ -113,10 +113,8 @@ class TrainingRun:
             raise CheckError("\n".join(report.errors))
 
     async def _check(self, task: Task, sample: int, start_seconds: float) -> CheckReport:
-        id = _digest(self.id, CHECK, task.id, sample)
-        planned = Rollout(id=id, run_id=self.id, group_id=id, task_id=task.id, stage=CHECK, sample=sample)
         resources = list(self._resources.values())
-        queued = await self._store.enqueue([planned])
+        queued = await self._store.enqueue(self._plan(f"check/{sample}", [task], 1, purpose="check"))
         hung_before = running_now()
         with logged_warnings() as logged, calls_outside() as outside, notice_when_slow(self._progress.message):
             (finished,) = [one async for one in self._runner.run(queued, {task.id: task}, resources)]
@@ -165,10 +163,10 @@ class TrainingRun:
     ) -> AsyncIterator[Group]:
         """Runs the agent ``group_size`` times on each task; yields each group when its last rollout ends."""
         await self._only_check()
-        rollouts = self._plan(f"train/{step}", tasks, group_size)
+        rollouts = self._plan(f"train/{step}", tasks, group_size, purpose="train", step=step)
         by_id = {task.id: task for task in tasks}
         groups: dict[str, list[Finished]] = {rollout.group_id: [] for rollout in rollouts}
-        async for finished in self._finish_all(f"step {step}", rollouts, by_id, resources, self._counts):
+        async for finished in self._finish_all(rollouts, by_id, resources, self._counts):
             members = groups[finished.rollout.group_id]
             members.append(finished)
             if len(members) == group_size:
@@ -189,24 +187,24 @@ class TrainingRun:
 
     async def evaluate(
         self,
-        stage: str,
         *,
+        step: int,
         variant: str = "",
         resources: Sequence[AnyResource] = (),
         tasks: Sequence[Task] | None = None,
         samples: int = 1,
     ) -> Evaluation:
-        """Runs the agent on the held-out tasks, ``samples`` times each."""
+        """Runs the agent on the held-out tasks, ``samples`` times each, after ``step`` training steps."""
         await self._only_check()
         tasks = self.held_out if tasks is None else tasks
-        name = f"{stage}/{variant}" if variant else stage
+        name = f"evaluate/{step}/{variant}" if variant else f"evaluate/{step}"
         if len(tasks) < ENOUGH_TASKS and not self.evaluations:
             self._progress.message(held_out_note(len(tasks)))
-        rollouts = self._plan(f"evaluate/{name}", tasks, samples)
+        rollouts = self._plan(name, tasks, samples, purpose="evaluate", step=step, variant=variant)
         by_id = {task.id: task for task in tasks}
         ended: dict[str, Rollout] = {}
         counts = Counts()
-        async for finished in self._finish_all(f"evaluate {name}", rollouts, by_id, resources, counts):
+        async for finished in self._finish_all(rollouts, by_id, resources, counts):
             ended[finished.rollout.id] = finished.rollout
         result = [ended[rollout.id] for rollout in rollouts]
         rewards = [
@@ -214,8 +212,8 @@ class TrainingRun:
             for start in range(0, len(result), samples)
         ]
         if result and not any(reward is not None for reward in rewards):
-            logger.warning("evaluate %s: no task could be scored: %s", name, explain_rollouts(result))
-        evaluation = Evaluation(stage=stage, variant=variant, tasks=list(tasks), rollouts=result, rewards=rewards)
+            logger.warning("%s: no task could be scored: %s", name, explain_rollouts(result))
+        evaluation = Evaluation(step=step, variant=variant, tasks=list(tasks), rollouts=result, rewards=rewards)
         self.evaluations.append(evaluation)
         self._progress.evaluation(evaluation, counts.metrics())
         return evaluation
@@ -296,17 +294,29 @@ class TrainingRun:
             return msgspec.structs.replace(resource, agents=tuple(self.train))
         return resource
 
-    def _plan(self, stage: str, tasks: Sequence[Task], group_size: int) -> list[Rollout]:
+    def _plan(
+        self,
+        collection: str,
+        tasks: Sequence[Task],
+        group_size: int,
+        *,
+        purpose: Purpose,
+        step: int = 0,
+        variant: str = "",
+    ) -> list[Rollout]:
         rollouts = []
         for position, task in enumerate(tasks):
-            group = _digest(self.id, stage, position, task.id)
+            group = _digest(self.id, collection, position, task.id)
             rollouts += [
                 Rollout(
                     id=_digest(group, sample),
                     run_id=self.id,
                     group_id=group,
                     task_id=task.id,
-                    stage=stage,
+                    purpose=purpose,
+                    step=step,
+                    variant=variant,
+                    collection=collection,
                     sample=sample,
                 )
                 for sample in range(group_size)
@@ -315,7 +325,6 @@ class TrainingRun:
 
     async def _finish_all(
         self,
-        name: str,
         plan: Sequence[Rollout],
         tasks: Mapping[str, Task],
         resources: Sequence[AnyResource],
@@ -330,7 +339,7 @@ class TrainingRun:
             return self._finished(finished)
 
         known = await self._store.enqueue(plan)
-        self._progress.stage(name, len(plan))
+        self._progress.collection(plan[0].collection, len(plan), purpose=plan[0].purpose)
         for rollout in known:
             if rollout.finished:
                 spans = await self._store.spans(rollout.id, attempt=rollout.attempt)

@@ -194,7 +194,7 @@ class Runner:
 
     def _seed_of(self, rollout: Rollout) -> int:
         """The same for the same place in a run of the same seed, whatever the run's id."""
-        return zlib.crc32(f"{self._seed}/{rollout.stage}/{rollout.task_id}/{rollout.sample}".encode())
+        return zlib.crc32(f"{self._seed}/{rollout.collection}/{rollout.task_id}/{rollout.sample}".encode())
 
 
 def _blame(error: BaseException, recorder: Recorder) -> Failure:

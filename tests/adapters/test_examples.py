@@ -71,7 +71,7 @@ async def rollouts_of(folder: Path) -> list[tuple[Rollout, list[Span]]]:
     store = open_store(f"sqlite:///{folder}/store.db")
     try:
         (run,) = await store.runs()
-        rollouts = [rollout for rollout in await store.rollouts(run.id) if rollout.stage.startswith("train/")]
+        rollouts = await store.rollouts(run.id, purpose="train")
         return [(rollout, await store.spans(rollout.id)) for rollout in rollouts]
     finally:
         await store.close()

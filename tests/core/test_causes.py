@@ -17,7 +17,15 @@ def ended(failure: Failure | None = None, **fields: Any) -> Rollout:
     status = "succeeded" if failure is None else "failed"
     name = str(next(numbers))
     return Rollout(
-        id=name, run_id="r", group_id="g", task_id="t", stage="train/1", status=status, failure=failure, **fields
+        id=name,
+        run_id="r",
+        group_id="g",
+        task_id="t",
+        purpose="train",
+        step=1,
+        status=status,
+        failure=failure,
+        **fields,
     )
 
 

@@ -76,7 +76,7 @@ def look(
         run_id="run",
         group_id="g",
         task_id="t",
-        stage="check",
+        purpose="check",
         status="failed" if failure is not None and failure.type != "reward_error" else "succeeded",
         failure=failure,
         rewards=list(rewards),

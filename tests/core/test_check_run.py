@@ -34,7 +34,7 @@ class Choosing(Algorithm):
     async def run(self, run: Any) -> None:
         await run.publish(ModelChoice(name="model", model="large"))
         await run.check()
-        await run.evaluate("before")
+        await run.evaluate(step=0)
         if self.crash:
             raise RuntimeError("crashed")
 
@@ -126,7 +126,7 @@ def test_a_pointless_run_ends_there_with_the_cause(trainer: Make, tmp_path: Path
     with pytest.raises(CheckError, match=r"^the agent failed: ValueError: boom \(.*test_check_run.py:\d+\)$"):
         trainer(agent).fit()
     assert len(agent.asked) == 1
-    assert [rollout.stage for rollout in asyncio.run(rollouts_in(tmp_path))] == ["check"]
+    assert [rollout.purpose for rollout in asyncio.run(rollouts_in(tmp_path))] == ["check"]
 
 
 def test_resumed_after_the_fault_is_mended_it_is_checked_again(trainer: Make, tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_resumed_after_the_fault_is_mended_it_is_checked_again(trainer: Make, tm
         trainer(agent).fit()
     agent.error = None
     assert trainer(agent).fit(resume=True).status == "succeeded"
-    stages = [rollout.stage for rollout in asyncio.run(rollouts_in(tmp_path))]
-    assert stages == ["check", "check", "evaluate/before", "evaluate/before"]
+    purposes = [rollout.purpose for rollout in asyncio.run(rollouts_in(tmp_path))]
+    assert purposes == ["check", "check", "evaluate", "evaluate"]
 
 
 def test_resumed_after_a_good_check_it_is_not_checked_again(
@@ -151,7 +151,7 @@ def test_resumed_after_a_good_check_it_is_not_checked_again(
     asked = len(agent.asked)
     trainer(agent).fit(resume=True)
     assert len(agent.asked) == asked
-    assert [rollout.stage for rollout in asyncio.run(rollouts_in(tmp_path))].count("check") == 1
+    assert [rollout.purpose for rollout in asyncio.run(rollouts_in(tmp_path))].count("check") == 1
 
 
 def test_it_counts_for_nothing(trainer: Make, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_it_counts_for_nothing(trainer: Make, tmp_path: Path) -> None:
             await store.close()
 
     assert asyncio.run(counted()) == (2, 2)
-    assert [evaluation.stage for evaluation in result.evaluations] == ["before"]
+    assert [evaluation.step for evaluation in result.evaluations] == [0]
 
 
 def test_a_check_by_itself_leaves_nothing_behind(trainer: Make, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_export_to_standard_output_is_json_lines_alone(agl: Agl, two_runs: None)
     result = agl("export", RUN, "--what", "spans", "--output", "-")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(lines) == 48 * 5
-    assert (lines[0]["run_id"], lines[0]["stage"], lines[0]["task_id"]) == (RUN, "evaluate/before", "task-0")
+    assert (lines[0]["run_id"], lines[0]["purpose"], lines[0]["step"]) == (RUN, "evaluate", 0)
     assert result.stderr == "240 spans written to standard output\n"
 
 

@@ -168,7 +168,7 @@ def test_any_depth_is_written_read_and_exported(depth: int) -> None:
     value: Any = "innermost"
     for level in range(depth):
         value = {"deeper": value} if level % 2 else [value]
-    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", stage="train/1", output=value)
+    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1, output=value)
     msgspec.json.encode(plain(decode(encode(rollout), Rollout)))
 
 

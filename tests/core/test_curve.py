@@ -7,18 +7,21 @@ from pathlib import Path
 import pytest
 from finished_run import RUN, fill, url_in
 
-from agentlightning.cli.curve import draw_curve, rewards_by_step, step_of
-from agentlightning.records import Failure, Reward, Rollout
+from agentlightning.cli.curve import draw_curve, rewards_by_step
+from agentlightning.records import Failure, Purpose, Reward, Rollout
 from agentlightning.store import RunRecord, open_store
 
 
-def ended(stage: str, group: str, value: float | None, failure: Failure | None = None) -> Rollout:
+def ended(
+    step: int, group: str, value: float | None, failure: Failure | None = None, purpose: Purpose = "train"
+) -> Rollout:
     return Rollout(
         id="id",
         run_id="run",
         group_id=group,
         task_id=group,
-        stage=stage,
+        purpose=purpose,
+        step=step,
         status="succeeded",
         rewards=[Reward(name="x", value=value)],
         failure=failure,
@@ -26,9 +29,7 @@ def ended(stage: str, group: str, value: float | None, failure: Failure | None =
 
 
 def test_a_step_is_the_mean_and_spread_of_its_groups() -> None:
-    (step,) = rewards_by_step(
-        [ended("train/1", "a", 1.0), ended("train/1", "a", 0.0), ended("train/1", "b", 1.0), ended("train/1", "b", 1.0)]
-    )
+    (step,) = rewards_by_step([ended(1, "a", 1.0), ended(1, "a", 0.0), ended(1, "b", 1.0), ended(1, "b", 1.0)])
     assert (step.step, step.mean, step.spread) == (1, 0.75, 0.25)
     assert (step.low, step.high) == (0.5, 1.0)
 
@@ -37,24 +38,14 @@ def test_what_cannot_be_compared_is_in_no_step() -> None:
     broken = Failure(type="timeout", message="", fault="infrastructure")
     steps = rewards_by_step(
         [
-            ended("train/10", "a", 1.0),
-            ended("train/9", "a", 0.5),
-            ended("train/9", "b", None),
-            ended("train/9", "c", 0.0, broken),
-            ended("evaluate/before", "a", 0.0),
+            ended(10, "a", 1.0),
+            ended(9, "a", 0.5),
+            ended(9, "b", None),
+            ended(9, "c", 0.0, broken),
+            ended(0, "a", 0.0, purpose="evaluate"),
         ]
     )
     assert [(step.step, step.mean) for step in steps] == [(9, 0.5), (10, 1.0)]
-
-
-def test_an_evaluation_stands_at_the_step_it_came_after() -> None:
-    assert [step_of(stage, 14) for stage in ("before", "step-5", "after", "step-five", "once")] == [
-        0,
-        5,
-        14,
-        None,
-        None,
-    ]
 
 
 async def test_a_run_is_drawn(tmp_path: Path) -> None:

@@ -17,7 +17,15 @@ from agentlightning.store import Metric
 def a_rollout(value: float | None, **fields: Any) -> Rollout:
     rewards = [Reward(name="score", value=value)]
     return Rollout(
-        id="r", run_id="run", group_id="g", task_id="t", stage="train/1", status="succeeded", rewards=rewards, **fields
+        id="r",
+        run_id="run",
+        group_id="g",
+        task_id="t",
+        purpose="train",
+        step=1,
+        status="succeeded",
+        rewards=rewards,
+        **fields,
     )
 
 
@@ -218,4 +226,4 @@ def test_a_result_on_few_held_out_tasks_cannot_tell(count: int, says: list[str])
 
 def evaluated(count: int) -> Evaluation:
     tasks = [Task(id=str(number), input="") for number in range(count)]
-    return Evaluation(stage="after", variant="", tasks=tasks, rollouts=[], rewards=[1.0] * count)
+    return Evaluation(step=1, tasks=tasks, rollouts=[], rewards=[1.0] * count)

@@ -53,11 +53,11 @@ from agentlightning.algorithm import Algorithm
 
 class Once(Algorithm):
     async def run(self, run):
-        await run.evaluate("before")
+        await run.evaluate(step=0)
         async for group in run.collect(run.tasks, group_size=2, step=1):
             pass
         run.progress(step=1, steps=1)
-        await run.evaluate("after")
+        await run.evaluate(step=1)
         run.result("model", "nowhere")
 """
 
@@ -100,7 +100,7 @@ def test_the_reward_that_is_written_scores_what_it_can(agl: Agl, tmp_path: Path)
     score = load("reward:score")
 
     def of(output: object, expected: object) -> object:
-        rollout = Rollout(id="", run_id="", group_id="", task_id="", stage="", output=output)
+        rollout = Rollout(id="", run_id="", group_id="", task_id="", purpose="train", output=output)
         return score(rollout, Task(id="", input="paris", expected=expected))
 
     assert of("It is in Paris.", "paris") == 1.0

@@ -79,7 +79,7 @@ def gets_a_loop_or_none(value: int) -> int:
 
 
 async def score(reward: Any) -> Reward:
-    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", stage="train/1", output="2")
+    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1, output="2")
     rewards, _ = await Scoring([reward], Plugins([])).score(rollout, Task(id="t", input="1 + 1"), [])
     return rewards[0]
 

@@ -62,14 +62,14 @@ class BestOf(Algorithm):
     async def run(self, run):
         prompts = [Prompt(name="prompt", version=i, template=text) for i, text in enumerate(self.config.prompts)]
         await run.publish(prompts[0])
-        await run.evaluate("before")
+        await run.evaluate(step=0)
         means = []
         for step, prompt in enumerate(prompts):
             groups = [group async for group in run.collect(run.tasks, step=step, resources=[prompt])]
             means.append(sum(group.rollouts[0].reward for group in groups) / len(groups))
         best = prompts[means.index(max(means))]
         await run.publish(best)
-        await run.evaluate("after")
+        await run.evaluate(step=len(prompts))
         run.result("prompt", best.template)
 """,
 }

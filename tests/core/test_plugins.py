@@ -147,7 +147,7 @@ def test_adapters_come_by_priority_and_a_broken_one_is_left_out(install: Install
 def test_life_cycle_hooks_reach_every_plugin(install: Install) -> None:
     source = PREAMBLE + "seen = []\n@hookimpl\ndef rollout_finished(rollout):\n    seen.append(rollout.id)\n"
     found = install(watch=source)
-    rollout = Rollout(id="r1", run_id="run", group_id="g", task_id="t", stage="train/1")
+    rollout = Rollout(id="r1", run_id="run", group_id="g", task_id="t", purpose="train", step=1)
     found.notify("rollout_finished", rollout=rollout, task=Task(id="t", input="?"), spans=[])
     assert sys.modules["watch"].seen == ["r1"]
 

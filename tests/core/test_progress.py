@@ -29,7 +29,8 @@ def ended(
         run_id="run",
         group_id="group",
         task_id="task",
-        stage="train/1",
+        purpose="train",
+        step=1,
         status="failed" if failure else "succeeded",
         rewards=[Reward(name="x", value=value)],
         failure=Failure(type=failure, message="") if failure else None,
@@ -48,7 +49,7 @@ def plain() -> tuple[PlainProgress, io.StringIO]:
 def test_without_a_terminal_a_step_is_one_line() -> None:
     progress, output = plain()
     progress.start(RUN)
-    progress.stage("step 1", 3)
+    progress.collection("step 1", 3)
     for rollout in (ended(1.0), ended(0.0), ended(0.5, failure="tool_error")):
         progress.rollout(rollout, 10)
     progress.step(1, 4, {"loss": 0.25, "internal": 3.0})
@@ -63,7 +64,7 @@ def test_without_a_terminal_a_step_is_one_line() -> None:
 
 def test_rollouts_that_cannot_be_scored_are_in_no_mean() -> None:
     progress, output = plain()
-    progress.stage("step 1", 2)
+    progress.collection("step 1", 2)
     progress.rollout(ended(1.0), 0)
     progress.rollout(ended(None), 0)
     progress.step(1, 1, {})
@@ -73,10 +74,10 @@ def test_rollouts_that_cannot_be_scored_are_in_no_mean() -> None:
 def test_collections_of_one_step_are_counted_together() -> None:
     progress, output = plain()
     for number, value in enumerate((0.0, 1.0)):
-        progress.stage(f"step {number}", 1)
+        progress.collection(f"step {number}", 1)
         progress.rollout(ended(value), 0)
     progress.step(1, 2, {})
-    progress.stage("step 2", 1)
+    progress.collection("step 2", 1)
     progress.rollout(ended(1.0), 0)
     progress.step(2, 2, {})
     first, second = output.getvalue().splitlines()
@@ -86,12 +87,12 @@ def test_collections_of_one_step_are_counted_together() -> None:
 
 def test_an_evaluation_is_one_line() -> None:
     progress, output = plain()
-    progress.stage("evaluate before/greedy", 2)
+    progress.collection("evaluate/0/greedy", 2, purpose="evaluate")
     progress.rollout(ended(1.0, failure="timeout"), 0)
     tasks = [Task(id=id, input=None) for id in "ab"]
-    progress.evaluation(Evaluation(stage="before", variant="greedy", tasks=tasks, rollouts=[], rewards=[1.0, None]))
+    progress.evaluation(Evaluation(step=0, variant="greedy", tasks=tasks, rollouts=[], rewards=[1.0, None]))
     assert output.getvalue() == (
-        "evaluate before/greedy: mean reward 1.000  1 of 2 tasks scored  failures: 1 timeout\n"
+        "held-out tasks after step 0: greedy, mean reward 1.000  1 of 2 tasks scored  failures: 1 timeout\n"
     )
 
 
@@ -105,7 +106,7 @@ def test_tokens_of_rollouts_that_were_there_already_say_nothing_of_the_speed() -
 
 def test_attempts_that_were_tried_again_are_counted() -> None:
     progress, output = plain()
-    progress.stage("step 1", 1)
+    progress.collection("step 1", 1)
     progress.rollout(ended(1.0, failed_attempts=[Failure(type="rate_limited", message="")] * 2), 0)
     progress.step(1, 1, {})
     assert "failures: 2 retried" in output.getvalue()
@@ -125,11 +126,11 @@ def test_on_a_terminal_the_display_says_what_goes_on_now() -> None:
     progress = make_progress(console=console)
     assert isinstance(progress, LiveProgress)
     progress.start(RUN, concurrency=4)
-    progress.stage("step 1", 10)
+    progress.collection("step 1", 10)
     for value in (1.0, 0.0):
         progress.rollout(ended(value), 5)
     progress.step(1, 4, {})
-    progress.stage("step 2", 10)
+    progress.collection("step 2", 10)
     progress.rollout(ended(1.0, failure="timeout"), 5)
     with console.capture() as capture:
         console.print(progress.render())
@@ -176,18 +177,18 @@ BAD = {
 def test_nothing_is_wider_than_the_terminal(width: int) -> None:
     progress, console, output = live(width)
     name = "evaluate before/a-variant-of-a-very-long-name"
-    progress.stage(name, 1000)
+    progress.collection(name, 1000)
     for _ in range(900):
         progress.rollout(ended(0.5, failure="context_too_long", failed_attempts=[Failure(type="x", message="")]), 1000)
     assert max(map(len, rendered(progress, console))) <= width
     assert len(rendered(progress, console)) == 3
     tasks = [Task(id=str(number), input=None) for number in range(100)]
-    evaluation = Evaluation(stage="before", variant=name, tasks=tasks, rollouts=[], rewards=[0.5] * 100)
+    evaluation = Evaluation(step=0, variant=name, tasks=tasks, rollouts=[], rewards=[0.5] * 100)
     progress.evaluation(evaluation, BAD)
-    progress.stage("step 1", 64)
+    progress.collection("step 1", 64)
     progress.rollout(ended(0.5, failure="context_too_long"), 1000)
     progress.step(1, 1000, BAD)
-    progress.stage("step 2", 64)
+    progress.collection("step 2", 64)
     assert max(map(len, rendered(progress, console))) <= width
     progress.phase("writing a checkpoint of many parameters", done=3, total=1200)
     assert max(map(len, rendered(progress, console))) <= width
@@ -198,7 +199,7 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
 
 def test_where_there_is_no_room_for_all_what_is_bad_stays() -> None:
     progress, _, output = live(80)
-    progress.stage("step 1", 1)
+    progress.collection("step 1", 1)
     progress.rollout(ended(0.5), 1000)
     progress.step(1, 1000, {**BAD, "groups_without_spread": 0.0, "optimizer_steps": 1})
     line = Text.from_ansi(output.getvalue()).plain
@@ -209,7 +210,7 @@ def test_where_there_is_no_room_for_all_what_is_bad_stays() -> None:
 
 def test_without_a_terminal_what_is_bad_is_on_the_line_of_its_step() -> None:
     progress, output = plain()
-    progress.stage("step 1", 1)
+    progress.collection("step 1", 1)
     progress.step(1, 2, BAD)
     line = output.getvalue()
     for text in ("73/80 answers cut off", "8/8 groups without spread", "no optimizer step", "lr 1e-05"):
@@ -218,14 +219,14 @@ def test_without_a_terminal_what_is_bad_is_on_the_line_of_its_step() -> None:
 
 def test_an_update_is_shown_with_its_parts_until_the_next_collection() -> None:
     progress, console, _ = live(80)
-    progress.stage("step 1", 8)
+    progress.collection("step 1", 8)
     progress.phase("update", done=2, total=12)
     shown = "\n".join(rendered(progress, console))
     assert "update" in shown
     assert "part 3/12  " in shown
     assert "rollouts" not in shown
     progress.step(1, 2, {})
-    progress.stage("step 2", 8)
+    progress.collection("step 2", 8)
     shown = "\n".join(rendered(progress, console))
     assert "0/8 rollouts" in shown
     assert "update" not in shown
@@ -259,7 +260,7 @@ def test_quiet_says_nothing_and_knows_its_run() -> None:
     progress = make_progress(quiet=True)
     assert type(progress) is Progress
     progress.start(RUN)
-    progress.stage("step 1", 1)
+    progress.collection("step 1", 1)
     progress.rollout(ended(1.0), 1)
     progress.step(1, 1, {})
     progress.stop()

@@ -257,7 +257,7 @@ async def test_nothing_that_is_read_from_the_store_holds_a_secret(tmp_path) -> N
     remember(KEY)
     store = SQLiteStore(tmp_path / "runs.db")
     await store.open_run(RunRecord(id="run", name="run", algorithm="select", created_at=0.0))
-    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", stage="train/1")
+    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1)
     await store.enqueue([rollout])
     (leased,) = await store.lease("me", ids=["r"])
     store.add_spans([Span(rollout_id="r", kind="tool", name="t", attributes={"client": Client(), "ids": [1]})])

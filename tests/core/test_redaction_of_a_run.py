@@ -37,7 +37,7 @@ class Learning(Algorithm):
         api_key: str
 
     async def run(self, run):
-        await run.evaluate("before")
+        await run.evaluate(step=0)
         raise RuntimeError(f"{{self.config.api_key}} was refused")
 """
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from agentlightning.algorithm import Evaluation
 from agentlightning.cli.comparison_table import render
-from agentlightning.records import Failure, Reward, Rollout, Task
+from agentlightning.records import Failure, Purpose, Reward, Rollout, Task
 from agentlightning.report import (
     Comparison,
     bootstrap_interval,
@@ -40,9 +40,9 @@ MANY = [
 ]
 
 
-def evaluation(rewards: list[float | None], stage: str = "before", variant: str = "", *, first: int = 0) -> Evaluation:
+def evaluation(rewards: list[float | None], step: int = 0, variant: str = "", *, first: int = 0) -> Evaluation:
     tasks = [Task(id=str(number), input=None) for number in range(first, first + len(rewards))]
-    return Evaluation(stage=stage, variant=variant, tasks=tasks, rollouts=[], rewards=rewards)
+    return Evaluation(step=step, variant=variant, tasks=tasks, rollouts=[], rewards=rewards)
 
 
 @pytest.mark.parametrize(("gained", "lost", "p"), MCNEMAR)
@@ -76,7 +76,7 @@ def test_the_interval_is_scipys_percentile_bootstrap() -> None:
 
 
 def test_zeros_and_ones_are_compared_by_mcnemar() -> None:
-    result = compare(evaluation([0.0] * 10 + [1.0] * 2), evaluation([1.0] * 8 + [0.0] * 4, "after"))
+    result = compare(evaluation([0.0] * 10 + [1.0] * 2), evaluation([1.0] * 8 + [0.0] * 4, 1))
     assert result is not None
     assert (result.n, result.test) == (12, "McNemar, exact")
     assert (result.before, result.after) == (pytest.approx(2 / 12), pytest.approx(8 / 12))
@@ -85,7 +85,7 @@ def test_zeros_and_ones_are_compared_by_mcnemar() -> None:
 
 
 def test_other_rewards_are_compared_by_sign_flips() -> None:
-    result = compare(evaluation([0.0] * 10), evaluation(list(FEW), "after"))
+    result = compare(evaluation([0.0] * 10), evaluation(list(FEW), 1))
     assert result is not None
     assert result.test == "sign-flip permutation"
     assert result.p == pytest.approx(0.12109375)
@@ -94,7 +94,7 @@ def test_other_rewards_are_compared_by_sign_flips() -> None:
 
 def test_tasks_are_paired_by_id_and_those_not_scored_twice_are_counted() -> None:
     before = evaluation([0.0, None, 1.0, 0.0])
-    after = evaluation([1.0, 1.0, None, 1.0], "after", first=1)
+    after = evaluation([1.0, 1.0, None, 1.0], 1, first=1)
     result = compare(before, after)
     assert result is not None
     assert (result.n, result.left_out) == (1, 4)
@@ -102,30 +102,33 @@ def test_tasks_are_paired_by_id_and_those_not_scored_twice_are_counted() -> None
 
 
 def test_nothing_scored_twice_is_no_comparison() -> None:
-    assert compare(evaluation([None, 1.0]), evaluation([1.0, None], "after")) is None
+    assert compare(evaluation([None, 1.0]), evaluation([1.0, None], 1)) is None
 
 
-def test_each_variant_is_compared_with_itself() -> None:
+def test_the_first_and_the_last_evaluation_of_each_variant_are_compared() -> None:
     found = compare_evaluations(
         [
-            evaluation([0.0, 0.0], "before", ""),
-            evaluation([1.0, 0.0], "before", "greedy"),
-            evaluation([0.0, 0.0], "before", "never again"),
-            evaluation([1.0, 1.0], "after", "greedy"),
-            evaluation([1.0, 0.0], "after", ""),
+            evaluation([0.0, 0.0], 0, ""),
+            evaluation([0.5, 0.5], 1, ""),
+            evaluation([1.0, 0.0], 0, "greedy"),
+            evaluation([0.0, 0.0], 0, "never again"),
+            evaluation([1.0, 1.0], 1, "greedy"),
+            evaluation([1.0, 0.0], 2, ""),
         ]
     )
     assert [(it.variant, it.before, it.after) for it in found] == [("", 0.0, 0.5), ("greedy", 0.5, 1.0)]
 
 
 def test_evaluations_come_back_from_rollouts() -> None:
-    def ended(stage: str, task: str, value: float | None, **fields: object) -> Rollout:
+    def ended(purpose: Purpose, step: int, variant: str, task: str, value: float | None, **fields: object) -> Rollout:
         return Rollout(
-            id=f"{stage}{task}{value}",
+            id=f"{purpose}{task}{value}",
             run_id="run",
             group_id=task,
             task_id=task,
-            stage=stage,
+            purpose=purpose,
+            step=step,
+            variant=variant,
             status="succeeded",
             rewards=[Reward(name="x", value=value)],
             **fields,  # type: ignore[arg-type]
@@ -134,23 +137,23 @@ def test_evaluations_come_back_from_rollouts() -> None:
     broken = Failure(type="timeout", message="", fault="infrastructure")
     found = evaluations_of(
         [
-            ended("evaluate/before/greedy", "a", 1.0),
-            ended("evaluate/before/greedy", "a", 0.5),
-            ended("evaluate/before/greedy", "b", None),
-            ended("evaluate/before/greedy", "c", 1.0, failure=broken),
-            ended("train/1", "a", 0.0),
+            ended("evaluate", 0, "greedy", "a", 1.0),
+            ended("evaluate", 0, "greedy", "a", 0.5),
+            ended("evaluate", 0, "greedy", "b", None),
+            ended("evaluate", 0, "greedy", "c", 1.0, failure=broken),
+            ended("train", 1, "", "a", 0.0),
         ],
         {"a": Task(id="a", input="the input")},
     )
     (before,) = found
-    assert (before.stage, before.variant) == ("before", "greedy")
+    assert (before.step, before.variant) == (0, "greedy")
     assert before.rewards == [0.75, None, None]
     assert before.tasks[0].input == "the input"
 
 
 def test_the_table_fits_a_terminal_of_a_hundred_columns() -> None:
-    pairs = [evaluation([0.0] * 100, "before", v) for v in ("", "greedy")]
-    pairs += [evaluation([1.0] * 100, "after", v) for v in ("", "greedy")]
+    pairs = [evaluation([0.0] * 100, 0, v) for v in ("", "greedy")]
+    pairs += [evaluation([1.0] * 100, 1, v) for v in ("", "greedy")]
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(render(compare_evaluations(pairs)))
     text = console.export_text()

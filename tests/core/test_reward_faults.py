@@ -37,7 +37,7 @@ class UnprintableError(Exception):
 
 
 def rollout(output: Any = "2", number: int = 0) -> Rollout:
-    return Rollout(id=f"r{number}", run_id="run", group_id="g", task_id="t", stage="train/1", output=output)
+    return Rollout(id=f"r{number}", run_id="run", group_id="g", task_id="t", purpose="train", step=1, output=output)
 
 
 async def score(reward: Any, output: Any = "2", *, seconds: float = 20.0) -> tuple[Reward, Failure | None]:

@@ -126,7 +126,7 @@ TASK = Task(id="t", input="1 + 1", expected="2")
 
 
 def rollout(number: int = 0, output: Any = "2") -> Rollout:
-    return Rollout(id=f"r{number}", run_id="run", group_id="g", task_id="t", stage="train/1", output=output)
+    return Rollout(id=f"r{number}", run_id="run", group_id="g", task_id="t", purpose="train", step=1, output=output)
 
 
 async def score(reward: Any, *, seconds: float = 30.0, spans: Any = ()) -> tuple[Reward, Failure | None]:

@@ -17,7 +17,7 @@ from agentlightning.records import Failure, Reward, Rollout, Span, Task
 from agentlightning.scoring import Scoring
 
 TASK = Task(id="t", input="1 + 1", expected="2")
-ROLLOUT = Rollout(id="r", run_id="run", group_id="g", task_id="t", stage="train/1", output="2")
+ROLLOUT = Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1, output="2")
 SPANS = [Span(rollout_id="r", kind="tool", name="calculator")]
 
 

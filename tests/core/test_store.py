@@ -110,11 +110,10 @@ async def test_enqueue_returns_rollouts_as_they_stand_in_the_order_given(store: 
     assert [rollout.id for rollout in await store.rollouts("run")] == ["1", "2", "3"]
 
 
-async def test_rollouts_are_found_by_stage_and_id(store: SQLiteStore) -> None:
-    await store.enqueue(
-        [a_rollout("1"), a_rollout("2", stage="train/10"), a_rollout("3"), a_rollout("4", run_id="other")]
-    )
-    assert [rollout.id for rollout in await store.rollouts("run", stage="train/1")] == ["1", "3"]
+async def test_rollouts_are_found_by_purpose_step_and_id(store: SQLiteStore) -> None:
+    await store.enqueue([a_rollout("1"), a_rollout("2", step=10), a_rollout("3"), a_rollout("4", run_id="other")])
+    assert [rollout.id for rollout in await store.rollouts("run", purpose="train", step=1)] == ["1", "3"]
+    assert await store.rollouts("run", purpose="evaluate") == []
     assert [rollout.id for rollout in await store.rollouts("run", ids=["4", "3", "2"])] == ["2", "3"]
     assert await store.rollout("5") is None
 

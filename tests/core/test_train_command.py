@@ -50,7 +50,7 @@ def nothing(rollout, task):
 
 class Steps(Algorithm):
     async def run(self, run):
-        await run.evaluate("before")
+        await run.evaluate(step=0)
         first = run.restored.step + 1 if run.restored else 1
         for step, task in enumerate(run.tasks, 1):
             if step < first:
@@ -61,7 +61,7 @@ class Steps(Algorithm):
             await run.checkpoint(step, {})
             if pathlib.Path("break").exists():
                 raise AlgorithmError("nothing to train on") if run.seed == 7 else RuntimeError("the loss exploded")
-        await run.evaluate("after")
+        await run.evaluate(step=len(run.tasks))
 """
 
 CONFIG = """

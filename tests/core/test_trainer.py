@@ -35,14 +35,14 @@ class Collecting(Algorithm):
 
     async def run(self, run) -> None:
         first = run.restored.step + 1 if run.restored else 1
-        await run.evaluate("before")
+        await run.evaluate(step=0)
         for step in range(first, self.config.steps + 1):
             async for group in run.collect(run.tasks, group_size=self.config.group_size, step=step):
                 self.groups.append(group)
             if step == self.crash_after:
                 raise RuntimeError("crashed")
             await run.checkpoint(step, {"step": step}, lambda folder: (folder / "x").write_text("x"))
-        await run.evaluate("after")
+        await run.evaluate(step=self.config.steps)
 
 
 def double(number: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 from agentlightning.records import Generation, Reward, Rollout, Span
 from agentlightning.transitions import build_trajectories, build_transitions
 
-ROLLOUT = Rollout(id="r", run_id="run", group_id="g", task_id="t", stage="train/1")
+ROLLOUT = Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1)
 
 
 def call(index: int, prompt: list[int], response: list[int], **changes) -> Span:
@@ -94,7 +94,7 @@ def test_what_the_policy_did_not_write_is_no_transition(change):
 
 def test_a_reward_given_during_the_run_belongs_to_the_last_call_before_it():
     rollout = Rollout(
-        id="r", run_id="run", group_id="g", task_id="t", stage="train/1",
+        id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1,
         rewards=[
             Reward(name="tool", value=0.5, span_id="a tool", at=1.0),
             Reward(name="own", value=2.0, weight=0.5, span_id="s1", at=0.0),

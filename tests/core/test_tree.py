@@ -10,7 +10,7 @@ from agentlightning import semconv
 from agentlightning.cli.tree import rollout_summary, rollout_tree, shown
 from agentlightning.records import Failure, Generation, Reward, Rollout, Span, Usage
 
-ROLLOUT = Rollout(id="0123", run_id="run", group_id="group", task_id="task", stage="train/1")
+ROLLOUT = Rollout(id="0123", run_id="run", group_id="group", task_id="task", purpose="train", step=1)
 
 
 def text_of(*spans: Span) -> str:
@@ -77,7 +77,8 @@ def test_a_reward_that_cannot_be_told_is_no_zero() -> None:
         run_id="run",
         group_id="group",
         task_id="task",
-        stage="train/1",
+        purpose="train",
+        step=1,
         rewards=[Reward(name="judge", value=None, weight=0.5, reason="no answer"), Reward(name="match", value=1.0)],
     )
     lines = [value.plain for name, value in rollout_summary(rollout, None) if name in ("reward", "")]  # type: ignore[union-attr]

@@ -53,13 +53,13 @@ def test_a_run_ends_with_the_fault_after_its_first_rollout(folder: Path, name: s
     assert exit_code != 0
     assert f"error: {FAULTS[name].said.partition(' (')[0]}" in said or FAULTS[name].said in said
     assert "Traceback" not in said
-    assert asyncio.run(stages_in(folder)) == ["check"]
+    assert asyncio.run(purposes_in(folder)) == ["check"]
 
 
-async def stages_in(folder: Path) -> list[str]:
+async def purposes_in(folder: Path) -> list[str]:
     store = open_store(f"sqlite:///{folder}/runs/agentlightning.db")
     try:
         (run,) = await store.runs()
-        return [rollout.stage for rollout in await store.rollouts(run.id)]
+        return [rollout.purpose for rollout in await store.rollouts(run.id)]
     finally:
         await store.close()

@@ -52,18 +52,18 @@ async def test_a_run_goes_through_its_phases_in_order(tiny_model: Path, drawn_ru
     await trained(drawn_run, tiny_model, evaluate={"samples": 2, "every": 2})
     assert drawn_run.events == [
         "check",
-        "evaluate before sampled at 1.0 x2",
-        "evaluate before greedy at 0.0 x1",
+        "evaluate 0 sampled at 1.0 x2",
+        "evaluate 0 greedy at 0.0 x1",
         "collect 1",
         "step 1 of 3",
         "collect 2",
         "step 2 of 3",
-        "evaluate step-2 sampled at 1.0 x2",
-        "evaluate step-2 greedy at 0.0 x1",
+        "evaluate 2 sampled at 1.0 x2",
+        "evaluate 2 greedy at 0.0 x1",
         "collect 3",
         "step 3 of 3",
-        "evaluate after sampled at 1.0 x2",
-        "evaluate after greedy at 0.0 x1",
+        "evaluate 3 sampled at 1.0 x2",
+        "evaluate 3 greedy at 0.0 x1",
     ]
     assert [resource.version for resource in drawn_run.published] == [0, 1, 2, 3]
     assert [checkpoint.step for checkpoint in drawn_run.checkpoints] == [2, 3]

@@ -103,7 +103,7 @@ def test_more_than_can_be_sent_is_left_out_and_never_waited_for(collector, monke
     monkeypatch.setattr(sender.Sender, "send", lambda *_: held.wait(30))
     sending = LiveSender(collector.endpoint)
     for number in range(4):
-        sending.send(Rollout(id=str(number), run_id="run", group_id="g", task_id="t", stage="train/1"), [], None)
+        sending.send(Rollout(id=str(number), run_id="run", group_id="g", task_id="t", purpose="train"), [], None)
     held.set()
     sending.flush()
     assert "more than can be sent are waiting" in caplog.text

@@ -10,7 +10,7 @@ from agentlightning.errors import StoreBusyError
 from agentlightning.records import Rollout, Span
 from agentlightning.store import RunRecord, open_store
 from agentlightning_otel.pieces import pieces_of_traces
-from agentlightning_otel.receiver import ALGORITHM, STAGE, Receiver
+from agentlightning_otel.receiver import ALGORITHM, Receiver
 
 CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "small"}
 AGENT = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "solver"}
@@ -18,7 +18,7 @@ LOST, HEALTHY = "1" * 32, "2" * 32
 
 
 def queued(trace: str) -> Rollout:
-    return Rollout(id=trace, run_id="otel-agent", group_id=trace, task_id=trace, stage=STAGE)
+    return Rollout(id=trace, run_id="otel-agent", group_id=trace, task_id=trace, purpose="observe")
 
 
 def annotation(trace: str, *, attempt: int, id: str = "5" * 16) -> Span:

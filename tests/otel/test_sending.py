@@ -253,7 +253,7 @@ def test_an_endpoint_that_is_no_address_is_an_error(endpoint):
 
 
 def rollout(**fields):
-    known = {"run_id": "run", "group_id": "g", "task_id": "t", "stage": "train/1", "status": "succeeded", "attempt": 1}
+    known = {"run_id": "run", "group_id": "g", "task_id": "t", "purpose": "train", "status": "succeeded", "attempt": 1}
     return Rollout(**{"id": "00000000000000aa", **known, **fields})
 
 

@@ -64,7 +64,7 @@ async def test_the_runs_own_limit_comes_first_where_it_is_shorter() -> None:
 def test_called_by_hand_it_raises_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "SECONDS", 0.1)
     reward = Regex(RegexConfig(pattern=BACKTRACKING))
-    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", stage="train/1", output=ANSWER)
+    rollout = Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1, output=ANSWER)
     with pytest.raises(RewardError, match="write it without repetition in a repetition"):
         reward(rollout, Task(id="t", input="?"))
 

@@ -128,7 +128,7 @@ async def test_costs_are_those_of_the_calls_the_choice_is_for(tmp_path: Path) ->
 async def test_every_candidate_left_runs_on_the_same_tasks_each_once(tmp_path: Path) -> None:
     run_id = (await train_in_thread(tmp_path)).run_id
     store = open_store(f"sqlite:///{tmp_path}/runs.db")
-    rollouts = [one for one in await store.rollouts(run_id) if one.stage.startswith("train/")]
+    rollouts = await store.rollouts(run_id, purpose="train")
     await store.close()
     ran: dict[str, list[str]] = {}
     for rollout in rollouts:

@@ -72,8 +72,8 @@ async def test_the_best_rollouts_become_likelier(tiny_model: Path, drawn_run: Dr
     assert drawn_run.logged[1]["reward"] == pytest.approx(1.3 / 4)
     assert drawn_run.events[:5] == [
         "check",
-        "evaluate before sampled at 1.0 x1",
-        "evaluate before greedy at 0.0 x1",
+        "evaluate 0 sampled at 1.0 x1",
+        "evaluate 0 greedy at 0.0 x1",
         "collect 1",
         "step 1 of 3",
     ]

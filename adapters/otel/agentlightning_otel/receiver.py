@@ -35,7 +35,6 @@ from agentlightning_otel.waiting import Waiting
 logger = logging.getLogger(__name__)
 
 ALGORITHM = "otel"
-STAGE = "received"
 SETTLE_SECONDS = 30.0
 WITHOUT_ROOT_SECONDS = 300.0
 """How long a trace is waited for whose root has not come: its agent may still be at work, or the root another
@@ -165,7 +164,7 @@ class Receiver:
                 busy = error
                 continue
             now = time.time()
-            new.append(Rollout(id=trace, run_id=run, group_id=trace, task_id=trace, stage=STAGE, created_at=now))
+            new.append(Rollout(id=trace, run_id=run, group_id=trace, task_id=trace, purpose="observe", created_at=now))
         new = [rollout for rollout in new if rollout.id not in self._open]  # opening a run may have taken it up
         stored = await self._store.enqueue(new) if new else []
         await self._lease([rollout.id for rollout in stored if not rollout.finished])
@@ -254,7 +253,7 @@ class Receiver:
     async def _open_run(self, run: RunRecord) -> None:
         """Opens a run, and goes on with the rollouts that a receiver left unfinished."""
         await self._store.open_run(run)
-        left = [it.id for it in await self._store.rollouts(run.id, stage=STAGE) if not it.finished]
+        left = [it.id for it in await self._store.rollouts(run.id, purpose="observe") if not it.finished]
         await self._lease([trace for trace in left if trace not in self._open])
         self._runs[run.name] = run.id
 

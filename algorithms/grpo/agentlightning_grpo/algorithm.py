@@ -46,7 +46,7 @@ class GRPO(Algorithm):
         async with training.engine() as engine:
             await training.publish(engine)
             await run.check()
-            await training.evaluate(engine, "before")
+            await training.evaluate(engine, step=0)
 
             for step in range(training.done + 1, config.steps + 1):
                 started = time.perf_counter()
@@ -64,7 +64,7 @@ class GRPO(Algorithm):
                 run.progress(step=step, steps=config.steps)
                 await training.after_step(engine, step, spread=curriculum.spread)
 
-            await training.evaluate(engine, "after")
+            await training.evaluate(engine, step=config.steps)
         await training.save()
 
 

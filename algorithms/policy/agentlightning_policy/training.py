@@ -117,14 +117,14 @@ class Training:
         """Makes the present weights those that next rollouts use."""
         await self.run.publish(self._resource(engine))
 
-    async def evaluate(self, engine: Engine, stage: str) -> None:
-        """Runs the held-out tasks, where there are any, sampled and greedy."""
+    async def evaluate(self, engine: Engine, *, step: int) -> None:
+        """Runs the held-out tasks, where there are any, sampled and greedy, after ``step`` training steps."""
         if not self.run.held_out:
             return
         wanted, resource = self.config.evaluate, self._resource(engine)
-        await self.run.evaluate(stage, variant="sampled", resources=[resource], samples=wanted.samples)
+        await self.run.evaluate(step=step, variant="sampled", resources=[resource], samples=wanted.samples)
         if wanted.greedy:
-            await self.run.evaluate(stage, variant="greedy", resources=[resource.sampled_with(temperature=0.0)])
+            await self.run.evaluate(step=step, variant="greedy", resources=[resource.sampled_with(temperature=0.0)])
 
     async def after_step(self, engine: Engine, step: int, **state: Any) -> None:
         """Checkpoint and evaluation, where it is time for one. ``state`` is what else the algorithm needs to go on:
@@ -133,7 +133,7 @@ class Training:
         if every and (last or step % every == 0):
             await self.run.checkpoint(step, {"policy_version": self.policy.version, **state}, self.optimizer.save)
         if self.config.evaluate.every and step % self.config.evaluate.every == 0 and not last:
-            await self.evaluate(engine, f"step-{step}")
+            await self.evaluate(engine, step=step)
 
     @contextmanager
     def learning(self, step: int) -> Iterator[None]:

@@ -45,7 +45,7 @@ class Selection(Algorithm):
 
         await run.publish(choices[0])
         await run.check()
-        await run.evaluate("before")
+        await run.evaluate(step=0)
         for round in range(1, rounds + 1):
             tasks = batch(round)[: len(run.tasks) - (round - 1) * size]
             for index in race.remaining:
@@ -65,7 +65,7 @@ class Selection(Algorithm):
         if winner is None:
             raise AlgorithmError(f"no rollout of any candidate could be scored: {explain_rollouts(left_out)}")
         await run.publish(choices[winner])
-        await run.evaluate("after")
+        await run.evaluate(step=round)
         run.result("model", labels[winner])
 
     def _choices(self, run: Run) -> list[ModelChoice]:

@@ -43,7 +43,7 @@ class SFT(Algorithm):
             await training.publish(engine)
             if not shown:
                 await run.check()
-            await training.evaluate(engine, "before")
+            await training.evaluate(engine, step=0)
 
             for step in range(training.done + 1, config.steps + 1):
                 metrics: dict[str, float] = {}
@@ -64,7 +64,7 @@ class SFT(Algorithm):
                     f"in {config.steps} steps no rollout reached a reward of {config.threshold}, the best has "
                     f"{best:g}: lower algorithm.threshold, raise group_size, or begin with demonstrations"
                 )
-            await training.evaluate(engine, "after")
+            await training.evaluate(engine, step=config.steps)
         await training.save()
 
     async def _collect(self, run: Run, step: int) -> tuple[list[Sequence], dict[str, float]]:

@@ -19,7 +19,6 @@ from agentlightning.store.base import RunRecord, Store
 
 logger = logging.getLogger(__name__)
 
-STAGE = "train/"
 WITHOUT_MATPLOTLIB = "no curve was drawn: that needs matplotlib (pip install matplotlib)"
 
 LINE = "#2a6fb0"
@@ -68,12 +67,11 @@ async def draw_curve(store: Store, run: RunRecord, path: Path) -> str | None:
 
 
 def rewards_by_step(rollouts: Sequence[Rollout]) -> list[StepReward]:
-    """The mean reward of each collection ``train/<n>``, by n."""
+    """The mean reward of each training step, by its number."""
     groups: dict[int, dict[str, list[float]]] = {}
     for rollout in rollouts:
-        number = rollout.stage.removeprefix(STAGE)
-        if rollout.stage.startswith(STAGE) and number.isdecimal() and rollout.comparable and rollout.reward is not None:
-            groups.setdefault(int(number), {}).setdefault(rollout.group_id, []).append(rollout.reward)
+        if rollout.purpose == "train" and rollout.comparable and rollout.reward is not None:
+            groups.setdefault(rollout.step, {}).setdefault(rollout.group_id, []).append(rollout.reward)
     steps = []
     for step, members in sorted(groups.items()):
         rewards = [reward for group in members.values() for reward in group]
@@ -84,21 +82,13 @@ def rewards_by_step(rollouts: Sequence[Rollout]) -> list[StepReward]:
     return steps
 
 
-def step_of(stage: str, last: int) -> int | None:
-    """After which step an evaluation's stage (``before``, ``step-<n>``, ``after``) was; None for any other."""
-    number = stage.removeprefix("step-")
-    if stage.startswith("step-") and number.isdecimal():
-        return int(number)
-    return {"before": 0, "after": last}.get(stage)
-
-
 def _draw(run: RunRecord, steps: Sequence[StepReward], evaluations: Sequence[Evaluation], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), dpi=150, layout="constrained")
     axes: Any = figure.add_subplot()
     _draw_steps(axes, steps)
-    _draw_evaluations(axes, evaluations, last=steps[-1].step if steps else 1)
+    _draw_evaluations(axes, evaluations)
     axes.set_title(f"{run.name}  ·  {run.algorithm}, seed {run.seed}", loc="left", fontsize=12, fontweight="bold")
     axes.set_xlabel("step", color=GREY)
     axes.set_ylabel("reward", color=GREY)
@@ -128,12 +118,11 @@ def _draw_steps(axes: Any, steps: Sequence[StepReward]) -> None:
         axes.fill_between(numbers, low, high, color=LINE, alpha=0.14, linewidth=0, label=label)
 
 
-def _draw_evaluations(axes: Any, evaluations: Sequence[Evaluation], last: int) -> None:
+def _draw_evaluations(axes: Any, evaluations: Sequence[Evaluation]) -> None:
     variants: dict[str, list[tuple[int, float]]] = {}
     for evaluation in evaluations:
-        x = step_of(evaluation.stage, last)
-        if evaluation.mean is not None and x is not None:
-            variants.setdefault(evaluation.variant, []).append((x, evaluation.mean))
+        if evaluation.mean is not None:
+            variants.setdefault(evaluation.variant, []).append((evaluation.step, evaluation.mean))
     highest: dict[int, float] = {}
     for x, y in (point for points in variants.values() for point in points):
         highest[x] = max(y, highest.get(x, y))

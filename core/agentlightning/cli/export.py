@@ -32,8 +32,8 @@ _json = msgspec.json.Encoder(enc_hook=repr)
 async def rows(store: Store, run_id: str, what: What) -> AsyncIterator[Row]:
     """The rows of a run, one rollout's spans in memory at a time.
 
-    ``rollouts``: each with its task, its total reward and its spans. ``spans``: each with its rollout's stage
-    and task. ``transitions``: each with its rollout's reward and the number of its sequence in the trajectory.
+    ``rollouts``: each with its task, its total reward and its spans. ``spans``: each with what its rollout was
+    for, and its task. ``transitions``: each with its rollout's reward and the number of its sequence in the trajectory.
     """
     tasks = await store.tasks(run_id)
     make = {"rollouts": _rollout_rows, "spans": _span_rows, "transitions": _transition_rows}[what]
@@ -86,13 +86,16 @@ def _rollout_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> Ite
     yield {**row, "reward": rollout.reward, "task": plain(task), "spans": plain(spans)}
 
 
+def _about(rollout: Rollout) -> Row:
+    return {name: getattr(rollout, name) for name in ("run_id", "purpose", "step", "variant", "task_id")}
+
+
 def _span_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> Iterator[Row]:
     for span in spans:
-        yield {"run_id": rollout.run_id, "stage": rollout.stage, "task_id": rollout.task_id, **plain(span)}
+        yield {**_about(rollout), **plain(span)}
 
 
 def _transition_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> Iterator[Row]:
-    about = {"run_id": rollout.run_id, "stage": rollout.stage, "task_id": rollout.task_id, "group_id": rollout.group_id}
     for trajectory in build_trajectories(rollout, spans):
         places = {
             transition.span_id: number
@@ -101,7 +104,8 @@ def _transition_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> 
         }
         for transition in trajectory.transitions:
             yield {
-                **about,
+                **_about(rollout),
+                "group_id": rollout.group_id,
                 **plain(transition),
                 "sequence": places[transition.span_id],
                 "rollout_reward": rollout.reward,

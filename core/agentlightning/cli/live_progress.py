@@ -16,7 +16,7 @@ from rich.text import Text
 from agentlightning.algorithm import Evaluation
 from agentlightning.cli.progress import Part, PlainProgress, Tally, counted
 from agentlightning.formatting import format_duration
-from agentlightning.records import Rollout
+from agentlightning.records import Purpose, Rollout
 from agentlightning.store.base import RunRecord
 
 WIDEST_BAR, NARROWEST_BAR = 32, 8
@@ -59,8 +59,8 @@ class LiveProgress(PlainProgress):
         self._concurrency = concurrency
         self._live.start()
 
-    def stage(self, name: str, total: int) -> None:
-        super().stage(name, total)
+    def collection(self, name: str, total: int, *, purpose: Purpose = "train") -> None:
+        super().collection(name, total, purpose=purpose)
         self._phase = None
 
     def phase(self, name: str, done: int = 0, total: int = 0) -> None:

@@ -107,8 +107,8 @@ def _schemas(arrow: Any) -> dict[str, Any]:
         failure,
     ]
     rollout = [
-        *fields(text, "id", "run_id", "group_id", "task_id", "stage"),
-        *fields(integer, "sample", "attempt"),
+        *fields(text, "id", "run_id", "group_id", "task_id", "purpose", "variant", "collection"),
+        *fields(integer, "step", "sample", "attempt"),
         *fields(text, "status"),
         *map(json, ("resources", "output")),
         *fields(real, "reward"),
@@ -120,8 +120,8 @@ def _schemas(arrow: Any) -> dict[str, Any]:
         many("spans", struct("span", *span)),
     ]
     transition = [
-        *fields(text, "run_id", "stage", "task_id", "group_id", "rollout_id", "span_id", "agent"),
-        *fields(integer, "index", "sequence"),
+        *fields(text, "run_id", "purpose", "variant", "task_id", "group_id", "rollout_id", "span_id", "agent"),
+        *fields(integer, "step", "index", "sequence"),
         *fields(ids, "prompt_ids", "response_ids"),
         *fields(logprobs, "logprobs"),
         *fields(real, "temperature"),
@@ -129,5 +129,5 @@ def _schemas(arrow: Any) -> dict[str, Any]:
         *fields(integer, "policy_version"),
         *fields(real, "reward", "rollout_reward", "ended_at"),
     ]
-    spans = [*fields(text, "run_id", "stage", "task_id"), *span]
+    spans = [*fields(text, "run_id", "purpose", "variant", "task_id"), *fields(integer, "step"), *span]
     return {"rollouts": arrow.schema(rollout), "spans": arrow.schema(spans), "transitions": arrow.schema(transition)}

@@ -14,7 +14,7 @@ from agentlightning.algorithm import Evaluation
 from agentlightning.diagnostics import troubles
 from agentlightning.formatting import format_duration, format_number
 from agentlightning.progress import Progress
-from agentlightning.records import Rollout
+from agentlightning.records import Purpose, Rollout
 from agentlightning.store.base import RunRecord
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def make_progress(*, quiet: bool = False, console: Console | None = None) -> Pro
 
 
 class Tally:
-    """Counts of a stage's rollouts: how many ended, what they were worth, what went wrong.
+    """Counts of a collection's rollouts: how many ended, what they were worth, what went wrong.
 
-    Rollouts that ended before the stage began (a resumed run finds them in its store) count, but their
+    Rollouts that ended before the collection began (a resumed run finds them in its store) count, but their
     tokens do not: they say nothing about the speed.
     """
 
@@ -79,7 +79,7 @@ class Tally:
 
     @property
     def speed(self) -> float | None:
-        """Tokens per second, from the stage's beginning to its last rollout; None before there are any."""
+        """Tokens per second, from the collection's beginning to its last rollout; None before there are any."""
         seconds = self.last_at - self.started_at
         return self.tokens / seconds if self.tokens and seconds > 0 else None
 
@@ -133,8 +133,8 @@ class PlainProgress(Progress):
         self.steps = steps
         self.message(f"run {run.id}: {run.algorithm}, seed {run.seed}")
 
-    def stage(self, name: str, total: int) -> None:
-        if is_evaluation(name):
+    def collection(self, name: str, total: int, *, purpose: Purpose = "train") -> None:
+        if purpose == "evaluate":
             self.tally = Tally(name, total)
         elif self._collected is None:
             self.tally = self._collected = Tally(name, total)
@@ -155,12 +155,12 @@ class PlainProgress(Progress):
         self._collected = None
 
     def evaluation(self, evaluation: Evaluation, metrics: Mapping[str, float] | None = None) -> None:
-        name = f"{evaluation.stage}/{evaluation.variant}" if evaluation.variant else evaluation.stage
+        name = f"{evaluation.variant}, " if evaluation.variant else ""
         mean = "no task could be scored" if evaluation.mean is None else f"mean reward {format_number(evaluation.mean)}"
         scored = sum(reward is not None for reward in evaluation.rewards)
         trouble = failures_text(self.tally) if self.tally is not None else ""
         parts = [
-            Part(f"evaluate {name}: {mean}", 9),
+            Part(f"held-out tasks after step {evaluation.step}: {name}{mean}", 9),
             Part(f"{scored} of {len(evaluation.tasks)} tasks scored", 7),
             *(Part(text, 8) for text in troubles(metrics or {})),
             *([Part(f"failures: {trouble}", 6)] if trouble else []),
@@ -195,11 +195,6 @@ class PlainProgress(Progress):
         if trouble:
             parts.append(Part(f"failures: {trouble}", 7))
         return parts
-
-
-def is_evaluation(stage: str) -> bool:
-    """Whether a stage's name, as a run gives it, is that of an evaluation."""
-    return stage.startswith("evaluate")
 
 
 def shown_metrics(metrics: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -54,7 +54,7 @@ def rollout_summary(rollout: Rollout, task: Task | None) -> list[tuple[str, Rend
     """What a rollout was, by name: task, status, rewards, resources, output, failures."""
     lines: list[tuple[str, RenderableType]] = [
         ("run", Text(rollout.run_id)),
-        ("stage", Text(f"{rollout.stage}, sample {rollout.sample}, attempt {rollout.attempt}")),
+        ("part of", Text(f"{rollout.collection}, sample {rollout.sample}, attempt {rollout.attempt}")),
         ("task", Text(rollout.task_id)),
     ]
     if task is not None:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from agentlightning.records import AnyResource, Record, Rollout, Span, Task
+from agentlightning.records import AnyResource, Purpose, Record, Rollout, Span, Task
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
 
@@ -122,9 +122,14 @@ class Store(ABC):
 
     @abstractmethod
     async def rollouts(
-        self, run_id: str, *, stage: str | None = None, ids: Iterable[str] | None = None
+        self,
+        run_id: str,
+        *,
+        purpose: Purpose | None = None,
+        step: int | None = None,
+        ids: Iterable[str] | None = None,
     ) -> list[Rollout]:
-        """Rollouts of a run in the order they were added; ``stage`` selects by exact name."""
+        """Rollouts of a run in the order they were added: all, or only those that are of all that is given."""
 
     @abstractmethod
     async def rollout(self, rollout_id: str) -> Rollout | None:

@@ -83,9 +83,11 @@ def give_up(db: sqlite3.Connection, owner: Owner) -> None:
 
 
 def enqueue(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> list[Rollout]:
-    """Adds the rollouts that are new, of rows (id, run_id, stage, status, attempt, record); returns all."""
+    """Adds the rollouts that are new, of rows (id, run_id, purpose, step, collection, status, attempt,
+    record); returns all."""
     db.executemany(
-        "INSERT INTO rollouts (id, run_id, stage, status, attempt, record) VALUES (?, ?, ?, ?, ?, ?) "
+        "INSERT INTO rollouts (id, run_id, purpose, step, collection, status, attempt, record) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO NOTHING",
         rows,
     )

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agentlightning.errors import StoreError
-from agentlightning.records import FINAL_STATUSES, AnyResource, Rollout, Span, Task, decode, encode
+from agentlightning.records import FINAL_STATUSES, AnyResource, Purpose, Rollout, Span, Task, decode, encode
 from agentlightning.redaction import remember_environment, scrub
 from agentlightning.store import leases
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, RunStatus, Store
@@ -106,7 +106,10 @@ class SQLiteStore(Store):
 
     async def enqueue(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         rows = [
-            (item.id, item.run_id, item.stage, item.status, operator.index(item.attempt), scrub(encode(item)))
+            (
+                *(item.id, item.run_id, item.purpose, operator.index(item.step), item.collection),
+                *(item.status, operator.index(item.attempt), scrub(encode(item))),
+            )
             for item in rollouts
         ]
         return await self._write(lambda db: leases.enqueue(db, rows))
@@ -147,15 +150,18 @@ class SQLiteStore(Store):
         return await self._write(lambda db: leases.finish(db, id, attempt, status, record))
 
     async def rollouts(
-        self, run_id: str, *, stage: str | None = None, ids: Iterable[str] | None = None
+        self,
+        run_id: str,
+        *,
+        purpose: Purpose | None = None,
+        step: int | None = None,
+        ids: Iterable[str] | None = None,
     ) -> list[Rollout]:
         wanted, among = _among(ids)
-        staged, stages = ("AND stage = ?", [stage]) if stage is not None else ("", [])
         rows = await self._read(
-            f"SELECT record, status, attempt FROM rollouts WHERE run_id = ? {staged} {wanted} ORDER BY seq",
-            run_id,
-            *stages,
-            *among,
+            "SELECT record, status, attempt FROM rollouts WHERE run_id = ?1 AND purpose = coalesce(?2, purpose) "
+            f"AND step = coalesce(?3, step) {wanted} ORDER BY seq",
+            *(run_id, purpose, step, *among),
         )
         return [self._decode_rollout(*row) for row in rows]
 

@@ -44,5 +44,5 @@ def _only(what: str, id: str, found: Sequence[T]) -> T:
 
 def _told(record: RunRecord | Rollout) -> str:
     if isinstance(record, Rollout):
-        return f"{record.id}  rollout of {record.run_id}, {record.stage}, task {record.task_id}"
+        return f"{record.id}  rollout of {record.run_id}, {record.collection}, task {record.task_id}"
     return f"{record.id}  run, {record.algorithm}, {record.status}"

@@ -65,11 +65,13 @@ async def _rows(store: Store) -> list[tuple[RunRecord, int, str]]:
 
 def before_after(evaluations: list[Evaluation]) -> str:
     """``0.140 → 0.800`` of the first variant; what was not evaluated is left open."""
+    from agentlightning.report import ends
+
     if not evaluations:
         return "–"
     variant = evaluations[0].variant
-    means = {it.stage: it.mean for it in evaluations if it.variant == variant}
-    before, after = (f"{mean:.3f}" if (mean := means.get(stage)) is not None else "…" for stage in ("before", "after"))
+    found = ends([evaluation for evaluation in evaluations if evaluation.variant == variant])
+    before, after = ("…" if one is None or one.mean is None else f"{one.mean:.3f}" for one in found)
     return f"{before} → {after}" + (f" ({variant})" if variant else "")
 
 

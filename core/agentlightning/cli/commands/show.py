@@ -131,10 +131,10 @@ def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, Rende
 
 
 def _evaluations(evaluations: Sequence[Evaluation]) -> Table:
-    table = _table("Evaluations", "stage", "variant", "tasks", "mean reward", right=("tasks", "mean reward"))
+    table = _table("Evaluations", "step", "variant", "tasks", "mean reward", right=("step", "tasks", "mean reward"))
     for it in evaluations:
         mean = "–" if it.mean is None else f"{it.mean:.3f}"
-        table.add_row(it.stage, it.variant or "–", str(len(it.tasks)), mean)
+        table.add_row(str(it.step), it.variant or "–", str(len(it.tasks)), mean)
     return table
 
 
@@ -197,14 +197,14 @@ def _latest(rollouts: Sequence[Rollout]) -> Table:
     ended = sorted(rollouts, key=lambda rollout: rollout.ended_at or rollout.started_at or 0.0)[-LATEST_ROLLOUTS:]
     table = _table(
         f"Latest rollouts (of {len(rollouts)})",
-        *("id", "stage", "task", "status", "reward", "duration", "failure"),
+        *("id", "collection", "task", "status", "reward", "duration", "failure"),
         right=("reward", "duration"),
     )
     for it in ended:
         seconds = it.ended_at - it.started_at if it.ended_at and it.started_at else None
         table.add_row(
             it.id,
-            it.stage,
+            it.collection,
             Text(it.task_id),
             Text(it.status, style=STATUS_STYLES[it.status]),
             "–" if it.reward is None else f"{it.reward:.3g}",

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from stub_answers import text
 
 from agentlightning.errors import AdapterError
-from agentlightning_openai_agents.plain import plain
+from agentlightning_openai_agents.adapter import to_plain
 
 
 def test_it_takes_agents_and_nothing_else(adapter):
@@ -71,12 +71,12 @@ class Endless:
 
 
 def test_the_output_is_plain_data():
-    assert plain(Plan((Sum(total=1),))) == {"steps": [{"total": 1}]}
-    assert plain({"who": Endless(), "raw": b"\xff"}) == {"who": "no end", "raw": "_w=="}
-    assert plain(None) is None
+    assert to_plain(Plan((Sum(total=1),))) == {"steps": [{"total": 1}]}
+    assert to_plain({"who": Endless(), "raw": b"\xff"}) == {"who": "no end", "raw": "_w=="}
+    assert to_plain(None) is None
     circle: list[Any] = []
     circle.append(circle)
-    assert plain(circle) == "[[...]]"
+    assert to_plain(circle) == "[[...]]"
 
 
 @pytest.mark.parametrize(("input", "what"), [({"q": "?"}, "a dict"), (7, "a int"), ([], "an empty list")])

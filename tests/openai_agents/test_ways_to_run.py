@@ -29,7 +29,7 @@ from agentlightning.adapter import supports
 from agentlightning.function_adapter import FunctionAdapter
 from agentlightning_openai.levers import PLACEHOLDER_KEY
 from agentlightning_openai_agents import adapter as ours
-from agentlightning_openai_agents import hooks, places, private
+from agentlightning_openai_agents import hooks, internals, span_stack
 from agentlightning_openai_agents.adapter import OpenAIAgentsAdapter
 
 SOLVED = [
@@ -142,8 +142,8 @@ async def test_rollouts_that_give_their_traces_one_id_keep_them_apart(make, stub
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What our code warned of."""
-    places._warn_of_disabled_tracing.cache_clear()
-    places._warn_of_lost_processor.cache_clear()
+    span_stack._warn_of_disabled_tracing.cache_clear()
+    span_stack._warn_of_lost_processor.cache_clear()
     supports.cache_clear()
     found = functools.partial(filter, lambda record: record.name.startswith("agentlightning"))
     yield lambda: [record.getMessage() for record in found(caplog.records) if record.levelno >= logging.WARNING]
@@ -256,7 +256,7 @@ def test_a_span_that_cannot_be_watched_is_warned_of(warnings):
 
         def set_error(self, error: Any) -> None: ...
 
-    private.watch_errors(Slotted(), lambda: None)
+    internals.watch_errors(Slotted(), lambda: None)
     assert "without their exception" in warnings()[0]
 
 
@@ -264,7 +264,7 @@ async def test_a_hook_that_raises_is_logged_and_the_agent_goes_on(adapter, make,
     def broken(*_: Any) -> None:
         raise RuntimeError("a hook of ours is broken")
 
-    monkeypatch.setattr(hooks, "enter", broken)
+    monkeypatch.setattr(hooks, "begin", broken)
     stub.reply(text("5"))
     with rollout() as ran:
         assert await adapter.run(make("solver"), "?") == "5"

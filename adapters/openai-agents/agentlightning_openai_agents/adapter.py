@@ -6,6 +6,7 @@ import sys
 from typing import Any, ClassVar
 
 from agentlightning.adapter import Adapter, supports
+from agentlightning.adapterkit.serialize import is_a
 from agentlightning.errors import AdapterError
 
 OLDEST, BELOW = "0.20", "0.25"
@@ -23,7 +24,7 @@ class OpenAIAgentsAdapter(Adapter):
 
     def accepts(self, agent: Any) -> bool:
         """True for every ``Agent``."""
-        return _is_loaded() and _is_a(agent, "agents.agent", "Agent")
+        return _is_loaded() and is_a(agent, "agents.agent", "Agent")
 
     async def run(self, agent: Any, input: Any) -> Any:
         """Runs the agent without a session, and returns its final output as plain data: a string, or a mapping
@@ -34,15 +35,16 @@ class OpenAIAgentsAdapter(Adapter):
         `AdapterError` where the input is anything else, and for a ``SandboxAgent``, whose sandbox is not the
         agent's own.
         """
-        from agentlightning_openai_agents import running
+        from agents import Runner
 
-        if _is_a(agent, "agents.sandbox", "SandboxAgent"):
-            raise AdapterError(
-                f"the agent {agent.name!r} is a SandboxAgent, whose sandbox is given to the run: name a function "
-                "instead, async def solve(question): return (await Runner.run(agent.clone(), question, "
-                "run_config=RunConfig(sandbox=…))).final_output"
-            )
-        return await running.run(agent, input)
+        _check_sandbox(agent)
+        _check_input(agent, input)
+        result = await Runner.run(agent, input)
+        if result.interruptions:
+            return {
+                "interruptions": [{"tool": call.name, "arguments": call.arguments} for call in result.interruptions]
+            }
+        return to_plain(result.final_output)
 
     def hook(self) -> None:
         """Hooks into the SDK, where it is that and of a version that is supported."""
@@ -52,16 +54,43 @@ class OpenAIAgentsAdapter(Adapter):
             hooks.install()
 
     def unhook(self) -> None:
-        """Makes the trace processor deaf, which the SDK cannot forget, and takes everything else out."""
+        """Switches the trace processor off, which the SDK cannot unregister, and takes everything else out."""
         hooks = sys.modules.get("agentlightning_openai_agents.hooks")
         if hooks is not None:
             hooks.uninstall()
+
+
+def to_plain(value: Any) -> Any:
+    """What an agent or a tool returns, with pydantic models and dataclasses as mappings; what has no such form as its
+    text."""
+    from pydantic_core import to_jsonable_python
+
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    try:
+        return to_jsonable_python(value, bytes_mode="base64", fallback=str)
+    except Exception:  # noqa: BLE001 - what it returns is the agent's own affair
+        return str(value)
 
 
 def _is_loaded() -> bool:
     return hasattr(sys.modules.get("agents.tracing"), "add_trace_processor")
 
 
-def _is_a(value: Any, module: str, name: str) -> bool:
-    kind = getattr(sys.modules.get(module), name, None)
-    return isinstance(kind, type) and isinstance(value, kind)
+def _check_sandbox(agent: Any) -> None:
+    if is_a(agent, "agents.sandbox", "SandboxAgent"):
+        raise AdapterError(
+            f"the agent {agent.name!r} is a SandboxAgent, whose sandbox is given to the run: name a function "
+            "instead, async def solve(question): return (await Runner.run(agent.clone(), question, "
+            "run_config=RunConfig(sandbox=…))).final_output"
+        )
+
+
+def _check_input(agent: Any, input: Any) -> None:
+    if isinstance(input, str) or (input and isinstance(input, list) and all(isinstance(item, dict) for item in input)):
+        return
+    raise AdapterError(
+        f"the agent {agent.name!r} takes a text or a list of messages, and the task's input is "
+        f"{'an empty list' if input == [] else f'a {type(input).__name__}'}: give each task a text, or name a function "
+        "instead of the agent, which takes the input and calls Runner.run"
+    )

@@ -19,17 +19,17 @@ _EXPORTS = ("on_trace_start", "on_span_end")
 _exporting: Any = None
 
 
-def watch_errors(span: Any, heard: Callable[[], None]) -> None:
-    """Calls ``heard`` when the SDK sets an error on this span, which it does where it handles a tool's exception:
+def watch_errors(span: Any, on_error: Callable[[], None]) -> None:
+    """Calls ``on_error`` when the SDK sets an error on this span, which it does where it handles a tool's exception:
     the only place where that is still to be had."""
     set_error = span.set_error
 
-    def set_and_tell(error: Any) -> None:
-        heard()
+    def call_and_set(error: Any) -> None:
+        on_error()
         set_error(error)
 
     try:
-        span.set_error = set_and_tell
+        span.set_error = call_and_set
     except AttributeError:
         logger.warning("the SDK's spans cannot be watched: failures of tools are recorded without their exception")
 

@@ -14,7 +14,7 @@ from recorded import record
 
 from agentlightning import semconv
 from agentlightning.adapterkit.attributes import parse_arguments, tool_attributes
-from agentlightning.adapterkit.failures import type_of_error, type_of_status
+from agentlightning.adapterkit.failures import failure_of_call, type_of_status
 from agentlightning.adapterkit.serialize import is_a, plain
 from agentlightning.adapterkit.span_stack import Frame, SpanStack
 from agentlightning.recording import annotate, locate, span
@@ -234,11 +234,12 @@ class ReadTimeoutError(OfHttpxError):
         (ReadTimeoutError(), ("timeout", "infrastructure")),
         (OfHttpxError(), ("engine_unavailable", "infrastructure")),
         (ConnectionResetError(), ("engine_unavailable", "infrastructure")),
-        (ValueError("no"), None),
+        (ValueError("no"), ("agent_error", "agent")),
     ],
 )
 def test_an_exception_of_any_client_is_a_failure_of_somebody(error, expected):
-    assert type_of_error(error) == expected
+    failure = failure_of_call(error)
+    assert (failure.type, failure.fault) == expected
 
 
 class Colour(Enum):

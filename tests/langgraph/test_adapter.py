@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from agentlightning import adapter as core
 from agentlightning.errors import AdapterError
 from agentlightning.recording import current
-from agentlightning_langgraph.plain import plain
+from agentlightning_langgraph.serialize import plain
 
 
 class Question(TypedDict):
@@ -190,90 +190,6 @@ async def test_each_rollout_is_a_thread_of_its_own_for_the_checkpointer(adapter,
 async def test_what_an_agent_raises_passes_through(adapter, rollout, calculator, calls):
     with rollout(), pytest.raises(ValueError, match="only positive"):
         await adapter.run(calculator([calls("add", a=-1, b=1)], handle_tool_errors=False), "?")
-
-
-SYSTEM_PROMPT = "Answer with a number, please."
-judge = FakeListChatModel(responses=["yes"])
-
-
-def test_describing_finds_models_prompts_and_tools(adapter, add):
-    def answer(state: MessagesState) -> Any:
-        return {"messages": [judge.invoke([("system", SYSTEM_PROMPT), *state["messages"]])]}
-
-    class Named(FakeListChatModel):
-        model: str = "little-model"
-
-        def bind_tools(self, *args: Any, **kwargs: Any) -> Any:
-            return self
-
-    graph = StateGraph(MessagesState)
-    graph.add_node("answer", answer)
-    graph.add_node("helper", create_agent(Named(responses=[]), [add], system_prompt="You help."))
-    graph.add_edge(START, "answer")
-    found = adapter.describe(graph.compile())
-    assert (found.framework, found.kind) == ("LangGraph", "CompiledStateGraph")
-    assert set(found.model.split(", ")) == {"FakeListChatModel", "little-model"}
-    assert set(found.prompts) == {SYSTEM_PROMPT, "You help."}
-    assert found.tools == ["add"]
-    assert found.input == "a string (one user message), or a mapping with the keys messages"
-
-
-def inline_tuple(state: MessagesState) -> Any:
-    return judge.invoke([("system", "Count to ten."), *state["messages"]])
-
-
-def inline_text(state: MessagesState) -> Any:
-    return judge.invoke("You are a judge of numbers. Judge.")
-
-
-def with_argument(instructions: str, state: MessagesState) -> Any:
-    return judge.invoke(instructions)
-
-
-class Judge:
-    def __init__(self) -> None:
-        self.system = "Judge it well."
-
-    def node(self, state: MessagesState) -> Any:
-        return judge.invoke(self.system)
-
-
-@pytest.mark.parametrize(
-    ("node", "prompt"),
-    [
-        (inline_tuple, "Count to ten."),
-        (inline_text, "You are a judge of numbers. Judge."),
-        (functools.partial(with_argument, instructions="Judge it now."), "Judge it now."),
-        (Judge().node, "Judge it well."),
-    ],
-)
-def test_describing_looks_into_whatever_a_node_is(adapter, node, prompt):
-    graph = StateGraph(MessagesState)
-    graph.add_node("judge", node)
-    graph.add_edge(START, "judge")
-    found = adapter.describe(graph.compile())
-    assert (found.prompts, found.model) == ([prompt], "FakeListChatModel")
-
-
-def test_describing_finds_the_tools_bound_to_a_model(adapter):
-    schema = {"type": "function", "function": {"name": "search", "parameters": {}}}
-    assert adapter.describe(judge.bind(tools=[schema])).tools == ["search"]
-
-
-def test_describing_passes_over_what_cannot_be_looked_into(adapter):
-    class Closed:
-        def __getattribute__(self, name: str) -> Any:
-            raise RuntimeError("do not look")
-
-    closed = Closed()
-    found = adapter.describe(RunnableLambda(lambda text: (closed, judge.invoke(text))))
-    assert found.model == "FakeListChatModel"
-
-
-def test_describing_a_chain_finds_its_prompt(adapter):
-    chain = ChatPromptTemplate.from_messages([("system", "Be brief, {name}."), ("user", "{q}")]) | judge
-    found = adapter.describe(chain)
-    assert (found.framework, found.prompts, found.model) == ("LangChain", ["Be brief, {name}."], "FakeListChatModel")
 
 
 def test_a_version_outside_of_the_range_is_left_to_the_model_layer_with_one_warning(

@@ -19,6 +19,7 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Send
 
 from agentlightning.recording import annotate, context, current
+from agentlightning_langgraph.span_stack import stack
 
 OUTLINE = [
     "graph LangGraph [LangGraph]",
@@ -184,7 +185,7 @@ def test_uninstalling_twice_is_allowed_and_takes_the_locator_out(adapter):
     adapter.uninstall()
     adapter.uninstall()
     (ours,) = (locator for locator in with_ours if locator not in context._locators)
-    assert ours.__module__ == "agentlightning_langgraph.runs"
+    assert ours == stack.locate
 
 
 ROLLOUTS = 64

@@ -7,7 +7,8 @@ import uuid
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from agentlightning.adapter import Adapter, AgentDescription, supports
+from agentlightning.adapter import Adapter, supports
+from agentlightning.adapterkit.serialize import is_a
 from agentlightning.errors import AdapterError
 from agentlightning.recording import current
 
@@ -26,10 +27,10 @@ class LangGraphAdapter(Adapter):
 
     def accepts(self, agent: Any) -> bool:
         """True for a Runnable (a compiled graph is one), and for a graph that was not compiled: `run` says so."""
-        return _is_a(agent, "langchain_core.runnables", "Runnable") or _is_uncompiled(agent)
+        return is_a(agent, "langchain_core.runnables", "Runnable") or _is_uncompiled(agent)
 
     async def run(self, agent: Any, input: Any) -> Any:
-        """Runs the agent and returns its final state as plain data (`agentlightning_langgraph.plain`).
+        """Runs the agent and returns its final state as plain data (`agentlightning_langgraph.serialize`).
 
         A graph whose input has a ``messages`` key takes a string as one user message and a list as the
         messages; a dict is the graph's input as it is. Any other Runnable is given the input as it is.
@@ -39,7 +40,7 @@ class LangGraphAdapter(Adapter):
         """
         if _is_uncompiled(agent):
             raise AdapterError("the agent is a StateGraph that was not compiled: name the result of its .compile()")
-        from agentlightning_langgraph.plain import plain
+        from agentlightning_langgraph.serialize import plain
 
         if not _is_graph(agent):
             return plain(await agent.ainvoke(input))
@@ -47,45 +48,25 @@ class LangGraphAdapter(Adapter):
         return plain(await agent.ainvoke(_graph_input(agent, input), config))
 
     def hook(self) -> None:
-        """Registers the callback handler and the locator."""
+        """Registers the callback handler."""
         if supports("langchain-core", OLDEST, BELOW):
             from agentlightning_langgraph import hooks
 
             hooks.install()
 
     def unhook(self) -> None:
-        """Makes the handler deaf and removes the locator; LangChain itself cannot forget a handler."""
+        """Switches the handler off: LangChain cannot unregister it."""
         hooks = sys.modules.get("agentlightning_langgraph.hooks")
         if hooks is not None:
             hooks.uninstall()
 
-    def describe(self, agent: Any) -> AgentDescription:
-        """What the graph's nodes hold: models, system prompts, tools. Best effort."""
-        from agentlightning_langgraph.describe import inspect_agent
-
-        found = inspect_agent(agent)
-        return AgentDescription(
-            framework="LangGraph" if _is_graph(agent) or _is_uncompiled(agent) else "LangChain",
-            kind=type(agent).__name__,
-            model=", ".join(found.models) or None,
-            prompts=found.prompts,
-            tools=found.tools,
-            input=_describe_input(agent),
-            input_keys=_needed_keys(agent),
-        )
-
-
-def _is_a(value: Any, module: str, name: str) -> bool:
-    kind = getattr(sys.modules.get(module), name, None)
-    return isinstance(kind, type) and isinstance(value, kind)
-
 
 def _is_graph(agent: Any) -> bool:
-    return _is_a(agent, "langgraph.pregel", "Pregel")
+    return is_a(agent, "langgraph.pregel", "Pregel")
 
 
 def _is_uncompiled(agent: Any) -> bool:
-    return _is_a(agent, "langgraph.graph", "StateGraph")
+    return is_a(agent, "langgraph.graph", "StateGraph")
 
 
 def _thread_id() -> str:
@@ -127,18 +108,3 @@ def _find_input_keys(graph: Any) -> list[str] | None:
     except Exception:  # noqa: BLE001 - a state of types that have no JSON schema is a graph all the same
         return [name for name in graph.channels if not name.startswith(("__", "branch:"))]
     return list(schema["properties"]) if "properties" in schema else None
-
-
-def _needed_keys(agent: Any) -> list[str]:
-    keys = (_input_keys(agent) if _is_graph(agent) else None) or []
-    return [] if "messages" in keys else keys
-
-
-def _describe_input(agent: Any) -> str:
-    if not _is_graph(agent):
-        return "given to the Runnable as it is"
-    keys = _input_keys(agent)
-    if keys is None:
-        return "given to the graph as it is"
-    mapping = f"a mapping with the keys {', '.join(keys)}"
-    return f"a string (one user message), or {mapping}" if "messages" in keys else mapping

@@ -11,21 +11,9 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from agentlightning import semconv
-from agentlightning.recording import failure_of
-from agentlightning.records import Failure, Generation, Usage
-from agentlightning_langgraph.plain import plain_message, plain_messages
-
-UNREACHABLE = ("httpx", "httpcore", "httpx2", "requests", "aiohttp", "urllib3", "grpc")
-"""Packages whose own exceptions mean that the endpoint was not reached."""
-
-STATUS_TYPES = {
-    401: "authentication_failed",
-    403: "authentication_failed",
-    408: "timeout",
-    429: "rate_limited",
-    **dict.fromkeys(range(500, 600), "engine_unavailable"),
-}
-"""Failure types of the HTTP status that providers' exceptions carry as ``status_code``."""
+from agentlightning.adapterkit.attributes import given
+from agentlightning.records import Generation, Usage
+from agentlightning_langgraph.serialize import plain_message, plain_messages
 
 
 @dataclass(slots=True)
@@ -50,7 +38,7 @@ def call_attributes(request: Request) -> tuple[str, dict[str, Any]]:
         semconv.REQUEST_MAX_TOKENS: metadata.get("ls_max_tokens"),
     }
     name = f"{operation} {model}" if model else operation
-    return name, {key: value for key, value in known.items() if value is not None}
+    return name, given(known)
 
 
 def to_generation(request: Request, response: LLMResult | None, attributes: dict[str, Any]) -> Generation:
@@ -84,7 +72,7 @@ def to_generation(request: Request, response: LLMResult | None, attributes: dict
         semconv.USAGE_INPUT_TOKENS: said.usage.input_tokens if said.usage else None,
         semconv.USAGE_OUTPUT_TOKENS: said.usage.output_tokens if said.usage else None,
     }
-    attributes.update({key: value for key, value in known.items() if value is not None})
+    attributes.update(given(known))
     return said
 
 
@@ -93,16 +81,3 @@ def _usage(message: BaseMessage) -> Usage | None:
     if counted is None:
         return None
     return Usage(input_tokens=counted["input_tokens"], output_tokens=counted["output_tokens"])
-
-
-def call_failure(error: BaseException) -> Failure | None:
-    """The failure of an endpoint that was too busy, broken, locked or out of reach; None for every other error."""
-    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(status, int):
-        kind = STATUS_TYPES.get(status)
-    elif isinstance(error, TimeoutError):
-        kind = "timeout"
-    else:
-        package = error.__class__.__module__.partition(".")[0]
-        kind = "engine_unavailable" if isinstance(error, ConnectionError) or package in UNREACHABLE else None
-    return failure_of(error, kind, "infrastructure") if kind is not None else None

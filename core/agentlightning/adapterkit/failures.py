@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from agentlightning.errors import text_of
-from agentlightning.records import Fault
+from agentlightning.recording import failure_of
+from agentlightning.records import Failure, Fault
 
 CONTEXT_LENGTH = re.compile(
     r"context[_ ]?length|maximum context|context window|too many tokens|prompt is too long", re.IGNORECASE
@@ -35,13 +36,19 @@ def type_of_status(status: int, text: str = "") -> tuple[str, Fault]:
     return BY_STATUS.get(status, ("bad_request", "agent"))
 
 
-def type_of_error(error: BaseException) -> tuple[str, Fault] | None:
-    """The same of an exception, of whatever client: by the status that it carries, else by its class. None where it is
-    no trouble with an endpoint."""
+def failure_of_call(error: BaseException) -> Failure:
+    """The typed failure of a call that raised, by whatever client: by the HTTP status that its exception carries, else
+    by its class. What is no trouble with an endpoint is the agent's own."""
+    return failure_of(error, *_type_of_error(error))
+
+
+def _type_of_error(error: BaseException) -> tuple[str, Fault]:
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
-        return type_of_status(status, text_of(error))
+        return type_of_status(status, f"{getattr(error, 'code', None)} {text_of(error)}")
     names = [kind.__name__ for kind in type(error).__mro__ if kind.__module__.partition(".")[0] in _HTTP_CLIENTS]
     if isinstance(error, TimeoutError) or any("Timeout" in name for name in names):
         return "timeout", "infrastructure"
-    return ("engine_unavailable", "infrastructure") if names or isinstance(error, ConnectionError) else None
+    if names or isinstance(error, ConnectionError):
+        return "engine_unavailable", "infrastructure"
+    return "agent_error", "agent"

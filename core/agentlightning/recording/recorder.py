@@ -90,13 +90,15 @@ class Recorder:
         self._open[span.id] = span
         return span
 
-    def start_call(self, name: str, *, parent: Span | None, attributes: dict[str, Any] | None = None) -> Span:
+    def start_call(
+        self, name: str, *, parent: Span | None, agent: str | None = None, attributes: dict[str, Any] | None = None
+    ) -> Span:
         """The span of a model call that is about to be made under ``parent``: that very span where it is the one of an
         expected call, else a new one."""
         span = self.take_expected_call(parent)
         if span is None:
-            return self.start("llm", name, parent=parent, attributes=attributes)
-        span.name = name
+            return self.start("llm", name, parent=parent, agent=agent, attributes=attributes)
+        span.name, span.agent = name, agent if agent is not None else span.agent
         span.attributes.update(attributes or {})
         return span
 

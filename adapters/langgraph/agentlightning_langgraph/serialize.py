@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
-from enum import Enum
 from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, convert_to_openai_messages
-from pydantic import BaseModel
+
+from agentlightning.adapterkit import serialize
 
 
 def plain(value: Any) -> Any:
-    """``value`` with every message, document, dataclass and pydantic model in it as a dict, and every other
-    collection as a list. Anything else stays what it is."""
-    if value is None or isinstance(value, str | int | float | bool | bytes):
-        return value.value if isinstance(value, Enum) else value
-    if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+    """See `agentlightning.adapterkit.serialize.plain`; messages are as the OpenAI chat API writes them."""
+    return serialize.plain(value, _convert)
+
+
+def _convert(value: Any) -> Any:
     if isinstance(value, BaseMessage):
         return plain_message(value)
     if isinstance(value, Document):
         return {"page_content": value.page_content, "metadata": plain(value.metadata)}
-    if isinstance(value, BaseModel):
-        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    return value.value if isinstance(value, Enum) else value
+    return value
 
 
 def plain_message(message: BaseMessage) -> dict[str, Any]:

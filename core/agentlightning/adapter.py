@@ -5,29 +5,15 @@ from __future__ import annotations
 
 import functools
 import logging
-import re
 from abc import ABC, abstractmethod
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
+from packaging.specifiers import SpecifierSet
+
 from agentlightning.importing import forget, when_imported
-from agentlightning.records import Record
 
 logger = logging.getLogger(__name__)
-
-
-class AgentDescription(Record, kw_only=True):
-    """What ``agl init`` finds out about an agent without running it."""
-
-    framework: str
-    kind: str
-    model: str | None = None
-    prompts: list[str] = []
-    tools: list[str] = []
-    input: str = ""
-    """How the agent takes its input, in a few words."""
-    input_keys: list[str] = []
-    """The keys of the mapping that it takes as its input; empty where a string will do."""
 
 
 class Adapter(ABC):
@@ -69,20 +55,19 @@ class Adapter(ABC):
     def unhook(self) -> None:
         """Takes the hooks out, where there are any."""
 
-    def describe(self, agent: Any) -> AgentDescription:
-        """Looks at an agent, for ``agl init``."""
-        return AgentDescription(framework=self.name, kind=type(agent).__name__)
-
 
 @functools.cache
 def supports(distribution: str, oldest: str, below: str) -> bool:
-    """Whether an installed distribution's version is in [oldest, below). Warns, once, where it is not: the
-    adapter then leaves structure alone, and model calls are recorded by the model layer."""
+    """Whether an installed distribution's version is in [oldest, below), by PEP 440 (no pre-release of either is).
+
+    Warns, once, where it is not: the adapter then leaves structure alone, and model calls are recorded by the model
+    layer.
+    """
     try:
         installed = version(distribution)
     except PackageNotFoundError:
         return False
-    if _numbers(oldest) <= _numbers(installed) < _numbers(below):
+    if SpecifierSet(f">={oldest},<{below}").contains(installed, prereleases=True):
         return True
     logger.warning(
         "%s %s is outside of the supported versions, %s to below %s: its agents, tools and hand-offs are not recorded, "
@@ -90,7 +75,3 @@ def supports(distribution: str, oldest: str, below: str) -> bool:
         *(distribution, installed, oldest, below),
     )
     return False
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])

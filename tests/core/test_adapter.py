@@ -26,9 +26,11 @@ def test_a_guarded_hook_logs_its_error_and_returns_none(caplog: pytest.LogCaptur
     ("installed", "expected"),
     [
         ("1.9.9", False),
+        ("1.10.0rc1", False),
         ("1.10", True),
         ("1.10.0", True),
         ("1.15.30", True),
+        ("1.16.0rc1", True),
         ("1.99.0+cpu", True),
         ("2.0.0", False),
         ("2.0.0rc1", False),

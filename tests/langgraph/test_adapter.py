@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import threading
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, TypedDict
 
 import pytest
-from langchain.agents import create_agent
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, RemoveMessage
 from langchain_core.prompts import ChatPromptTemplate

@@ -180,9 +180,10 @@ INFRA = "infrastructure"
         (TimeoutError("too slow"), "timeout", INFRA),
         (ConnectionRefusedError("nobody there"), "engine_unavailable", INFRA),
         (httpx.HTTPStatusError("503", request=REQUEST, response=httpx.Response(503)), "engine_unavailable", INFRA),
-        (httpx.HTTPStatusError("400", request=REQUEST, response=httpx.Response(400)), "agent_error", "agent"),
+        (httpx.HTTPStatusError("400", request=REQUEST, response=httpx.Response(400)), "bad_request", "agent"),
         (httpx.ConnectError("nobody there"), "engine_unavailable", INFRA),
-        (StatusError(400), "agent_error", "agent"),
+        (StatusError(400), "bad_request", "agent"),
+        (StatusError(413), "context_too_long", "agent"),
         (ValueError("bad"), "agent_error", "agent"),
     ],
 )

@@ -19,6 +19,7 @@ OPENAI_2 = ("--constraint", str(ROOT / "constraints-openai2.txt"))
 TRAINING = (
     "core",
     "adapters/openai",
+    "adapters/gateway",
     "algorithms/policy",
     "algorithms/grpo",
     "algorithms/sft",
@@ -137,7 +138,14 @@ def adapters(session: nox.Session, adapter: tuple[str, ...], packages: tuple[str
 @nox.session
 def parity(session: nox.Session) -> None:
     """Compares losses, gradients and advantages with TRL's, on random inputs."""
-    install(session, "core", "algorithms/policy", "algorithms/grpo", extras=("-r", "requirements-test.txt"))
+    install(
+        session,
+        "core",
+        "adapters/gateway",
+        "algorithms/policy",
+        "algorithms/grpo",
+        extras=("-r", "requirements-test.txt"),
+    )
     session.install(*CONSTRAINTS, "trl==1.16.0")
     session.run("pytest", "tests/parity", env=QUIET)
 

@@ -20,8 +20,8 @@ FOLDERS = {
     "agentlightning-crewai": ("adapters/openai", "adapters/crewai"),
     "agentlightning-openai-agents": ("adapters/openai", "adapters/openai-agents"),
     "agentlightning-otel": ("adapters/otel",),
-    "agentlightning-grpo": ("algorithms/policy", "algorithms/grpo"),
-    "agentlightning-sft": ("algorithms/policy", "algorithms/sft"),
+    "agentlightning-grpo": ("adapters/gateway", "algorithms/policy", "algorithms/grpo"),
+    "agentlightning-sft": ("adapters/gateway", "algorithms/policy", "algorithms/sft"),
     "agentlightning-selection": ("adapters/openai", "algorithms/selection"),
     "agentlightning-rewards": ("rewards/standard",),
 }

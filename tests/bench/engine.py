@@ -55,12 +55,12 @@ async def main() -> None:
         for step in range(2):
             with policy.updating():
                 pass
-            before = replace(engine.stats)
+            before = replace(engine.sampler.stats)
             start, cpu_start = time.perf_counter(), time.process_time()
             work = [rollout(client, engine, f"{step}/{n}", n % TASKS) for n in range(TASKS * SAMPLES)]
             sampled = sum(await asyncio.gather(*work))
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
-            stats = engine.stats
+            stats = engine.sampler.stats
             print(
                 f"{len(work)} rollouts in {seconds:.1f} s ({cpu:.1f} s of CPU): "
                 f"{sampled} tokens sampled, {sampled / seconds:.0f} per second; "

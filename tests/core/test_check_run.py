@@ -232,7 +232,7 @@ def test_the_reward_that_raises_is_named_with_its_line(trainer: Make) -> None:
 
 def test_what_our_own_parts_warn_of_is_in_the_report(trainer: Make) -> None:
     def agent(number: int) -> int:
-        logging.getLogger("agentlightning_policy.engine.chat").warning("the chat template shows %s", "no tools")
+        logging.getLogger("agentlightning_gateway.chat").warning("the chat template shows %s", "no tools")
         logging.getLogger("somebody.else").warning("not ours")
         return Solver()(number)
 

@@ -1,5 +1,6 @@
 """Who may import whom: core no plugin; a plugin core and its own framework, never another plugin, except that
-adapters may use the model layer and algorithms the trainable policy."""
+adapters may use the model layer; and algorithms the trainable policy, and the gateway, which renders chats and serves
+what a sampler writes (the policy serves its own through it)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHARED = {"adapters": "agentlightning_openai", "algorithms": "agentlightning_policy"}
+SHARED = {
+    "adapters": {"agentlightning_openai"},
+    "algorithms": {"agentlightning_policy", "agentlightning_gateway"},
+}
 
 
 def distributions() -> list[Path]:
@@ -37,7 +41,7 @@ def imported(folder: Path) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("folder", distributions(), ids=lambda folder: str(folder.relative_to(ROOT)))
 def test_a_distribution_imports_only_what_it_may(folder: Path) -> None:
     packages = {path.parent.name for path in folder.glob("*/__init__.py")}
-    allowed = {"agentlightning", *packages, SHARED.get(folder.parent.name, "agentlightning")}
+    allowed = {"agentlightning", *packages, *SHARED.get(folder.parent.name, ())}
     assert [(name, where) for name, where in imported(folder) if name not in allowed] == []
 
 

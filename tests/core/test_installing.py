@@ -40,7 +40,13 @@ def test_a_checkout_is_named_by_its_path(installed_from, tmp_path: Path) -> None
         (root / folder).mkdir(parents=True)
     installed_from({"url": (root / "core").as_uri(), "dir_info": {"editable": True}})
     command = shlex.split(install_command("agentlightning-sft"))
-    assert command == ["pip", "install", str(root / "algorithms/policy"), str(root / "algorithms/sft")]
+    assert command == [
+        "pip",
+        "install",
+        str(root / "adapters/gateway"),
+        str(root / "algorithms/policy"),
+        str(root / "algorithms/sft"),
+    ]
 
 
 def test_a_repository_is_named_with_the_commit_that_is_installed(installed_from) -> None:
@@ -57,7 +63,7 @@ def test_a_repository_is_named_with_the_commit_that_is_installed(installed_from)
 def test_where_nobody_knows_it_is_relative_to_the_checkout(installed_from, origin: dict[str, object] | None) -> None:
     installed_from(origin)
     assert install_command("agentlightning-sft") == (
-        "pip install ./algorithms/policy ./algorithms/sft (in the checkout of Agent Lightning)"
+        "pip install ./adapters/gateway ./algorithms/policy ./algorithms/sft (in the checkout of Agent Lightning)"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from agentlightning_policy.engine.cache import Node, PrefixTree, Segment, Shape, Tails
+from agentlightning_policy.sampler.cache import DecodeCache, Node, PrefixTree, Segment, Shape
 
 
 def ids(text: str) -> np.ndarray:
@@ -65,11 +65,11 @@ def test_the_leaves_used_longest_ago_go_first_and_held_ones_never() -> None:
 
 
 def test_tails_keep_each_row_its_own_when_rows_come_and_go() -> None:
-    tails = Tails(Shape(1, 1, 1, 1, torch.float32, torch.device("cpu")))
+    cache = DecodeCache(Shape(1, 1, 1, 1, torch.float32, torch.device("cpu")))
     words = ["first", "a second one", "third " * 20]
     for word in words:
-        tails.add([compute(PrefixTree(999).extend(ids(word))).segment])  # type: ignore[list-item]
-    tails.remove(0)
-    kept = ["".join(chr(int(value)) for value in tails.copy(row, 0).values.flatten()) for row in (0, 1)]
+        cache.add([compute(PrefixTree(999).extend(ids(word))).segment])  # type: ignore[list-item]
+    cache.remove(0)
+    kept = ["".join(chr(int(value)) for value in cache.copy(row, 0).values.flatten()) for row in (0, 1)]
     assert kept == [words[2], words[1]]
-    assert "".join(chr(int(value)) for value in tails.copy(1, 2).keys.flatten()) == "second one"
+    assert "".join(chr(int(value)) for value in cache.copy(1, 2).keys.flatten()) == "second one"

@@ -13,8 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from agentlightning_policy.engine import Engine, EngineConfig, scheduler
+from agentlightning_policy.engine import Engine, EngineConfig
 from agentlightning_policy.model import LoraConfig, ModelConfig, PolicyModel
+from agentlightning_policy.sampler import scheduler
 
 Ask = Callable[..., Awaitable[Any]]
 SYSTEM = {"role": "system", "content": "You are a helpful assistant. " * 8}
@@ -78,8 +79,8 @@ async def test_logprobs_of_rollouts_of_several_turns_are_exact(
 
     async with Engine(policy, EngineConfig(max_batch=6)) as engine:
         rollouts = await asyncio.gather(*(rollout(engine, number) for number in range(12)))
-        assert engine.stats.continued == 24
-        assert engine.stats.computed_tokens < engine.stats.prompt_tokens / 2
+        assert engine.gateway.stats.continued == 24
+        assert engine.sampler.stats.computed_tokens < engine.sampler.stats.prompt_tokens / 2
     for answers in rollouts:
         for answer in answers:
             assert_exact(policy.module, answer, temperature=0.7)
@@ -101,7 +102,7 @@ async def test_an_eviction_changes_nothing(policy: PolicyModel, ask: Ask) -> Non
     async with Engine(policy, EngineConfig(cache_memory=0)) as engine:
         for text in ("one", "two", "one"):
             assert_exact(policy.module, await ask(engine, [SYSTEM, user(text)], max_tokens=12))
-        assert engine.stats.computed_tokens == engine.stats.prompt_tokens
+        assert engine.sampler.stats.computed_tokens == engine.sampler.stats.prompt_tokens
 
 
 async def test_new_weights_answer_with_their_own_logprobs(policy: PolicyModel, engine: Engine, ask: Ask) -> None:

@@ -11,8 +11,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from agentlightning.errors import DataError
-from agentlightning_policy.engine.chat import Chat
-from agentlightning_policy.engine.protocol import Message
+from agentlightning_gateway.chat import Chat
+from agentlightning_gateway.protocol import Message
 from agentlightning_sft.demonstrations import load_demonstrations, steps_of
 
 CALL = {"id": "1", "type": "function", "function": {"name": "calculator", "arguments": '{"expression": "3 + 4"}'}}

@@ -6,10 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from agentlightning.config import BelowOne, NonNegativeInt, Port, Positive, PositiveInt, Seed
-
-MAX_TEMPERATURE = 10.0
-"""Above, what is drawn is noise."""
+from agentlightning.config import BelowOne, NonNegativeInt, Positive, PositiveInt
+from agentlightning_gateway.config import GatewayConfig
 
 
 class LoraConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -40,19 +38,14 @@ class ModelConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     device: str | None = None
 
 
-class EngineConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """How the engine serves the policy.
+class EngineConfig(GatewayConfig, kw_only=True, forbid_unknown_fields=True):
+    """How the policy is served, the gateway's options among them, as the model ``name``.
 
-    ``port`` 0 takes any free one. ``max_batch`` requests run at once, others wait. ``max_context`` (tokens
-    of prompt and answer together) is the model's own when None. ``max_tokens`` holds for requests that
-    name none. ``cache_memory`` (bytes) bounds the keys and values kept between calls.
+    ``max_batch`` requests run at once, others wait. ``max_context`` (tokens of prompt and answer together) is the
+    model's own when None. ``cache_memory`` (bytes) bounds the keys and values kept between calls.
     """
 
     name: str = "policy"
-    host: str = "127.0.0.1"
-    port: Port = 0
     max_batch: PositiveInt = 64
     max_context: PositiveInt | None = None
-    max_tokens: PositiveInt = 512
-    seed: Seed = 0
     cache_memory: NonNegativeInt = 2**30

@@ -19,11 +19,12 @@ from agentlightning.algorithm import Run
 from agentlightning.config import NonNegativeInt, PositiveInt
 from agentlightning.errors import AlgorithmError, PolicyError
 from agentlightning.records import Policy, Sequence
+from agentlightning.sampler import MAX_TEMPERATURE
+from agentlightning_gateway.chat import Chat, template_shows
+from agentlightning_gateway.protocol import ApiError
 from agentlightning_policy.batches import Batch, make_batches
-from agentlightning_policy.config import MAX_TEMPERATURE, EngineConfig, ModelConfig
+from agentlightning_policy.config import EngineConfig, ModelConfig
 from agentlightning_policy.engine import Engine
-from agentlightning_policy.engine.chat import Chat, template_shows
-from agentlightning_policy.engine.protocol import ApiError
 from agentlightning_policy.model import PolicyModel
 from agentlightning_policy.optimize import Optimizer, OptimizerConfig
 

@@ -10,7 +10,7 @@ from agentlightning.algorithm import Algorithm, Run
 from agentlightning.causes import explain_groups
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Sequence
-from agentlightning_policy.engine.chat import Chat
+from agentlightning_gateway.chat import Chat
 from agentlightning_policy.training import Training
 from agentlightning_sft.config import SFTConfig
 from agentlightning_sft.cross_entropy import learn

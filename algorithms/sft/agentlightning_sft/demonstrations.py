@@ -16,8 +16,8 @@ import numpy as np
 
 from agentlightning.errors import DataError
 from agentlightning.records import Sequence
-from agentlightning_policy.engine.chat import Chat
-from agentlightning_policy.engine.protocol import ApiError, Message
+from agentlightning_gateway.chat import Chat
+from agentlightning_gateway.protocol import ApiError, Message
 
 
 class Demonstration(msgspec.Struct, kw_only=True):

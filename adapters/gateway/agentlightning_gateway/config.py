@@ -1,0 +1,19 @@
+"""What a config file says of the gateway."""
+
+from __future__ import annotations
+
+import msgspec
+
+from agentlightning.config import Port, PositiveInt, Seed
+
+
+class GatewayConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How a model is served over the OpenAI API.
+
+    ``port`` 0 takes any free one. ``max_tokens`` holds for requests that name none, ``seed`` for those that bring none.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 0
+    max_tokens: PositiveInt = 512
+    seed: Seed = 0

@@ -1,0 +1,69 @@
+"""A sampler behind the OpenAI API."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from agentlightning.errors import PolicyError
+from agentlightning.sampler import Sampler
+from agentlightning_gateway.chat import Chat
+from agentlightning_gateway.completions import Completions, GatewayStats
+from agentlightning_gateway.config import GatewayConfig
+from agentlightning_gateway.server import Server
+
+
+class Gateway:
+    """Serves a sampler over the OpenAI API, from a thread of this process::
+
+        async with Gateway(sampler) as gateway:
+            client = AsyncOpenAI(base_url=gateway.base_url, api_key="none")
+
+    ``tokenizer`` is read from where the sampler's `ModelInfo` says, unless it is given. ``stats`` counts since `start`.
+
+    Raises `PolicyError` where the port is taken.
+    """
+
+    def __init__(
+        self, sampler: Sampler, config: GatewayConfig | None = None, *, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> None:
+        self.sampler = sampler
+        self.config = config or GatewayConfig()
+        self.stats = GatewayStats()
+        self._tokenizer = tokenizer
+        self._server: Server | None = None
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, up to and with ``/v1``."""
+        if self._server is None:
+            raise PolicyError("the gateway has not been started: use it as `async with Gateway(sampler) as gateway`")
+        host, port = self._server.address
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+    async def start(self) -> None:
+        """Begins to serve."""
+        info = self.sampler.info
+        if self._tokenizer is None:
+            self._tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, info.tokenizer)
+        completions = Completions(self.sampler, Chat(self._tokenizer, info.end_ids), self.config)
+        server = Server(completions, host=self.config.host, port=self.config.port)
+        server.start()
+        self.stats, self._server = completions.stats, server
+
+    async def stop(self) -> None:
+        """Answers what came in, then closes the port. Safe to call twice."""
+        server, self._server = self._server, None
+        if server is not None:
+            await asyncio.to_thread(server.stop)
+
+    async def __aenter__(self) -> Gateway:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

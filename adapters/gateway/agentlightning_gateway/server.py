@@ -1,0 +1,214 @@
+"""The HTTP server of the gateway: the OpenAI API, on a thread and an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+
+from agentlightning.errors import PolicyError
+from agentlightning_gateway.api_chat import ChatApi
+from agentlightning_gateway.api_responses import ResponsesApi
+from agentlightning_gateway.api_text import TextApi
+from agentlightning_gateway.chat import BYTES_PER_TOKEN
+from agentlightning_gateway.completions import Completions, RequestHandle
+from agentlightning_gateway.protocol import ApiError, GenerationRequest
+from agentlightning_gateway.sessions import Prompt
+
+ROLLOUT_HEADER = "x-agentlightning-rollout"
+MAX_ROLLOUT_ID = 256
+CLIENT_LEFT = 499
+LARGE = 2**15
+"""Bytes of a request that is read, rendered and tokenised on a thread of its own, so that others do not wait."""
+LARGE_ANSWER = 2**11
+"""Tokens, those shown beside them included, of an answer that is put into its shape on a thread of its own."""
+FIELDS = 2**19
+"""Bytes of a request beside its prompt: fields, tools."""
+ESCAPED = 2
+"""How much longer a prompt may be as JSON."""
+DRAINED = 2**28
+"""Bytes of a request that is too long which are read all the same, for its client to hear so."""
+
+
+class Api(Protocol):
+    """One API: reads a request, and gives the answer its shape, whole or as server-sent events."""
+
+    def read(self, data: bytes, rollout: str | None) -> tuple[Any, GenerationRequest, list[Prompt]]: ...
+
+    def whole(self, body: Any, handle: RequestHandle) -> dict[str, Any]: ...
+
+    def chunks(self, body: Any, handle: RequestHandle) -> AsyncIterator[bytes]: ...
+
+
+class Server:
+    """Serves `Completions` at ``http://host:port``. The port is bound on construction, so a client may
+    connect as soon as `start` has returned.
+
+    Raises `PolicyError` where the port is taken.
+    """
+
+    def __init__(self, completions: Completions, *, host: str, port: int) -> None:
+        self._completions = completions
+        self._apis: dict[str, Api] = {
+            "/chat/completions": ChatApi(completions),
+            "/responses": ResponsesApi(completions),
+            "/completions": TextApi(completions),
+        }
+        self._socket = _bind(host, port)
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+        config = uvicorn.Config(
+            self._app(),
+            http="h11",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+            ws="none",
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="agentlightning-gateway", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answers what came in, then closes the port."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._socket.close()
+
+    def _app(self) -> Starlette:
+        routes = [
+            *(Route(path, self._answer(api), methods=["POST"]) for path, api in self._apis.items()),
+            Route("/models", self._models, methods=["GET"]),
+        ]
+        return Starlette(
+            routes=[
+                Route("/health", self._health, methods=["GET"]),
+                Mount("/v1", routes=routes),
+                Mount("/rollouts/{rollout}/v1", routes=routes),
+            ],
+            exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+        )
+
+    async def _health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _models(self, request: Request) -> Response:
+        model = {"id": self._completions.info.name, "object": "model", "created": 0, "owned_by": "agentlightning"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    def _answer(self, api: Api) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            rollout = request.path_params.get("rollout") or request.headers.get(ROLLOUT_HEADER)
+            if rollout is not None and len(rollout) > MAX_ROLLOUT_ID:
+                raise ApiError(400, f"the rollout's id is longer than {MAX_ROLLOUT_ID} characters")
+            try:
+                data = await self._body(request)
+            except ClientDisconnect:
+                return Response(status_code=CLIENT_LEFT)
+            if len(data) > LARGE:
+                body, generation_request, prompts = await asyncio.to_thread(api.read, data, rollout)
+            else:
+                body, generation_request, prompts = api.read(data, rollout)
+            handle = self._completions.begin(generation_request, prompts)
+            if generation_request.stream:
+                return StreamingResponse(_streamed(api.chunks(body, handle), handle), media_type="text/event-stream")
+            return await _whole(functools.partial(api.whole, body, handle), handle, request)
+
+        return answer
+
+    async def _body(self, request: Request) -> bytes:
+        """What was sent, all of it: a client that is not listened to until it is done does not read why it was refused.
+        Raises `ApiError` for more than the context can hold."""
+        context_length = self._completions.info.context_length
+        limit = FIELDS + ESCAPED * BYTES_PER_TOKEN * context_length
+        body, size = bytearray(), 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > DRAINED:
+                break
+            if size <= limit:
+                body += chunk
+        if size > limit:
+            raise ApiError(
+                413,
+                f"the request is longer than {limit:,} bytes: the context of {context_length:,} tokens "
+                "cannot hold so much",
+                code="context_length_exceeded",
+            )
+        return bytes(body)
+
+
+async def _whole(shape: Callable[[], dict[str, Any]], handle: RequestHandle, request: Request) -> Response:
+    finished = asyncio.ensure_future(handle.finish())
+    disconnected = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({finished, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+        if not finished.done():
+            finished.cancel()
+            return Response(status_code=CLIENT_LEFT)
+        finished.result()
+        if handle.size > LARGE_ANSWER:
+            response = await asyncio.to_thread(lambda: msgspec.json.encode(shape()))
+        else:
+            response = msgspec.json.encode(shape())
+        return Response(response, media_type="application/json")
+    finally:
+        disconnected.cancel()
+        handle.cancel()
+
+
+async def _streamed(chunks: AsyncIterator[bytes], handle: RequestHandle) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        handle.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _api_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ApiError):
+        raise error
+    return JSONResponse(error.body, status_code=error.status)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    what = f"{request.method} {request.url.path}"
+    return JSONResponse(ApiError(status, f"the gateway does not serve {what}").body, status_code=status)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise PolicyError(
+            f"the gateway cannot listen on {host}:{port}: {error.strerror or error}; set a free engine.port, or 0"
+        ) from error
+    return listening

@@ -1,0 +1,67 @@
+"""The engine: the policy under training, served over the OpenAI API from this very process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from agentlightning.records import Policy
+from agentlightning_gateway.gateway import Gateway
+from agentlightning_policy.config import EngineConfig
+from agentlightning_policy.model import PolicyModel
+from agentlightning_policy.sampler import EmbeddedSampler
+
+__all__ = ["Engine", "EngineConfig"]
+
+
+class Engine:
+    """A gateway before an embedded sampler: serves a policy on loopback, from the weights themselves::
+
+        async with Engine(policy) as engine:
+            await run.publish(engine.resource("policy", temperature=1.0))
+
+    Raises `PolicyError` where the port is taken or the model cannot be served.
+    """
+
+    def __init__(self, policy: PolicyModel, config: EngineConfig | None = None) -> None:
+        self.policy = policy
+        self.config = config or EngineConfig()
+        self.sampler = EmbeddedSampler(policy, self.config)
+        self.gateway = Gateway(self.sampler, self.config, tokenizer=policy.tokenizer)
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, up to and with ``/v1``."""
+        return self.gateway.base_url
+
+    def resource(self, name: str, agents: Iterable[str] = ("*",), **sampling: Any) -> Policy:
+        """The policy at its present version, as a run publishes it; ``sampling`` is set on every request."""
+        return Policy(
+            name=name,
+            version=self.policy.version,
+            agents=tuple(agents),
+            model=self.config.name,
+            base_url=self.base_url,
+            sampling=sampling,
+        )
+
+    async def start(self) -> None:
+        """Begins to serve."""
+        await self.gateway.start()
+        self.sampler.start()
+
+    async def stop(self) -> None:
+        """Fails what is not answered yet with 503, and closes the port. Safe to call twice."""
+        await asyncio.to_thread(self.sampler.close)
+        await self.gateway.stop()
+
+    async def __aenter__(self) -> Engine:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

@@ -101,7 +101,7 @@ def spans_of(rollout: Rollout) -> list[Span]:
         span(0, "agent", "graph", None, agent=None, attributes={semconv.STRUCTURE: "graph"}),
         span(1, "llm", "chat tiny", 0, generation=said(first, asked, prompt, wrote)),
         span(2, "tool", "calculator", 0, attributes=tool, failure=rollout.failure),
-        span(3, "reward", "tool_used", 2, reward=Reward(name="tool_used", value=0.5, at=STARTED + 2)),
+        span(3, "reward", "tool_used", 2, reward=Reward(name="tool_used", value=0.5, step=True, at=STARTED + 2)),
         span(4, "llm", "chat tiny", 0, generation=said(second, {"role": "assistant", "content": "1"}, more, wrote)),
     ]
 

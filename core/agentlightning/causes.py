@@ -18,7 +18,7 @@ def explain_rollouts(rollouts: Iterable[Rollout]) -> str:
     """
     rollouts = list(rollouts)
     failures = [rollout.failure for rollout in rollouts if rollout.failure is not None]
-    unscored = [rollout for rollout in rollouts if rollout.failure is None and rollout.reward is None]
+    unscored = [rollout for rollout in rollouts if rollout.failure is None and rollout.outcome is None]
     parts = []
     if failures:
         parts.append(f"{len(failures)} of {len(rollouts)} rollouts failed: {explain_failures(failures)}")
@@ -58,7 +58,9 @@ def explain(failure: Failure) -> str:
 
 def _why_unscored(rollout: Rollout) -> str:
     reasons = [f"{part.name}: {part.reason or 'gave no value'}" for part in rollout.rewards if part.value is None]
-    return ", ".join(reasons) or "it was given no reward"
+    if reasons:
+        return ", ".join(reasons)
+    return "it was given rewards of steps, and none of the whole" if rollout.rewards else "it was given no reward"
 
 
 def _counted(causes: Iterable[tuple[object, str]]) -> str:

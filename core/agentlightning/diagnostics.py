@@ -43,8 +43,8 @@ class Counts:
 
     def add(self, rollout: Rollout, spans: Iterable[Span], *, only_policy: bool) -> None:
         """Counts a rollout that has ended."""
-        if rollout.comparable and rollout.reward is not None:
-            self._rewards.append(rollout.reward)
+        if rollout.is_trainable and rollout.total_reward is not None:
+            self._rewards.append(rollout.total_reward)
         for span in spans:
             answer = span.generation
             if answer is not None and answer.response is not None and (answer.policy is not None or not only_policy):
@@ -56,7 +56,7 @@ class Counts:
             return
         self._groups += 1
         self._without_calls += len(group.without_calls)
-        self._without_spread += len({rollout.reward for rollout in group.rollouts}) < 2
+        self._without_spread += len({rollout.total_reward for rollout in group.rollouts}) < 2
 
     def metrics(self) -> dict[str, float]:
         """The counts, and shares of them, by name: only what there was any of."""

@@ -87,17 +87,22 @@ class Failure(Record, kw_only=True):
 
 
 class Reward(Record, kw_only=True):
-    """One component of what a rollout, or the step at ``span_id``, was worth.
+    """One component of what a rollout, or with ``step`` one step of it, was worth.
 
-    ``value`` is None where the component cannot be scored: never zero in its place.
+    ``value`` is None where the component cannot be scored: never zero in its place. ``span_id`` names the step: a
+    reward that has one is a step reward. A step reward without one was given under no span, at the time ``at``.
     """
 
     name: str
     value: float | None
     weight: float = 1.0
+    step: bool = False
     span_id: str | None = None
     at: float = msgspec.field(default_factory=time.time)
     reason: str | None = None
+
+    def __post_init__(self) -> None:
+        self.step = self.step or self.span_id is not None
 
 
 class Usage(Record, kw_only=True):
@@ -188,16 +193,20 @@ class Rollout(Record, kw_only=True):
     failed_attempts: list[Failure] = []
 
     @property
-    def reward(self) -> float | None:
-        """The weighted sum of the rollout's rewards; None when it was not or cannot be scored.
+    def outcome(self) -> float | None:
+        """What the whole rollout was worth: the weighted sum of its rewards without those of steps. It is what is
+        reported, compared and promoted on.
 
-        A component without a value makes the sum None, and a sum that is not finite is None. Rewards tied to a span
-        count as well: the return of a rollout is the sum of everything it was given.
+        None where nobody gave the whole a reward (step rewards alone say nothing of it), and where one of its
+        components has no value, or the sum is not finite: it cannot be scored.
         """
-        if not self.rewards or any(part.value is None for part in self.rewards):
-            return None
-        total = sum(part.weight * part.value for part in self.rewards if part.value is not None)
-        return total if math.isfinite(total) else None
+        return _weighted_sum([part for part in self.rewards if not part.step])
+
+    @property
+    def total_reward(self) -> float | None:
+        """The outcome and the step rewards together: what training learns from. None as `outcome` is, over all
+        rewards; a rollout that has only step rewards has the sum of those."""
+        return _weighted_sum(self.rewards)
 
     @property
     def counts(self) -> bool:
@@ -209,10 +218,27 @@ class Rollout(Record, kw_only=True):
         return self.status in FINAL_STATUSES
 
     @property
-    def comparable(self) -> bool:
-        """Whether the rollout belongs in its group: finished, scored, and not broken by infrastructure."""
+    def is_scorable(self) -> bool:
+        """Whether it counts in reports and evaluations: it ran to its end, and its outcome is known."""
+        return self._ran_to_its_end and self.outcome is not None
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether it belongs in its group: it ran to its end, and its total reward is known."""
+        return self._ran_to_its_end and self.total_reward is not None
+
+    @property
+    def _ran_to_its_end(self) -> bool:
         infrastructure = self.failure is not None and self.failure.fault == "infrastructure"
-        return self.status in ("succeeded", "failed") and not infrastructure and self.reward is not None
+        return self.status in ("succeeded", "failed") and not infrastructure
+
+
+def _weighted_sum(rewards: list[Reward]) -> float | None:
+    values = [part.weight * part.value for part in rewards if part.value is not None]
+    if not values or len(values) < len(rewards):
+        return None
+    total = sum(values)
+    return total if math.isfinite(total) else None
 
 
 class Resource(Record, kw_only=True, tag_field="kind"):
@@ -326,7 +352,7 @@ class Trajectory(Record, kw_only=True):
 class Group(Record, kw_only=True):
     """The rollouts of one task that are compared with each other.
 
-    ``rollouts`` are the comparable ones, ``left_out`` those that infrastructure broke or that nobody could
+    ``rollouts`` are the trainable ones, ``left_out`` those that infrastructure broke or that nobody could
     score: counted, never scored zero. ``trajectories[i]`` are those of ``rollouts[i]``.
     """
 

@@ -145,8 +145,8 @@ def evaluations_of(rollouts: Iterable[Rollout], tasks: Mapping[str, Task]) -> li
         samples: dict[str, list[float]] = {}
         for rollout in members:
             scored = samples.setdefault(rollout.task_id, [])
-            if rollout.comparable and rollout.reward is not None:
-                scored.append(rollout.reward)
+            if rollout.is_scorable and rollout.outcome is not None:
+                scored.append(rollout.outcome)
         evaluations.append(
             Evaluation(
                 step=step,

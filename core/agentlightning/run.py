@@ -208,7 +208,7 @@ class TrainingRun:
             ended[finished.rollout.id] = finished.rollout
         result = [ended[rollout.id] for rollout in rollouts]
         rewards = [
-            _mean([rollout.reward for rollout in result[start : start + samples] if rollout.comparable])
+            _mean([rollout.outcome for rollout in result[start : start + samples] if rollout.is_scorable])
             for start in range(0, len(result), samples)
         ]
         if result and not any(reward is not None for reward in rewards):
@@ -356,7 +356,7 @@ class TrainingRun:
 
     def _group(self, task: Task, members: list[Finished]) -> Group:
         members = sorted(members, key=lambda member: member.rollout.sample)
-        compared = [member for member in members if member.rollout.comparable]
+        compared = [member for member in members if member.rollout.is_trainable]
         trajectories = []
         for member in compared:
             built = build_trajectories(member.rollout, member.spans)
@@ -367,7 +367,7 @@ class TrainingRun:
             task=task,
             rollouts=[member.rollout for member in compared],
             trajectories=trajectories,
-            left_out=[member.rollout for member in members if not member.rollout.comparable],
+            left_out=[member.rollout for member in members if not member.rollout.is_trainable],
         )
 
 

@@ -27,8 +27,8 @@ from agentlightning.records import Rollout, Sequence, Span, Trajectory, Transiti
 def build_transitions(rollout: Rollout, spans: Seq[Span]) -> list[Transition]:
     """One transition per model call that a policy answered with exact tokens, in the order of the calls.
 
-    A reward that was recorded during the run belongs to the call it was recorded under, else to the last
-    call that had ended by then. Scored rewards of the whole rollout are left to credit assignment.
+    A step reward belongs to the call it was recorded under, else to the last call that had ended by then. The
+    rewards of the outcome are left to credit assignment.
     """
     transitions: list[Transition] = []
     for span in sorted(spans, key=lambda span: span.index):
@@ -59,9 +59,9 @@ def build_transitions(rollout: Rollout, spans: Seq[Span]) -> list[Transition]:
 def _give_step_rewards(rollout: Rollout, transitions: list[Transition]) -> None:
     by_span = {transition.span_id: transition for transition in transitions}
     for reward in rollout.rewards:
-        if reward.span_id is None or reward.value is None or not transitions:
+        if not reward.step or reward.value is None or not transitions:
             continue
-        target = by_span.get(reward.span_id)
+        target = by_span.get(reward.span_id or "")
         if target is None:
             before = [transition for transition in transitions if transition.ended_at <= reward.at]
             target = before[-1] if before else transitions[0]

@@ -115,7 +115,7 @@ def test_an_exception_of_any_type_fails_one_rollout(run_all: Any, make: Any, err
     assert len(rollouts) == len(TASKS)
     assert others_ended_well(rollouts)
     assert failed.status == "failed"
-    assert failed.reward == 1.0, "the agent's own failures keep the reward that the reward plugins give them"
+    assert failed.outcome == 1.0, "the agent's own failures keep the reward that the reward plugins give them"
     assert failed.failure is not None
     assert (failed.failure.type, failed.failure.fault) == ("agent_error", "agent")
 
@@ -348,5 +348,6 @@ def test_a_reward_of_the_agents_own_that_is_no_number_has_no_value(
     assert {one.value for task, one in own.items() if task != str(BAD)} == {0.5}
     assert own[str(BAD)].value is None
     assert own[str(BAD)].reason
-    assert rollouts[str(BAD)].reward is None
-    assert not rollouts[str(BAD)].comparable
+    assert rollouts[str(BAD)].outcome is None
+    assert not rollouts[str(BAD)].is_scorable
+    assert not rollouts[str(BAD)].is_trainable

@@ -268,6 +268,12 @@ def test_an_agent_whose_framework_refuses_what_was_cut_off_has_nothing_to_mend(
     assert look(call(said={"finish_reason": finish_reason}), failure=failure).ok is ok
 
 
+def test_step_rewards_alone_are_learned_from_and_a_warning_says_what_has_no_outcome() -> None:
+    report = look(call(), rewards=[Reward(name="hint", value=0.5, step=True)])
+    assert report.errors == []
+    assert "evaluations have no outcome" in report.warnings[0]
+
+
 def test_a_model_that_cannot_be_reached_does_not_end_a_comparison_of_several() -> None:
     choice = ModelChoice(name="model", model="large")
     report = look(failed(DOWN), resources=[choice], failure=DOWN, rewards=[])

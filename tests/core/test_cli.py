@@ -163,7 +163,7 @@ def test_show_of_a_rollout_is_its_tree(agl: Agl, two_runs: None) -> None:
         "    │   ├── result  1",
         "    │   ├── tool_error (agent): division by zero",
         "    │   │   at line 3",
-        "    │   └── reward tool_used 0.5",
+        "    │   └── reward tool_used 0.5  of a step",
         "    └── llm chat tiny  agent model, 0.5 s",
         "        ├── … 3 messages as before",
         "        ├── tool  1",
@@ -195,7 +195,7 @@ def test_a_rollout_is_a_line_with_its_spans(agl: Agl, two_runs: None, tmp_path: 
     assert result.output == f"48 rollouts written to {RUN}-rollouts.jsonl\n"
     lines = [json.loads(line) for line in (tmp_path / f"{RUN}-rollouts.jsonl").read_text().splitlines()]
     failed = next(line for line in lines if line["id"] == FAILED)
-    assert failed["reward"] == 0.0
+    assert failed["outcome"] == 0.0
     assert failed["task"] == {"id": "task-0", "input": "What is 0 + 1?", "expected": "1", "metadata": {}}
     assert failed["failure"]["type"] == "tool_error"
     assert [span["kind"] for span in failed["spans"]] == ["agent", "llm", "tool", "reward", "llm"]
@@ -217,7 +217,7 @@ def test_transitions_are_in_the_sequence_they_extend(agl: Agl, two_runs: None) -
     first, second = [json.loads(line) for line in result.stdout.splitlines()][:2]
     assert (first["index"], first["sequence"], second["index"], second["sequence"]) == (0, 0, 1, 0)
     assert second["prompt_ids"][:13] == first["prompt_ids"] + first["response_ids"]
-    assert first["rollout_reward"] == 1.0
+    assert first["outcome"] == 1.0
 
 
 @pytest.mark.parametrize(("what", "rows"), [("rollouts", 48), ("spans", 240), ("transitions", 96)])

@@ -90,7 +90,7 @@ def test_an_async_reward_that_blocks_is_a_reward_error_and_the_others_are_scored
         return number
 
     rollouts = run_all(agent, reward)
-    assert {task: rollout.reward for task, rollout in rollouts.items()} == {"0": 1.0, "1": 1.0, "2": None, "3": 1.0}
+    assert {task: rollout.outcome for task, rollout in rollouts.items()} == {"0": 1.0, "1": 1.0, "2": None, "3": 1.0}
     assert rollouts["2"].failure is not None
     assert rollouts["2"].failure.message == "reward 'reward' took longer than runner.reward_timeout = 1 s"
 

@@ -256,5 +256,5 @@ async def test_what_is_no_reasonable_number_is_a_short_reward_error(kind: Any, g
 
 def test_a_sum_that_is_not_finite_is_no_reward() -> None:
     parts = [Reward(name=name, value=1e308) for name in "ab"]
-    assert msgspec.structs.replace(rollout(), rewards=parts).reward is None
-    assert not msgspec.structs.replace(rollout(), rewards=parts, status="succeeded").comparable
+    assert msgspec.structs.replace(rollout(), rewards=parts).outcome is None
+    assert not msgspec.structs.replace(rollout(), rewards=parts, status="succeeded").is_scorable

@@ -68,9 +68,9 @@ async def test_functions_coroutines_and_classes_score_side_by_side() -> None:
     assert failures == []
 
 
-async def test_weights_make_the_return() -> None:
+async def test_weights_make_the_outcome() -> None:
     rewards, _ = await score(RewardConfig(name="exact", weight=2.0), RewardConfig(name="calls", weight=-0.5))
-    assert msgspec.structs.replace(ROLLOUT, rewards=rewards).reward == 1.5
+    assert msgspec.structs.replace(ROLLOUT, rewards=rewards).outcome == 1.5
 
 
 async def test_a_class_gets_its_config() -> None:
@@ -91,7 +91,7 @@ async def test_none_stays_none_and_is_no_failure() -> None:
     rewards, failures = await score(lambda rollout, task: None)
     assert values(rewards) == {"reward": None}
     assert failures == []
-    assert msgspec.structs.replace(ROLLOUT, rewards=rewards).reward is None
+    assert msgspec.structs.replace(ROLLOUT, rewards=rewards).outcome is None
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_every_task_is_run_group_size_times_and_compared(train):
     assert sorted((group.task.id, len(group.rollouts)) for group in algorithm.groups) == [
         (f"t{n}", 2) for n in range(4)
     ]
-    assert {rollout.reward for group in algorithm.groups for rollout in group.rollouts} == {1.0}
+    assert {rollout.outcome for group in algorithm.groups for rollout in group.rollouts} == {1.0}
 
 
 def test_an_asynchronous_agent_runs_on_the_loop(train):
@@ -99,7 +99,7 @@ def test_the_agents_own_failure_is_a_result_and_is_scored(train):
     train(agent, lambda rollout, task: 0.25, algorithm).fit()
 
     (rollout, *_) = algorithm.groups[0].rollouts
-    assert (rollout.status, rollout.reward, rollout.failure.type) == ("failed", 0.25, "agent_error")
+    assert (rollout.status, rollout.outcome, rollout.failure.type) == ("failed", 0.25, "agent_error")
     assert "I give up" in rollout.failure.message
 
 
@@ -108,7 +108,7 @@ def test_a_reward_that_cannot_tell_leaves_the_rollout_out_and_is_never_zero(trai
     train(reward=lambda rollout, task: None, algorithm=algorithm).fit()
 
     assert [(len(group.rollouts), len(group.left_out)) for group in algorithm.groups] == [(0, 2)] * 4
-    assert algorithm.groups[0].left_out[0].reward is None
+    assert algorithm.groups[0].left_out[0].outcome is None
 
 
 def test_an_infrastructure_failure_is_tried_again(train, monkeypatch):
@@ -168,21 +168,51 @@ def test_an_agent_that_never_returns_times_out_and_holds_nothing_up(train):
     assert by_task["t2"].status == "succeeded"
 
 
-def test_rewards_given_during_the_run_count_with_the_scored_ones(train):
+def test_what_the_agent_says_of_the_whole_counts_with_what_the_plugins_say(train):
     def agent(number):
         with agl.span("work", kind="tool"):
-            agl.reward(0.5, name="hint")
+            agl.reward(0.5, name="own")
         return number * 2
 
     algorithm = Collecting()
     train(agent, algorithm=algorithm).fit()
 
     rollout = algorithm.groups[0].rollouts[0]
-    assert [(part.name, part.value, part.span_id is not None) for part in rollout.rewards] == [
-        ("hint", 0.5, True),
-        ("right", 1.0, False),
+    assert [(part.name, part.value, part.step, part.span_id) for part in rollout.rewards] == [
+        ("own", 0.5, False, None),
+        ("right", 1.0, False, None),
     ]
-    assert rollout.reward == 1.5
+    assert (rollout.outcome, rollout.total_reward) == (1.5, 1.5)
+
+
+def test_step_rewards_are_learned_from_and_reported_nowhere(train):
+    def agent(number):
+        with agl.span("work", kind="tool"):
+            agl.reward(0.5, name="hint", step=True)
+        return number * 2
+
+    algorithm = Collecting()
+    train(agent, algorithm=algorithm).fit()
+
+    rollout = algorithm.groups[0].rollouts[0]
+    assert [(part.name, part.value, part.step, part.span_id is not None) for part in rollout.rewards] == [
+        ("hint", 0.5, True, True),
+        ("right", 1.0, False, False),
+    ]
+    assert (rollout.outcome, rollout.total_reward) == (1.0, 1.5)
+
+
+def test_an_agent_that_gives_step_rewards_alone_trains_and_has_no_outcome(train):
+    def agent(number):
+        agl.reward(0.5, name="hint", step=True)
+        return number * 2
+
+    algorithm = Collecting()
+    result = train(agent, reward=[], algorithm=algorithm).fit()
+
+    assert {rollout.total_reward for group in algorithm.groups for rollout in group.rollouts} == {0.5}
+    assert [group.left_out for group in algorithm.groups] == [[]] * 4
+    assert {reward for evaluation in result.evaluations for reward in evaluation.rewards} == {None}
 
 
 def test_a_resumed_run_goes_on_and_does_no_finished_rollout_again(train):

@@ -92,13 +92,13 @@ def test_what_the_policy_did_not_write_is_no_transition(change):
     assert build_transitions(ROLLOUT, [call(0, [1], [2], generation=change)]) == []
 
 
-def test_a_reward_given_during_the_run_belongs_to_the_last_call_before_it():
+def test_a_step_reward_belongs_to_its_call_else_to_the_last_call_before_it():
     rollout = Rollout(
         id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1,
         rewards=[
             Reward(name="tool", value=0.5, span_id="a tool", at=1.0),
             Reward(name="own", value=2.0, weight=0.5, span_id="s1", at=0.0),
-            Reward(name="scored", value=9.0, at=9.0),
+            Reward(name="outcome", value=9.0, at=9.0),
         ],
     )  # fmt: skip
     first, second = build_transitions(rollout, [call(0, [1], [2]), call(1, [1, 2], [3])])

@@ -81,5 +81,12 @@ def test_a_reward_that_cannot_be_told_is_no_zero() -> None:
         step=1,
         rewards=[Reward(name="judge", value=None, weight=0.5, reason="no answer"), Reward(name="match", value=1.0)],
     )
-    lines = [value.plain for name, value in rollout_summary(rollout, None) if name in ("reward", "")]  # type: ignore[union-attr]
+    lines = [value.plain for name, value in rollout_summary(rollout, None) if name in ("outcome", "")]  # type: ignore[union-attr]
     assert lines == ["cannot be told", "judge cannot be told × 0.5  no answer", "match 1"]
+
+
+def test_the_outcome_is_told_apart_from_the_rewards_of_steps() -> None:
+    rewards = [Reward(name="used", value=0.5, step=True), Reward(name="match", value=1.0)]
+    rollout = Rollout(id="id", run_id="run", group_id="group", task_id="task", purpose="train", rewards=rewards)
+    summary = {name: value.plain for name, value in rollout_summary(rollout, None) if name}  # type: ignore[union-attr]
+    assert (summary["outcome"], summary["total reward"]) == ("1", "1.5")

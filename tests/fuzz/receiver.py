@@ -376,7 +376,7 @@ async def _check(url: str, sent: set[str], result: Result) -> None:
     for number in range(EXPORTERS):
         for rollout in await store.rollouts(f"otel-healthy-{number}"):
             spans = await store.spans(rollout.id)
-            told = (rollout.status, rollout.reward, len(spans))
+            told = (rollout.status, rollout.total_reward, len(spans))
             if told == ("succeeded", 1.0, len(ATTRIBUTES) + 1):
                 result.traces += 1
             else:

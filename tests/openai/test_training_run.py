@@ -157,7 +157,7 @@ def test_a_judge_among_the_rewards_asks_its_own_model(train, stub, policy_stub) 
 
     algorithm, _ = train(ask, [judge, judge_in_a_pool])
     assert (len(stub.requests), len(policy_stub.requests)) == (16, 8)
-    assert [rollout.reward for rollout in algorithm.rollouts] == [2.0] * 8
+    assert [rollout.outcome for rollout in algorithm.rollouts] == [2.0] * 8
 
 
 def test_rollouts_that_a_cache_answers_are_said_by_number_and_name(train, stub, policy_stub) -> None:

@@ -287,7 +287,7 @@ def test_the_failure_of_a_rollout_is_that_of_its_root_and_knows_the_fault(receiv
     )
     rollout, _ = receiving.one()
     assert (rollout.status, rollout.failure.type, rollout.failure.fault) == ("failed", "rate_limited", "infrastructure")
-    assert not rollout.comparable
+    assert not rollout.is_scorable
 
 
 def test_a_failure_that_the_agent_got_over_is_not_its_rollouts(receiving, otlp):
@@ -312,7 +312,7 @@ def test_an_agent_that_swallowed_the_failure_of_its_last_call_has_no_valid_resul
         )
     )
     rollout, _ = receiving.one()
-    assert (rollout.status, rollout.failure.type, rollout.comparable) == ("failed", "rate_limited", False)
+    assert (rollout.status, rollout.failure.type, rollout.is_scorable) == ("failed", "rate_limited", False)
 
 
 def event(name, body=None, *, span=1, at=101.0, **attributes):

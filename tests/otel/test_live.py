@@ -32,7 +32,7 @@ class Waiting(Algorithm):
 
 def double(number):
     with agl.span("think", agent="doubler"):
-        agl.reward(0.5, "thought")
+        agl.reward(0.5, "thought", step=True)
         if number == 3:
             raise ValueError("three")
     return number * 2

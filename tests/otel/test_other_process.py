@@ -30,7 +30,7 @@ def test_a_trace_arrives_as_a_rollout_with_its_rewards(receiving, otlp, how):
     assert [rollout.status for rollout in recorded.rollouts] == ["succeeded"] * 3
     for number, rollout in enumerate(recorded.rollouts):
         assert rollout.output == str(number + 4)
-        assert rollout.reward == 1.5
+        assert rollout.total_reward == 1.5
         assert recorded.tasks[rollout.task_id].input == f"What is {number} + 4?"
         spans = recorded.spans[rollout.id]
         by_id = {span.id: span for span in spans}
@@ -115,7 +115,7 @@ def test_the_command_receives_until_it_is_stopped(command, receiving, otlp, numb
 
     assert process.returncode == 0
     assert rest == "2 rollouts received\n"
-    assert [rollout.reward for rollout in receiving.read("otel-calculator").rollouts] == [1.5, 1.5]
+    assert [rollout.total_reward for rollout in receiving.read("otel-calculator").rollouts] == [1.5, 1.5]
 
 
 def test_what_was_acknowledged_survives_kill_9(command, receiving, otlp):
@@ -128,7 +128,7 @@ def test_what_was_acknowledged_survives_kill_9(command, receiving, otlp):
     receiving.receive()
 
     recorded = receiving.read("otel-calculator")
-    assert [(rollout.status, rollout.reward) for rollout in recorded.rollouts] == [("succeeded", 1.5)] * 2
+    assert [(rollout.status, rollout.total_reward) for rollout in recorded.rollouts] == [("succeeded", 1.5)] * 2
     assert [len(spans) for spans in recorded.spans.values()] == [7, 7]
     assert recorded.run.status == "succeeded"
 
@@ -151,7 +151,7 @@ def test_show_and_export_know_received_rollouts(receiving, otlp, tmp_path):
     rows = tmp_path / "rows.jsonl"
     run("export", "otel-calculator", "--output", str(rows))
     (row,) = map(json.loads, rows.read_text().splitlines())
-    assert (row["reward"], len(row["spans"]), row["task"]["input"]) == (1.5, 7, "What is 0 + 4?")
+    assert (row["total_reward"], len(row["spans"]), row["task"]["input"]) == (1.5, 7, "What is 0 + 4?")
     run("export", "otel-calculator", "--what", "transitions", "--output", str(rows))
     assert rows.read_text() == ""
 

@@ -56,7 +56,8 @@ def test_any_order_makes_the_same_rollout(receiving, otlp, pieces):
             (4, "reward", "used", "add", "solver"),
             (5, "llm", "chat small", "add", "solver"),
         ]
-        assert (rollout.status, rollout.reward, rollout.started_at, rollout.ended_at) == ("succeeded", 1.25, 100, 110)
+        assert (rollout.status, rollout.outcome, rollout.total_reward) == ("succeeded", 1.0, 1.25)
+        assert (rollout.started_at, rollout.ended_at) == (100, 110)
 
 
 def test_sending_twice_changes_nothing(receiving, otlp, pieces):
@@ -94,7 +95,7 @@ def test_a_reward_that_comes_after_the_end_is_a_span_and_a_warning(receiving, ot
 
     rollout, spans = receiving.one()
     assert [span.name for span in spans if span.reward is not None] == ["correct", "used"]
-    assert rollout.reward == 1.0
+    assert rollout.outcome == 1.0
     assert f"rollout {rollout.id} was finished before all of its trace had come" in caplog.text
     assert "--settle" in caplog.text
 
@@ -181,7 +182,7 @@ def test_a_root_that_never_comes_does_not_hold_its_rollout_up_for_ever(receiving
     receiving.receive(otlp.request(*pieces[1:]))
 
     rollout, spans = receiving.one()
-    assert (rollout.status, rollout.reward) == ("succeeded", 0.25)
+    assert (rollout.status, rollout.total_reward) == ("succeeded", 0.25)
     assert spans[0].parent_id == (1).to_bytes(8, "big").hex()
 
 
@@ -229,7 +230,7 @@ def test_many_traces_at_once_from_many_exporters(receiving, otlp, pieces):
 
     recorded = receiving.read()
     assert sorted(rollout.id for rollout in recorded.rollouts) == traces
-    assert {rollout.reward for rollout in recorded.rollouts} == {1.25}
+    assert {(rollout.outcome, rollout.total_reward) for rollout in recorded.rollouts} == {(1.0, 1.25)}
     for trace, spans in recorded.spans.items():
         assert [span.index for span in spans] == list(range(6))
         assert {span.rollout_id for span in spans} == {trace}
@@ -279,7 +280,7 @@ def test_a_score_that_is_no_finite_number_is_none_not_zero(receiving, otlp, scor
 
     rollout, _ = receiving.one()
     assert [reward.value for reward in rollout.rewards] == [None]
-    assert rollout.reward is None
+    assert rollout.total_reward is None
 
 
 def test_an_evaluator_that_failed_gave_no_score(receiving, otlp):

@@ -55,7 +55,7 @@ def test_killed_before_the_first_span_the_rollout_ends_and_a_healthy_one_behind_
         "nothing_received",
         "infrastructure",
     )
-    assert not lost.comparable
+    assert not lost.is_scorable
     assert (healthy.id, healthy.status) == (HEALTHY, "succeeded")
     assert receiving.read().run.status == "succeeded"
 
@@ -91,7 +91,7 @@ def test_killed_after_some_spans_the_others_join_them(receiving, otlp):
 
     rollout, spans = receiving.one()
     assert sorted(span.name for span in spans) == ["chat", "correct", "solver", "step"]
-    assert (rollout.status, rollout.reward) == ("succeeded", 1.0)
+    assert (rollout.status, rollout.outcome) == ("succeeded", 1.0)
 
 
 def test_finished_but_not_acknowledged_it_is_sent_again_to_no_effect(receiving, otlp):

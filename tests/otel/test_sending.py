@@ -134,7 +134,8 @@ def test_rewards_are_evaluation_events_where_they_were_given(store, collector):
 
     root, _, _, tool, _ = by_trace(collector)[0]
     assert events(root) == [{"gen_ai.evaluation.name": "numeric_match", "gen_ai.evaluation.score.value": 1.0}]
-    assert events(tool) == [{"gen_ai.evaluation.name": "tool_used", "gen_ai.evaluation.score.value": 0.5}]
+    step = {"agentlightning.reward.step": True}
+    assert events(tool) == [{"gen_ai.evaluation.name": "tool_used", "gen_ai.evaluation.score.value": 0.5, **step}]
 
 
 def test_a_failure_is_a_status_an_error_type_and_an_exception(store, collector):
@@ -165,7 +166,8 @@ def test_what_is_sent_can_be_received(store, receiving, otlp):
     for sent, received in zip(ours.rollouts, theirs.rollouts, strict=True):
         assert received.id == trace_id(sent.id).hex()
         assert (received.status, received.task_id) == (sent.status, sent.task_id)
-        assert received.reward == pytest.approx(sent.reward + 0.5)  # the one given during the run, too
+        assert received.outcome == pytest.approx(sent.outcome)
+        assert received.total_reward == pytest.approx(sent.total_reward + 0.5)  # of a step, kept in its span alone
         assert received.output == "1"
         before = [span for span in ours.spans[sent.id] if span.reward is None]
         root, *after = [span for span in theirs.spans[received.id] if span.reward is None]
@@ -327,6 +329,13 @@ def test_a_reward_given_during_the_run_is_sent_once():
     spans = [a_span("a", "tool", "add"), a_span("r", "reward", "used", parent_id="a", reward=reward)]
     root, tool = otlp_spans(rollout(rewards=[reward]), spans, None)
     assert (len(events(root)), len(events(tool))) == (0, 1)
+
+
+def test_what_the_agent_said_of_the_whole_is_on_the_root_wherever_it_said_so():
+    reward = Reward(name="done", value=1.0, at=10.5)
+    spans = [a_span("a", "tool", "add"), a_span("r", "reward", "done", parent_id="a", reward=reward)]
+    root, tool = otlp_spans(rollout(rewards=[reward]), spans, None)
+    assert (len(events(root)), len(events(tool))) == (1, 0)
 
 
 def test_what_was_asked_and_answered_is_on_the_root():

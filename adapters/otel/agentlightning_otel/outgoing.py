@@ -75,7 +75,8 @@ def otlp_spans(rollout: Rollout, spans: Sequence[Span], task: Task | None) -> It
     by_span: dict[str | None, list[Reward]] = {}
     for span in spans:
         if span.reward is not None:
-            by_span.setdefault(span.parent_id if span.parent_id in sent else None, []).append(span.reward)
+            place = span.parent_id if span.reward.step and span.parent_id in sent else None
+            by_span.setdefault(place, []).append(span.reward)
     during = {(reward.name, reward.at) for rewards in by_span.values() for reward in rewards}
     of_the_whole = [reward for reward in rollout.rewards if (reward.name, reward.at) not in during]
     trace, root = trace_id(rollout.id), span_id(f"rollout {rollout.id}")
@@ -103,7 +104,8 @@ def _root(
         "agentlightning.rollout.sample": rollout.sample,
         "agentlightning.rollout.attempt": rollout.attempt,
         "agentlightning.rollout.status": rollout.status,
-        "agentlightning.rollout.reward": rollout.reward,
+        "agentlightning.rollout.outcome": rollout.outcome,
+        "agentlightning.rollout.total_reward": rollout.total_reward,
         names.INPUT_MESSAGES: _as_messages("user", task.input) if task is not None else None,
         names.OUTPUT_MESSAGES: _as_messages("assistant", rollout.output),
         **{f"agentlightning.resource.{name}": number for name, number in rollout.resources.items()},
@@ -236,6 +238,7 @@ def _evaluation(reward: Reward) -> Event:
         semconv.EVALUATION_EXPLANATION: reward.reason,
         semconv.ERROR_TYPE: "reward_error" if reward.value is None else None,
         names.REWARD_WEIGHT: reward.weight if reward.weight != 1.0 else None,
+        names.REWARD_STEP: reward.step or None,
     }
     return Event(name=names.EVALUATION_EVENT, time_unix_nano=_nanoseconds(reward.at), attributes=pairs_of(told))
 

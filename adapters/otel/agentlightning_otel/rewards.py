@@ -32,6 +32,7 @@ def reward_of(told: Mapping[str, Any], *, at: float) -> Reward:
         name=str(told[semconv.EVALUATION_NAME]),
         value=_finite(told.get(semconv.EVALUATION_SCORE)),
         weight=1.0 if weight is None else weight,
+        step=told.get(names.REWARD_STEP) is True,
         at=at,
         reason=": ".join(str(reason) for reason in reasons if reason) or None,
     )

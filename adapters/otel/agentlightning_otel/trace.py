@@ -237,7 +237,7 @@ def _cause(failure: Failure | None, ordered: list[Span]) -> Failure | None:
 
 
 def _placed(reward: Reward, span: Span, spans: Mapping[str, Span]) -> Reward:
-    """The reward with its place: None where it is for the whole, that is for the root or for no span known."""
+    """The reward with the span of its step: none where it is for the whole, the root, or for no span known."""
     target = spans.get(span.parent_id or "")
     whole = target is None or target.parent_id is None
     return msgspec.structs.replace(reward, span_id=None if whole or target is None else target.id)

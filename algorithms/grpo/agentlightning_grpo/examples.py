@@ -43,7 +43,9 @@ def score(groups: Seq[Group], config: AdvantageConfig) -> list[ScoredGroup]:
         tables = [_components(group, sorted(weights)) for group in groups]
         scores = advantages_by_component(tables, np.array([weights[name] for name in sorted(weights)]), config)
     else:
-        scores = advantages([np.array([rollout.reward for rollout in group.rollouts]) for group in groups], config)
+        scores = advantages(
+            [np.array([rollout.total_reward for rollout in group.rollouts]) for group in groups], config
+        )
     return [
         ScoredGroup(
             examples=[
@@ -64,7 +66,7 @@ def describe(groups: Seq[Group], scored: Seq[ScoredGroup]) -> dict[str, float]:
 
     ``reward_spread`` is the mean over the groups of the standard deviation within them.
     """
-    rewards = [[float(rollout.reward or 0.0) for rollout in group.rollouts] for group in groups if group.rollouts]
+    rewards = [[float(rollout.total_reward or 0.0) for rollout in group.rollouts] for group in groups if group.rollouts]
     every = [reward for group in rewards for reward in group]
     return {
         "reward": float(np.mean(every)) if every else 0.0,

@@ -89,7 +89,7 @@ class Selection(Algorithm):
 async def _record(race: Race, index: int, group: Group, choice: ModelChoice, run: Run) -> None:
     for rollout in [*group.rollouts, *group.left_out]:
         cost = dollars(choice, await run.spans(rollout))
-        race.record(index, group.task.id, rollout.reward if rollout.comparable else None, cost)
+        race.record(index, group.task.id, rollout.outcome if rollout.is_scorable else None, cost)
 
 
 def dollars(choice: ModelChoice, spans: list[Span]) -> float:

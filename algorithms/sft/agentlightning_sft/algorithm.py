@@ -74,7 +74,7 @@ class SFT(Algorithm):
         groups = [group async for group in run.collect(tasks, group_size=config.group_size, step=step)]
         if not any(has_tokens(trajectories) for group in groups for trajectories in group.trajectories):
             raise AlgorithmError(f"step {step}: there is nothing to learn from: {explain_groups(groups)}")
-        rewards = [float(rollout.reward or 0.0) for group in groups for rollout in group.rollouts]
+        rewards = [float(rollout.total_reward or 0.0) for group in groups for rollout in group.rollouts]
         return best_sequences(groups, keep=config.keep, threshold=config.threshold), {
             "reward": sum(rewards) / max(len(rewards), 1),
             "reward_max": max(rewards),

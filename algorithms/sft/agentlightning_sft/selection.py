@@ -17,8 +17,8 @@ def best_sequences(groups: Seq[Group], *, keep: int, threshold: float) -> list[S
         candidates = []
         for rollout, trajectories in zip(group.rollouts, group.trajectories, strict=True):
             rows = _rows(trajectories)
-            if rows and rollout.reward is not None and rollout.reward >= threshold:
-                candidates.append((-rollout.reward, rollout.sample, rows))
+            if rows and rollout.total_reward is not None and rollout.total_reward >= threshold:
+                candidates.append((-rollout.total_reward, rollout.sample, rows))
         candidates.sort(key=lambda candidate: candidate[:2])
         chosen += [row for _, _, rows in candidates[:keep] for row in rows]
     return chosen

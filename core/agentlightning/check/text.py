@@ -72,8 +72,8 @@ def _reward(rollout: Rollout) -> str:
         value = "no value" if part.value is None else f"{part.value:g}"
         weight = "" if part.weight == 1 else f" × {part.weight:g}"
         reason = f" ({part.reason})" if part.reason else ""
-        parts.append(f"{part.name} {value}{weight}{reason}")
-    total = rollout.reward
+        parts.append(f"{part.name} {value}{weight}{' of a step' if part.step else ''}{reason}")
+    total = rollout.outcome
     return ", ".join(parts) if len(parts) == 1 or total is None else f"{total:g}: {', '.join(parts)}"
 
 

@@ -134,10 +134,15 @@ def _warnings(report: CheckReport, subject: Subject, outside: Sequence[str], err
     warnings = []
     failure = _agents_failure(report.rollout)
     if failure is not None and not any(error.startswith("the agent failed") for error in errors):
-        score = "" if report.rollout.reward is None else f", here {report.rollout.reward:g}"
+        score = "" if report.rollout.total_reward is None else f", here {report.rollout.total_reward:g}"
         warnings.append(
             f"the agent failed after the policy had answered: {explain(failure)}; such a rollout is learned from "
             f"with the reward that it is given{score}"
+        )
+    if report.rollout.rewards and all(part.step for part in report.rollout.rewards):
+        warnings.append(
+            "the rollout was given rewards of steps alone: training learns from them, and evaluations have no outcome "
+            "to report; name one in `reward`, or call agl.reward(…) without step=True"
         )
     if outside and subject.resource is None:
         warnings.append(f"model calls were made outside of the rollout: {', '.join(outside)}")

@@ -67,11 +67,11 @@ async def draw_curve(store: Store, run: RunRecord, path: Path) -> str | None:
 
 
 def rewards_by_step(rollouts: Sequence[Rollout]) -> list[StepReward]:
-    """The mean reward of each training step, by its number."""
+    """The mean outcome of each training step, by its number."""
     groups: dict[int, dict[str, list[float]]] = {}
     for rollout in rollouts:
-        if rollout.purpose == "train" and rollout.comparable and rollout.reward is not None:
-            groups.setdefault(rollout.step, {}).setdefault(rollout.group_id, []).append(rollout.reward)
+        if rollout.purpose == "train" and rollout.is_scorable and rollout.outcome is not None:
+            groups.setdefault(rollout.step, {}).setdefault(rollout.group_id, []).append(rollout.outcome)
     steps = []
     for step, members in sorted(groups.items()):
         rewards = [reward for group in members.values() for reward in group]

@@ -83,7 +83,13 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 def _rollout_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> Iterator[Row]:
     row = plain(rollout)
-    yield {**row, "reward": rollout.reward, "task": plain(task), "spans": plain(spans)}
+    yield {
+        **row,
+        "outcome": rollout.outcome,
+        "total_reward": rollout.total_reward,
+        "task": plain(task),
+        "spans": plain(spans),
+    }
 
 
 def _about(rollout: Rollout) -> Row:
@@ -108,7 +114,8 @@ def _transition_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> 
                 "group_id": rollout.group_id,
                 **plain(transition),
                 "sequence": places[transition.span_id],
-                "rollout_reward": rollout.reward,
+                "outcome": rollout.outcome,
+                "total_reward": rollout.total_reward,
             }
 
 

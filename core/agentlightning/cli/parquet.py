@@ -85,7 +85,12 @@ def _schemas(arrow: Any) -> dict[str, Any]:
         return arrow.field(name, arrow.list_(inner.type))
 
     failure = struct("failure", *fields(text, "type", "message", "fault", "exception", "traceback", "where"))
-    reward = struct("reward", *fields(text, "name", "span_id", "reason"), *fields(real, "value", "weight", "at"))
+    reward = struct(
+        "reward",
+        *fields(text, "name", "span_id", "reason"),
+        *fields(real, "value", "weight", "at"),
+        arrow.field("step", arrow.bool_()),
+    )
     generation = struct(
         "generation",
         *map(json, ("messages", "tools", "response")),
@@ -111,7 +116,7 @@ def _schemas(arrow: Any) -> dict[str, Any]:
         *fields(integer, "step", "sample", "attempt"),
         *fields(text, "status"),
         *map(json, ("resources", "output")),
-        *fields(real, "reward"),
+        *fields(real, "outcome", "total_reward"),
         many("rewards", reward),
         failure,
         many("failed_attempts", failure),
@@ -127,7 +132,7 @@ def _schemas(arrow: Any) -> dict[str, Any]:
         *fields(real, "temperature"),
         *fields(text, "policy"),
         *fields(integer, "policy_version"),
-        *fields(real, "reward", "rollout_reward", "ended_at"),
+        *fields(real, "reward", "outcome", "total_reward", "ended_at"),
     ]
     spans = [*fields(text, "run_id", "purpose", "variant", "task_id"), *fields(integer, "step"), *span]
     return {"rollouts": arrow.schema(rollout), "spans": arrow.schema(spans), "transitions": arrow.schema(transition)}

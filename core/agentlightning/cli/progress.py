@@ -65,12 +65,12 @@ class Tally:
         self.retried += len(rollout.failed_attempts)
         if rollout.failure is not None:
             self.failures[rollout.failure.type] += 1
-        if rollout.comparable and rollout.reward is not None:
-            self.rewards.append(rollout.reward)
+        if rollout.is_scorable and rollout.outcome is not None:
+            self.rewards.append(rollout.outcome)
 
     @property
     def reward(self) -> str:
-        """``0.420 ± 0.210``: the mean over the rollouts that could be scored, and their standard deviation."""
+        """``0.420 ± 0.210``: the mean outcome of the rollouts that could be scored, and its standard deviation."""
         if not self.rewards:
             return "–"
         with np.errstate(over="ignore", invalid="ignore"):

@@ -65,10 +65,11 @@ def rollout_summary(rollout: Rollout, task: Task | None) -> list[tuple[str, Rend
     lasted = f", {format_duration(seconds)}" if seconds is not None else ""
     lines.append(("status", Text(f"{rollout.status}{lasted}", style="red" if rollout.status == "failed" else "")))
     lines.append(("output", shown(rollout.output)))
-    total = "cannot be told" if rollout.reward is None else f"{rollout.reward:g}"
     if rollout.rewards:
-        lines.append(("reward", Text(total, style="bold green" if rollout.reward is not None else "bold yellow")))
-        lines += [("", _reward_line(reward, placed=reward.span_id is not None)) for reward in rollout.rewards]
+        lines.append(("outcome", _sum(rollout.outcome)))
+        if rollout.total_reward != rollout.outcome:
+            lines.append(("total reward", _sum(rollout.total_reward)))
+        lines += [("", _reward_line(reward)) for reward in rollout.rewards]
     if rollout.resources:
         lines.append(
             ("resources", Text(", ".join(f"{name} v{version}" for name, version in rollout.resources.items())))
@@ -101,7 +102,7 @@ def _visible(character: str) -> str:
 
 def _heading(span: Span, above: str | None) -> Text:
     """``above`` is the agent of the span that this one hangs under."""
-    what = shown(span.name) if span.reward is None else _reward_line(span.reward, placed=False)
+    what = shown(span.name) if span.reward is None else _reward_line(span.reward)
     heading = Text.assemble((span.kind, KIND_STYLES[span.kind]), " ", what)
     structure = span.attributes.get(semconv.STRUCTURE)
     notes = [str(structure)] if structure else []
@@ -199,13 +200,17 @@ def _token_ids(generation: Generation) -> Iterable[RenderableType]:
             yield _labelled(label, Text(" ".join(map(str, ids.tolist())), style="dim"))
 
 
-def _reward_line(reward: Reward, *, placed: bool) -> Text:
+def _sum(value: float | None) -> Text:
+    return Text("cannot be told", style="bold yellow") if value is None else Text(f"{value:g}", style="bold green")
+
+
+def _reward_line(reward: Reward) -> Text:
     value = "cannot be told" if reward.value is None else f"{reward.value:g}"
     line = Text.assemble(shown(reward.name), " ", (value, "green" if reward.value is not None else "yellow"))
     if reward.weight != 1.0:
         line.append(f" × {reward.weight:g}")
-    if placed:
-        line.append("  given during the run", "dim")
+    if reward.step:
+        line.append("  of a step", "dim")
     if reward.reason is not None:
         line.append("  ", "dim").append(shown(reward.reason))
     return line

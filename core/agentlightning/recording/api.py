@@ -75,18 +75,21 @@ class span:
         self.__exit__(kind, error, trace)
 
 
-def reward(value: float, name: str = "reward", *, weight: float = 1.0, reason: str | None = None) -> None:
-    """Gives the current rollout a reward, at this place and time. Outside a rollout: nothing.
+def reward(
+    value: float, name: str = "reward", *, step: bool = False, weight: float = 1.0, reason: str | None = None
+) -> None:
+    """Says what the current rollout is worth: part of its outcome. With ``step``, what this one step of it is worth: a
+    reward of the span that is current, which training learns from and no report counts. Outside a rollout: nothing.
 
     What is no finite number is kept without a value, with the reason: the rollout is left out, and not zero.
     """
     recorder = current()
     if recorder is not None:
-        record, failure = _reward(value, str(name), weight, reason)
+        record, failure = _reward(value, str(name), step, weight, reason)
         recorder.reward(record, failure, parent=locate(recorder))
 
 
-def _reward(value: Any, name: str, weight: Any, reason: Any) -> tuple[Reward, Failure | None]:
+def _reward(value: Any, name: str, step: Any, weight: Any, reason: Any) -> tuple[Reward, Failure | None]:
     try:
         number, factor = reward_value(value), reward_value(weight)
         if factor is None:
@@ -95,10 +98,11 @@ def _reward(value: Any, name: str, weight: Any, reason: Any) -> tuple[Reward, Fa
         failure = failure_of(error, "reward_error", "infrastructure")
         text = failure.message
         failure.message = f"agl.reward {name!r} {text}"
-        return Reward(name=name, value=None, reason=text), failure
+        return Reward(name=name, value=None, step=bool(step), reason=text), failure
     if number is None and reason is None:
         reason = "the agent could not score this"
-    return Reward(name=name, value=number, weight=factor, reason=None if reason is None else str(reason)), None
+    reason = None if reason is None else str(reason)
+    return Reward(name=name, value=number, step=bool(step), weight=factor, reason=reason), None
 
 
 def annotate(name: str = "annotation", **attributes: Any) -> None:

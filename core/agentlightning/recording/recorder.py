@@ -157,9 +157,10 @@ class Recorder:
         self._sink(spans)
 
     def reward(self, reward: Reward, failure: Failure | None = None, *, parent: Span | None = None) -> None:
-        """Keeps a reward given during the run, at its place and time; ``failure`` says why it has no value."""
+        """Keeps a reward given during the run, as a span where and when it was given. A step reward is tied to the span
+        above; ``failure`` says why it has no value."""
         above = parent if parent is not None else current_span()
-        if reward.span_id is None and above is not None:
+        if reward.step and reward.span_id is None and above is not None:
             reward.span_id = above.id
         span = self.start("reward", reward.name, parent=above)
         span.reward = reward

@@ -197,8 +197,8 @@ def _latest(rollouts: Sequence[Rollout]) -> Table:
     ended = sorted(rollouts, key=lambda rollout: rollout.ended_at or rollout.started_at or 0.0)[-LATEST_ROLLOUTS:]
     table = _table(
         f"Latest rollouts (of {len(rollouts)})",
-        *("id", "collection", "task", "status", "reward", "duration", "failure"),
-        right=("reward", "duration"),
+        *("id", "collection", "task", "status", "outcome", "duration", "failure"),
+        right=("outcome", "duration"),
     )
     for it in ended:
         seconds = it.ended_at - it.started_at if it.ended_at and it.started_at else None
@@ -207,7 +207,7 @@ def _latest(rollouts: Sequence[Rollout]) -> Table:
             it.collection,
             Text(it.task_id),
             Text(it.status, style=STATUS_STYLES[it.status]),
-            "–" if it.reward is None else f"{it.reward:.3g}",
+            "–" if it.outcome is None else f"{it.outcome:.3g}",
             "–" if seconds is None else format_duration(seconds),
             it.failure.type if it.failure else "",
         )

@@ -14,30 +14,30 @@ from stub_answers import text
 
 from agentlightning import adapter as core
 from agentlightning.recording import context
-from agentlightning_crewai import bus
+from agentlightning_crewai import hooks
 from agentlightning_crewai.adapter import CrewAIAdapter
 
 
 def test_installing_twice_is_installing_once_and_uninstalling_leaves_no_trace():
-    before, locators = CrewAIEventsBus.emit, list(context._locators)
+    before, locators = vars(CrewAIEventsBus)["emit"], list(context._locators)
     adapter = CrewAIAdapter()
     adapter.install()
-    hooked = CrewAIEventsBus.emit
+    hooked = vars(CrewAIEventsBus)["emit"]
     assert hooked is not before
     adapter.install()
-    assert CrewAIEventsBus.emit is hooked
+    assert vars(CrewAIEventsBus)["emit"] is hooked
     adapter.uninstall()
-    assert CrewAIEventsBus.emit is before
+    assert vars(CrewAIEventsBus)["emit"] is before
     assert context._locators == locators
     adapter.uninstall()
 
 
 def test_under_somebody_elses_patch_it_is_switched_off(monkeypatch, caplog, rollout):
     seen: list[Any] = []
-    monkeypatch.setattr(bus, "_see", lambda source, event: seen.append(event))
+    monkeypatch.setattr(hooks, "record", lambda source, event: seen.append(event))
     ours = CrewAIEventsBus.emit
     monkeypatch.setattr(CrewAIEventsBus, "emit", lambda bus, source, event: ours(bus, source, event))
-    bus.uninstall()
+    hooks.uninstall()
     assert "patched by someone else" in caplog.text
     emit(None, CrewKickoffStartedEvent(crew_name="team", inputs=None))
     assert seen == []
@@ -65,18 +65,16 @@ async def test_another_version_gets_one_warning_and_model_calls_alone(
 
 def test_without_a_bus_that_can_be_listened_to_there_is_a_warning(monkeypatch, caplog):
     monkeypatch.delattr(CrewAIEventsBus, "emit")
-    bus.install()
+    hooks.install()
     assert "cannot be listened to" in caplog.text
-    assert bus._patch is None
+    assert not hooks._patches
 
 
 async def test_a_hook_that_raises_is_logged_and_the_crew_goes_on(monkeypatch, caplog, rollout, adapter, stub, made):
-    from agentlightning_crewai import spans
-
     def broken(source: Any, event: Any) -> Any:
         raise RuntimeError("a hook of ours is broken")
 
-    monkeypatch.setitem(spans.STARTS, "task_started", broken)
+    monkeypatch.setitem(hooks.STARTS, "task_started", broken)
     stub.reply(text("said"))
     with rollout() as recorded:
         output = await adapter.run(made.crew(made.task(made.agent("writer"))), "?")

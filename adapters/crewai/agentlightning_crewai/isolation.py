@@ -1,4 +1,4 @@
-"""A copy of an agent's own for each rollout: what one rollout says, remembers or uses up, no other sees."""
+"""A copy of the agent for each rollout: what one rollout says, remembers or uses up, no other sees."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlightning.errors import AdapterError
+from agentlightning_crewai import internals
 
 logger = logging.getLogger(__name__)
 
@@ -20,16 +21,16 @@ STORES = ("lancedb", "qdrant-edge")
 
 
 @contextmanager
-def fresh_crew(crew: Any) -> Iterator[Any]:
+def isolated_crew(crew: Any) -> Iterator[Any]:
     """CrewAI's own copy of a crew, with tools and memory that are no one else's.
 
     Agents that only a task knows are copied with the crew's.
     """
     known = {id(agent) for agent in crew.agents}
-    strangers = [task.agent for task in crew.tasks if task.agent is not None and id(task.agent) not in known]
-    strangers = list({id(agent): agent for agent in strangers}.values())
+    others = [task.agent for task in crew.tasks if task.agent is not None and id(task.agent) not in known]
+    others = list({id(agent): agent for agent in others}.values())
     # Without knowledge: a crew that is made with sources embeds them all, and nobody writes to what is embedded.
-    whole = crew.model_copy(update={"agents": [*crew.agents, *strangers], "knowledge_sources": None, "knowledge": None})
+    whole = crew.model_copy(update={"agents": [*crew.agents, *others], "knowledge_sources": None, "knowledge": None})
     with _Memories() as memories:
         copy = whole.copy()
         agents = {id(old): new for old, new in zip(whole.agents, copy.agents, strict=True)}
@@ -43,13 +44,16 @@ def fresh_crew(crew: Any) -> Iterator[Any]:
             _separate_agent(agent, agents[id(agent)], agents, memories)
         for old, new in zip(crew.tasks, copy.tasks, strict=True):
             new.agent = agents.get(id(old.agent), new.agent)
-            new.tools = _own_tools(old.tools, agents)
-        _separate_stores(crew, copy, memories)
+            new.tools = _isolated_tools(old.tools, agents)
+        memory = internals.memory_of(crew)
+        if memory is not None:
+            internals.set_memory(copy, memories.isolate(memory))
+        internals.forget_outputs(copy)
         yield copy
 
 
 @contextmanager
-def fresh_agent(agent: Any) -> Iterator[Any]:
+def isolated_agent(agent: Any) -> Iterator[Any]:
     """CrewAI's own copy of an agent, with tools and memory that are no one else's."""
     with _Memories() as memories:
         copy = agent.copy()
@@ -58,7 +62,7 @@ def fresh_agent(agent: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def fresh_flow(flow: Any) -> Iterator[Any]:
+def isolated_flow(flow: Any) -> Iterator[Any]:
     """A new flow of the same class, with the fields that were given to this one, and memory that is no one else's.
 
     Raises `AdapterError` when the class needs more than that.
@@ -66,65 +70,43 @@ def fresh_flow(flow: Any) -> Iterator[Any]:
     kind = flow if isinstance(flow, type) else type(flow)
     with _Memories() as memories:
         try:
-            original = _made(flow) if isinstance(flow, type) else flow
-            copy = kind(**_given(original, memories))
+            original = _instance_of(flow) if isinstance(flow, type) else flow
+            copy = kind(**_set_fields(original, memories))
         except Exception as error:
             raise AdapterError(
                 f"a flow of the class {kind.__name__!r} cannot be made anew for a rollout ({error}): name the class, "
                 "or a function (input) -> output that makes the flow and kicks it off"
             ) from error
         if getattr(copy, "memory", None) is not None:
-            copy.memory = memories.own(original.memory)
+            copy.memory = memories.isolate(original.memory)
         yield copy
 
 
 @cache
-def _made(kind: type) -> Any:
+def _instance_of(kind: type) -> Any:
     return kind()
 
 
-def _given(flow: Any, memories: _Memories) -> dict[str, Any]:
+def _set_fields(flow: Any, memories: _Memories) -> dict[str, Any]:
     """The fields of a flow that were set by whoever made it; with a memory, so that the copy need not open one."""
     fields = getattr(type(flow), "model_fields", {})
     given = {name: getattr(flow, name) for name in getattr(flow, "model_fields_set", ()) if name in fields}
     if "memory" in fields and flow.memory is not None:
-        given["memory"] = memories.own(flow.memory)
+        given["memory"] = memories.isolate(flow.memory)
     return given
 
 
 def _separate_agent(old: Any, new: Any, agents: dict[int, Any], memories: _Memories) -> None:
-    new.tools = _own_tools(old.tools, agents)
+    new.tools = _isolated_tools(old.tools, agents)
     if getattr(old, "memory", None):
-        new.memory = memories.own(old.memory)
+        new.memory = memories.isolate(old.memory)
 
 
-def _separate_stores(crew: Any, copy: Any, memories: _Memories) -> None:
-    # Private names, checked with crewai 1.11.0 and 1.15.30. The public ``memory`` may be True, which means the one in
-    # ``_memory``; where outputs of tasks are kept cannot be said, and all crews of a machine share one file.
-    if getattr(crew, "_memory", None) is not None:
-        copy.memory = copy._memory = memories.own(crew._memory)
-    if hasattr(copy, "_task_output_handler"):
-        copy._task_output_handler = _Unkept()
+def _isolated_tools(tools: Iterable[Any] | None, agents: dict[int, Any]) -> list[Any]:
+    return [_isolated_tool(tool, agents) for tool in tools or ()]
 
 
-class _Unkept:
-    """In place of the file with the outputs of the last kickoff's tasks, which ``crewai replay`` reads."""
-
-    def reset(self) -> None:
-        pass
-
-    def update(self, task_index: int, log: dict[str, Any]) -> None:
-        pass
-
-    def load(self) -> list[dict[str, Any]]:
-        return []
-
-
-def _own_tools(tools: Iterable[Any] | None, agents: dict[int, Any]) -> list[Any]:
-    return [_own_tool(tool, agents) for tool in tools or ()]
-
-
-def _own_tool(tool: Any, agents: dict[int, Any]) -> Any:
+def _isolated_tool(tool: Any, agents: dict[int, Any]) -> Any:
     """A copy of a tool: its count of uses begins anew, and it delegates to the copies of its agents."""
     if not hasattr(tool, "model_copy"):
         return tool
@@ -140,20 +122,20 @@ class _Memories:
     """The memories of one rollout, each in a folder that goes with it."""
 
     def __init__(self) -> None:
-        self._owned: dict[int, Any] = {}
+        self._made: dict[int, Any] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> _Memories:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for memory in self._owned.values():
+        for memory in self._made.values():
             if hasattr(memory, "close"):
                 memory.close()
         if self._folder is not None:
             self._folder.cleanup()
 
-    def own(self, memory: Any) -> Any:
+    def isolate(self, memory: Any) -> Any:
         """A memory with the same settings: empty, or a copy of the store at the path that was given to it. One that is
         read only, or that cannot be copied, is shared."""
         if getattr(memory, "read_only", False):
@@ -162,18 +144,18 @@ class _Memories:
         if not isinstance(storage, str) or not hasattr(memory, "model_fields_set"):
             _warn_of_shared(type(memory).__name__)
             return memory
-        if id(memory) not in self._owned:
+        if id(memory) not in self._made:
             settings = {name: getattr(memory, name) for name in type(memory).model_fields}
-            self._owned[id(memory)] = type(memory)(**{**settings, "storage": self._place(storage)})
-        return self._owned[id(memory)]
+            self._made[id(memory)] = type(memory)(**{**settings, "storage": self._copy_store(storage)})
+        return self._made[id(memory)]
 
-    def _place(self, storage: str) -> str:
+    def _copy_store(self, storage: str) -> str:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="agentlightning-memory-", ignore_cleanup_errors=True)
-        place = Path(self._folder.name) / str(len(self._owned))
+        folder = Path(self._folder.name) / str(len(self._made))
         if storage not in STORES and Path(storage).is_dir():
-            shutil.copytree(storage, place)
-        return str(place)
+            shutil.copytree(storage, folder)
+        return str(folder)
 
 
 @cache

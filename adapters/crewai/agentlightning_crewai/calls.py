@@ -11,7 +11,7 @@ from typing import Any
 
 from agentlightning import semconv
 from agentlightning.adapterkit.attributes import given, parse_arguments, tool_attributes
-from agentlightning.adapterkit.failures import type_of_error
+from agentlightning.adapterkit.failures import failure_of_call
 from agentlightning.recording import Recorder, failure_of
 from agentlightning.records import Failure, Generation, Usage
 from agentlightning_crewai.adapter import to_plain
@@ -61,9 +61,7 @@ def call_failed(frame: EventFrame, event: Any) -> Failure | None:
         return None
     frame.span.generation, _ = _request(frame.request)
     error = sys.exception()
-    if error is None or (known := type_of_error(error)) is None:
-        return failure_of_event(event, "agent_error")
-    return failure_of(error, *known)
+    return failure_of_call(error) if error is not None else failure_of_event(event, "agent_error")
 
 
 def _request(event: Any) -> tuple[Generation, dict[str, Any]]:

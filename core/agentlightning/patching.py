@@ -21,8 +21,10 @@ class Patches:
         self._made: list[_Patch] = []
         self._lock = threading.Lock()
 
-    def __bool__(self) -> bool:
-        return bool(self._made)
+    @property
+    def in_place(self) -> bool:
+        """Whether the methods are wrapped now."""
+        return len(self._made) > 0
 
     def add(self, *methods: tuple[type, str, Wrapper]) -> None:
         """Wraps methods that the classes themselves define, all of them or, where one is not there, none; nothing where

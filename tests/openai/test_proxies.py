@@ -16,7 +16,7 @@ from ways_to_call import CHAT, KEY, WAYS, Way
 
 from agentlightning.records import ModelChoice, Policy
 from agentlightning_openai import direct
-from agentlightning_openai.levers import Levers
+from agentlightning_openai.router import ResourceRouter
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
@@ -111,7 +111,7 @@ async def test_proxies_of_an_asynchronous_http_client_are_passed_by(
 )
 def test_a_chosen_model_keeps_the_proxies_unless_it_is_on_this_machine(rollout, base_url, directly) -> None:
     with rollout(ModelChoice(name="choice", model="cheap", base_url=base_url)) as recorder:
-        assert Levers(recorder, None).goes_directly is directly
+        assert ResourceRouter(recorder, None).goes_directly is directly
 
 
 def test_a_chosen_model_on_this_machine_passes_the_proxies_by(rollout, stub, policy_stub, proxy) -> None:

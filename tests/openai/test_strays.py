@@ -29,7 +29,7 @@ SECONDS = 20
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strays, "_strays", {})
-    monkeypatch.setattr(guard, "_told", set())
+    monkeypatch.setattr(guard, "_warned", set())
 
 
 @pytest.fixture

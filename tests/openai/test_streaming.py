@@ -179,7 +179,7 @@ def test_an_error_of_our_own_leaves_the_stream_whole(rollout, client, monkeypatc
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("agentlightning_openai.stream.ChatJoiner.add", broken)
+    monkeypatch.setattr("agentlightning_openai.stream.CompletionJoiner.add", broken)
     with rollout(), caplog.at_level(logging.ERROR):
         chunks = list(client.chat.completions.create(model="m", messages=MESSAGES, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello."

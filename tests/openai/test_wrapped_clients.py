@@ -190,7 +190,7 @@ def test_what_was_wrapped_earlier_is_seen_or_not_sent(
 def test_what_is_not_seen_and_not_redirected_either_is_said_once(
     untouched, rollouts, stub, own_client, caplog, monkeypatch
 ) -> None:
-    monkeypatch.setattr(guard, "_told", set())
+    monkeypatch.setattr(guard, "_warned", set())
     instance_method(own_client)
     adapter = OpenAIAdapter()
     adapter.install()

@@ -27,7 +27,7 @@ from stub_answers import text
 
 from agentlightning.adapter import supports
 from agentlightning.function_adapter import FunctionAdapter
-from agentlightning_openai.levers import PLACEHOLDER_KEY
+from agentlightning_openai.router import PLACEHOLDER_KEY
 from agentlightning_openai_agents import adapter as ours
 from agentlightning_openai_agents import hooks, internals, span_stack
 from agentlightning_openai_agents.adapter import OpenAIAgentsAdapter

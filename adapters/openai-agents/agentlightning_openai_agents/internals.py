@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentlightning.recording import current
-from agentlightning_openai.levers import PLACEHOLDER_KEY
+from agentlightning_openai.router import PLACEHOLDER_KEY
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from agentlightning.adapter import Adapter
 from agentlightning.errors import AdapterError
-from agentlightning_openai import patch
-from agentlightning_openai.levers import PLACEHOLDER_KEY
+from agentlightning_openai import hooks
+from agentlightning_openai.router import PLACEHOLDER_KEY
 
 
 class OpenAIAdapter(Adapter):
@@ -35,8 +35,8 @@ class OpenAIAdapter(Adapter):
 
     def hook(self) -> None:
         """Patches the client; warns once where it cannot."""
-        patch.install()
+        hooks.install()
 
     def unhook(self) -> None:
         """Puts the client back as it was."""
-        patch.uninstall()
+        hooks.uninstall()

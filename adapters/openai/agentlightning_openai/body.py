@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from agentlightning_openai.internals import construct, events_in, http_library
 from agentlightning_openai.request import Operation
 from agentlightning_openai.response import Answer, read
 from agentlightning_openai.stream import JOINERS
@@ -16,7 +16,7 @@ from agentlightning_openai.stream import JOINERS
 logger = logging.getLogger(__name__)
 
 
-class Watch:
+class BodyWatch:
     """What has been read of an HTTP response's body, and a call when it is closed.
 
     ``keep`` False keeps nothing: somebody else reads what the body says.
@@ -27,8 +27,9 @@ class Watch:
         self._closed = closed
         self._response = response
         self._parts: list[bytes] = []
-        sync, asynchronous = _stream_types(type(response).__module__.partition(".")[0])
-        kind = asynchronous if isinstance(response.stream, _base(response, "AsyncByteStream")) else sync
+        library = http_library(response)
+        sync, asynchronous = _stream_types(library)
+        kind = asynchronous if isinstance(response.stream, library.AsyncByteStream) else sync
         response.stream = kind(response.stream, self)
 
     def take(self, part: bytes) -> None:
@@ -49,8 +50,6 @@ class Watch:
 
 def answer_in(response: Any, operation: Operation) -> Answer:
     """The answer in an HTTP response whose body is there, a stream of events or one object."""
-    from openai._models import construct_type
-    from openai._streaming import SSEDecoder
     from openai.types import Completion
     from openai.types.chat import ChatCompletionChunk
     from openai.types.responses import ResponseStreamEvent
@@ -59,11 +58,9 @@ def answer_in(response: Any, operation: Operation) -> Answer:
         kinds: dict[str, Any] = {"chat": ChatCompletionChunk, "text_completion": Completion}
         kind = kinds.get(operation, ResponseStreamEvent)
         joiner = JOINERS[operation]()
-        for event in SSEDecoder().iter_bytes(iter([response.content])):
-            if event.data.startswith("[DONE]"):
-                break
+        for event in events_in(response.content):
             try:
-                joiner.add(construct_type(type_=kind, value=event.json()))
+                joiner.add(construct(kind, event.json()))
             except Exception as error:  # noqa: BLE001 - a body that was cut off; what came before counts
                 logger.debug("an event of a raw body could not be read: %s", error)
                 break
@@ -73,26 +70,18 @@ def answer_in(response: Any, operation: Operation) -> Answer:
 
 def read_json(data: Any, operation: Operation) -> Answer:
     """An answer that the client has not parsed."""
-    from openai._models import construct_type
     from openai.types import Completion, CreateEmbeddingResponse
     from openai.types.chat import ChatCompletion
     from openai.types.responses import Response
 
     kinds: dict[str, Any] = {"chat": ChatCompletion, "text_completion": Completion, "responses": Response}
-    return read(construct_type(type_=kinds.get(operation, CreateEmbeddingResponse), value=data), operation)
-
-
-def _base(response: Any, name: str) -> Any:
-    """A class of the HTTP library that made the response: httpx, or httpx2 since openai 3."""
-    return getattr(sys.modules[type(response).__module__.partition(".")[0]], name)
+    return read(construct(kinds.get(operation, CreateEmbeddingResponse), data), operation)
 
 
 @functools.cache
-def _stream_types(library: str) -> tuple[type, type]:
-    module = sys.modules[library]
-
-    class Watched(module.SyncByteStream):  # type: ignore[name-defined,misc]
-        def __init__(self, inner: Any, watch: Watch) -> None:
+def _stream_types(library: Any) -> tuple[type, type]:
+    class Watched(library.SyncByteStream):  # type: ignore[misc]
+        def __init__(self, inner: Any, watch: BodyWatch) -> None:
             self._inner, self._watch = inner, watch
 
         def __iter__(self) -> Iterator[bytes]:
@@ -109,8 +98,8 @@ def _stream_types(library: str) -> tuple[type, type]:
             finally:
                 self._watch.closed()
 
-    class WatchedAsync(module.AsyncByteStream):  # type: ignore[name-defined,misc]
-        def __init__(self, inner: Any, watch: Watch) -> None:
+    class WatchedAsync(library.AsyncByteStream):  # type: ignore[misc]
+        def __init__(self, inner: Any, watch: BodyWatch) -> None:
             self._inner, self._watch = inner, watch
 
         def __aiter__(self) -> AsyncIterator[bytes]:

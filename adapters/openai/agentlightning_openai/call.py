@@ -6,6 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -13,15 +14,16 @@ import msgspec
 from agentlightning import semconv
 from agentlightning.errors import RedirectError
 from agentlightning.recording import Recorder, failure_of, locate
-from agentlightning.records import Failure, Generation, Span
-from agentlightning_openai.body import Watch, answer_in, read_json
+from agentlightning.records import Failure, Generation, Policy, Span
+from agentlightning_openai.body import BodyWatch, answer_in, read_json
 from agentlightning_openai.credentials import remember_credentials
 from agentlightning_openai.direct import send_directly
 from agentlightning_openai.failures import classify
-from agentlightning_openai.levers import Levers
+from agentlightning_openai.internals import chunks_of, is_stream, replace_chunks
 from agentlightning_openai.request import Operation, attributes_of, body_of, endpoint_of, generation_of, operation_of
-from agentlightning_openai.response import Answer, Choice, keep, read, strip, unreadable
-from agentlightning_openai.stream import JOINERS, AsyncWatched, Joiner, Watched, chunks_of
+from agentlightning_openai.response import Answer, Choice, hide_additions, read, unreadable, write_choice
+from agentlightning_openai.router import ResourceRouter
+from agentlightning_openai.stream import JOINERS, AsyncWatched, Joiner, Watched
 
 logger = logging.getLogger(__name__)
 
@@ -50,26 +52,27 @@ def _begin(recorder: Recorder, client: Any, options: Any, operation: Operation) 
     body = body_of(options)
     parent = locate(recorder)
     agent = parent.agent if parent is not None else None
-    levers = Levers(recorder, agent) if recorder.resources and operation != "embeddings" else None
+    router = ResourceRouter(recorder, agent) if recorder.resources and operation != "embeddings" else None
     span = recorder.start_call(operation, parent=parent)
     call = Call(recorder, span, parent, client, operation)
-    if not levers:
+    if router is None or not router.has_resources:
         call.send(copy.copy(options), body or {})
         return call
     try:
-        steered, sent = levers.pull(recorder, client, options, body, operation, span.id)
+        routed, sent = router.apply(client, options, body, operation)
     except Exception as error:
-        call.describe(body or {})
+        call.write_request(body or {})
         recorder.end(span, failure_of(error, "redirect_failed", "infrastructure"))
         raise RedirectError(f"{span.name} of agent {agent or '(none)'} was not sent: {error}") from error
-    call.levers, call.asked = levers, body or {}
-    call.send(steered, sent)
+    call.router, call.original_body = router, body or {}
+    call.send(routed, sent)
     return call
 
 
 class Call:
     """One model call being recorded. The client calls it, as its request's ``post_parser``, with whatever it
-    has parsed for the agent; nothing that goes wrong in here reaches the agent."""
+    has parsed for the agent; nothing that goes wrong in here reaches the agent. As a context manager it takes what the
+    request raises."""
 
     def __init__(self, recorder: Recorder, span: Span, parent: Span | None, client: Any, operation: Operation) -> None:
         self.recorder = recorder
@@ -77,39 +80,39 @@ class Call:
         self.parent = parent
         self.operation = operation
         self.options: Any = None
-        self.levers: Levers | None = None
-        self.asked: Mapping[str, Any] = {}
+        self.router: ResourceRouter | None = None
+        self.original_body: Mapping[str, Any] = {}
         self.was_sent = False
         self.retries = 0
         self.reading = False
         """Whether the next chunk of a stream is being waited for (and not the agent, which has the last one)."""
         self._client = client
-        self._then: Callable[[Any], Any] | None = None
+        self._agents_parser: Callable[[Any], Any] | None = None
         self._joiner: Joiner | None = None
         self._hides_usage = False
-        self._watch: Watch | None = None
+        self._watch: BodyWatch | None = None
         self._started = time.perf_counter()
         self._last_chunk_at: float | None = None
         self._done = False
         recorder.on_close(span, self._rollout_ended)
 
     def send(self, options: Any, body: Mapping[str, Any]) -> None:
-        """Takes a copy of the request's options as those to send, and rides along."""
-        self._then = options.post_parser if callable(options.post_parser) else None
+        """Takes a copy of the request's options as those to send, and becomes their ``post_parser``."""
+        self._agents_parser = options.post_parser if callable(options.post_parser) else None
         options.post_parser = self
         self.options = options
-        wanted = (self.asked if self.levers is not None else body).get("stream_options") or {}
-        given = body.get("stream_options") or {}
-        self._hides_usage = bool(given.get("include_usage")) and not wanted.get("include_usage")
-        self.describe(body)
+        wanted = (self.original_body if self.router is not None else body).get("stream_options") or {}
+        sent = body.get("stream_options") or {}
+        self._hides_usage = bool(sent.get("include_usage")) and not wanted.get("include_usage")
+        self.write_request(body)
 
-    def leaves(self, request: Any) -> None:
-        """A request for it was built, and is about to be sent."""
+    def built(self, request: Any) -> None:
+        """An HTTP request for it was built, and is about to be sent."""
         self.was_sent = True
-        if self.levers is not None and self.levers.goes_directly:
+        if self.router is not None and self.router.goes_directly:
             send_directly(request)
 
-    def describe(self, body: Mapping[str, Any]) -> None:
+    def write_request(self, body: Mapping[str, Any]) -> None:
         """Writes what the request says into the span."""
         span = self.span
         try:
@@ -118,31 +121,36 @@ class Call:
             if self.options is not None:
                 span.attributes.update(endpoint_of(self._client, self.options.url))
             span.name = f"{attributes[semconv.OPERATION_NAME]} {body.get('model', '')}".rstrip()
-            if self.levers is not None and self.levers.redirects:
+            if self.router is not None and self.router.redirects:
                 span.attributes[semconv.REDIRECTED] = True
             if self.operation != "embeddings":
                 span.generation = generation_of(self.operation, body)
-                if self.levers is not None and self.levers.policy is not None:
-                    span.generation.policy = self.levers.policy.name
-                    span.generation.policy_version = self.levers.policy.version
+                if self._policy is not None:
+                    span.generation.policy = self._policy.name
+                    span.generation.policy_version = self._policy.version
         except Exception:
             logger.exception("what a model call says could not be recorded")
+
+    @property
+    def _policy(self) -> Policy | None:
+        """The policy that answers it."""
+        return self.router.policy if self.router is not None else None
 
     def __call__(self, parsed: Any) -> Any:
         """What the client has parsed, on its way to the agent."""
         try:
-            self._see(parsed)
+            self._take(parsed)
         except Exception:
             logger.exception("the answer of a model call could not be recorded")
             self.finish(Answer())
-        return self._then(parsed) if self._then is not None else parsed
+        return self._agents_parser(parsed) if self._agents_parser is not None else parsed
 
-    def _see(self, parsed: Any) -> None:
+    def _take(self, parsed: Any) -> None:
         if hasattr(parsed, "model_extra"):
             self.finish(read(parsed, self.operation))
-            if self.levers is not None and self.levers.policy is not None:
-                strip(parsed, self.asked)
-        elif hasattr(parsed, "_iterator"):
+            if self._policy is not None:
+                hide_additions(parsed, self.original_body)
+        elif is_stream(parsed):
             self._follow(parsed)
         elif isinstance(parsed, dict):
             self.finish(read_json(parsed, self.operation))
@@ -154,10 +162,10 @@ class Call:
         if self._done or self.operation not in JOINERS:
             return
         self._joiner = JOINERS[self.operation]()
-        wrap: Any = AsyncWatched if hasattr(stream._iterator, "__anext__") else Watched
-        stream._iterator = wrap(self, chunks_of(stream))
+        chunks = chunks_of(stream)
+        replace_chunks(stream, (AsyncWatched if hasattr(chunks, "__anext__") else Watched)(self, chunks))
         if self._watch is None:
-            self._watch = Watch(stream.response, self._closed)
+            self._watch = BodyWatch(stream.response, self._closed)
 
     def waits_for_chunk(self) -> None:
         """The agent reads the stream, and so what the body under it says need not be kept."""
@@ -177,8 +185,8 @@ class Call:
             if self._joiner is not None and self._joiner.add(chunk):
                 elapsed = time.perf_counter() - self._started
                 self.span.attributes.setdefault(semconv.TIME_TO_FIRST_TOKEN, elapsed)
-            if self.levers is not None and self.levers.policy is not None:
-                strip(getattr(chunk, "response", chunk), self.asked)
+            if self._policy is not None:
+                hide_additions(getattr(chunk, "response", chunk), self.original_body)
             return not (self._hides_usage and getattr(chunk, "usage", None) is not None and not chunk.choices)
         except Exception:
             logger.exception("a chunk of a model's stream could not be recorded")
@@ -241,7 +249,7 @@ class Call:
             if not hasattr(response, "is_closed"):
                 self.finish(Answer(failure=unreadable(result)))
             elif not response.is_closed:
-                self._watch = Watch(response, self._closed)
+                self._watch = BodyWatch(response, self._closed)
             elif hasattr(result, "parse"):
                 # Parsed here once, and kept by the raw response for the agent.
                 result.parse()
@@ -257,6 +265,15 @@ class Call:
         if self.span.generation is not None:
             self.span.generation.policy = self.span.generation.policy_version = None
         self.finish(read(result, self.operation) if hasattr(result, "model_extra") else Answer())
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """The call has raised: what was seen of its answer is kept, with a typed failure."""
@@ -285,7 +302,7 @@ class Call:
         self.recorder.end(self.span, answer.failure, at=at)
 
     def _write(self, answer: Answer, at: float | None) -> None:
-        attributes, said = self.span.attributes, self.span.generation
+        attributes, generation = self.span.attributes, self.span.generation
         reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason is not None]
         for name, value in (
             (semconv.RESPONSE_ID, answer.id),
@@ -299,29 +316,29 @@ class Call:
         if answer.usage is not None:
             attributes[semconv.USAGE_INPUT_TOKENS] = answer.usage.input_tokens
             attributes[semconv.USAGE_OUTPUT_TOKENS] = answer.usage.output_tokens
-        if said is None:
+        if generation is None:
             return
         if isinstance(answer.policy_version, int):
-            said.policy_version = answer.policy_version
-        first, *others = self._prompts(said, len(answer.choices)) or [said.messages]
+            generation.policy_version = answer.policy_version
+        first, *others = self._prompts(generation, len(answer.choices)) or [generation.messages]
         for messages, choice in zip(others, answer.choices[1:], strict=True):
-            self._write_beside(msgspec.structs.replace(said, messages=messages), answer, choice, at)
-        said.messages = first
+            self._write_beside(msgspec.structs.replace(generation, messages=messages), answer, choice, at)
+        generation.messages = first
         if answer.choices:
-            keep(said, answer, answer.choices[0])
-        said.usage = answer.usage
+            write_choice(generation, answer, answer.choices[0])
+        generation.usage = answer.usage
 
-    def _prompts(self, said: Generation, choices: int) -> list[list[dict[str, Any]]]:
+    def _prompts(self, generation: Generation, choices: int) -> list[list[dict[str, Any]]]:
         """What each choice answers: a text completion may hold several prompts, with as many choices each."""
-        asked = said.messages
-        if self.operation != "text_completion" or not asked:
-            return [asked] * choices
-        return [[asked[place * len(asked) // choices]] for place in range(choices)]
+        messages = generation.messages
+        if self.operation != "text_completion" or not messages:
+            return [messages] * choices
+        return [[messages[index * len(messages) // choices]] for index in range(choices)]
 
-    def _write_beside(self, said: Generation, answer: Answer, choice: Choice, at: float | None) -> None:
+    def _write_beside(self, generation: Generation, answer: Answer, choice: Choice, at: float | None) -> None:
         beside = self.recorder.start("llm", self.span.name, parent=self.parent, attributes=dict(self.span.attributes))
         # Also where this runs in the context of something else: a stream that was left ends when it is collected.
         beside.parent_id, beside.agent, beside.started_at = self.span.parent_id, self.span.agent, self.span.started_at
-        beside.generation = said
-        keep(said, answer, choice)
+        beside.generation = generation
+        write_choice(generation, answer, choice)
         self.recorder.end(beside, at=at)

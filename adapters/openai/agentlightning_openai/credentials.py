@@ -24,8 +24,8 @@ def remember_credentials(client: Any, options: Any) -> None:
         remember_url(str(client.base_url))
     if "?" in options.url or "@" in options.url:
         remember_url(options.url)
-    for given in (options.headers, options.params):
-        if given and isinstance(given, Mapping):
-            remember_named(given, of_request=True)
+    for fields in (options.headers, options.params):
+        if fields and isinstance(fields, Mapping):
+            remember_named(fields, of_request=True)
     if options.extra_json:
         remember_named(options.extra_json)

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import functools
 import ssl
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from agentlightning.patching import Patches
+from agentlightning_openai.internals import http_library
 
 _MARK = "agentlightning_direct"
 
@@ -24,12 +24,12 @@ _lock = threading.Lock()
 
 def send_directly(request: Any) -> None:
     """Marks a request that a client has built and will send."""
-    library = _library(request)
+    library = http_library(request)
     patches = _patches.setdefault(library.__name__, Patches())
-    if not patches:
+    if not patches.in_place:
         patches.add(
             (library.Client, "send", _send),
-            (library.AsyncClient, "send", _send_async),
+            (library.AsyncClient, "send", _send),
             (library.Client, "close", _close),
             (library.AsyncClient, "aclose", _close_async),
         )
@@ -41,10 +41,6 @@ def uninstall() -> None:
     """Puts the HTTP libraries back as they were."""
     for patches in _patches.values():
         patches.remove()
-
-
-def _library(request: Any) -> Any:
-    return sys.modules[type(request).__module__.partition(".")[0]]
 
 
 def transport(library: Any, asynchronous: bool) -> Any:
@@ -62,25 +58,20 @@ def _certificates(library: Any) -> ssl.SSLContext:
 
 
 def _send(send: Callable[..., Any], client: Any, args: Any, kwargs: Any) -> Any:
-    return (_direct(client, *args, **kwargs) or send)(*args, **kwargs)
+    """``send`` of either kind of client: that of the client beside it, where the request is marked. A client that is
+    closed says so itself."""
+    request = args[0] if args else kwargs["request"]
+    if _MARK in request.extensions and not client.is_closed and not hasattr(client, _MARK):
+        send = _client_beside(client, http_library(request)).send
+    return send(*args, **kwargs)
 
 
-async def _send_async(send: Callable[..., Awaitable[Any]], client: Any, args: Any, kwargs: Any) -> Any:
-    return await (_direct(client, *args, **kwargs) or send)(*args, **kwargs)
-
-
-def _direct(client: Any, request: Any, **_: Any) -> Any:
-    """The ``send`` of the client beside this one, where the request is marked; None for every other, and where the
-    client is closed, which it says itself."""
-    if _MARK not in request.extensions or client.is_closed or hasattr(client, _MARK):
-        return None
-    beside = _beside.get(client)
-    if beside is None:
-        with _lock:
-            beside = _beside.get(client)
-            if beside is None:
-                beside = _beside[client] = _make(client, _library(request))
-    return beside.send
+def _client_beside(client: Any, library: Any) -> Any:
+    with _lock:
+        beside = _beside.get(client)
+        if beside is None:
+            beside = _beside[client] = _make(client, library)
+    return beside
 
 
 def _make(client: Any, library: Any) -> Any:

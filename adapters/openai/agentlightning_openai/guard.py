@@ -24,7 +24,7 @@ UNSEEN = (
     "imported by it, as in agent='module:attribute'"
 )
 
-_told: set[tuple[str, str | None]] = set()
+_warned: set[tuple[str, str | None]] = set()
 
 
 def check(client: Any, options: Any) -> None:
@@ -51,8 +51,8 @@ def check(client: Any, options: Any) -> None:
         if not recorder.forked:
             _record(recorder, options, operation, error)
         raise error
-    if (why, place) not in _told:
-        _told.add((why, place))
+    if (why, place) not in _warned:
+        _warned.add((why, place))
         logger.warning("a call of %s at %s, made in %s, is not recorded: %s", model, host, place, why)
 
 

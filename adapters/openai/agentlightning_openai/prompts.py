@@ -47,20 +47,20 @@ def _swap_in_responses(body: Mapping[str, Any], prompt: Prompt) -> dict[str, Any
     instructions = body.get("instructions")
     if instructions and prompt.replaces in (None, instructions):
         return {**body, "instructions": render(prompt)}
-    given = body.get("input")
-    if isinstance(given, list):
-        items = list(given)
+    items = body.get("input")
+    if isinstance(items, list):
+        items = list(items)
         if _replace_first(items, prompt):
             return {**body, "input": items}
     return {**body, "instructions": render(prompt)} if prompt.replaces is None else dict(body)
 
 
 def _replace_first(messages: list[Any], prompt: Prompt) -> bool:
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if not isinstance(message, Mapping) or message.get("role") not in _SYSTEM_ROLES:
             continue
         if prompt.replaces is None or _text(message.get("content")) == prompt.replaces:
-            messages[place] = {**message, "content": render(prompt)}
+            messages[index] = {**message, "content": render(prompt)}
             return True
     return False
 

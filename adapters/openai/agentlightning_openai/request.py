@@ -93,8 +93,8 @@ def generation_of(operation: Operation, body: Mapping[str, Any]) -> Generation:
         taken = _snapshot((body.get("messages"), body.get("tools")))
         messages, tools = taken[0] or [], taken[1] or []
     else:
-        instructions, given, tools = _snapshot((body.get("instructions"), body.get("input"), body.get("tools")))
-        messages, tools = responses_api.chat_messages(instructions, given), responses_api.chat_tools(tools)
+        instructions, items, tools = _snapshot((body.get("instructions"), body.get("input"), body.get("tools")))
+        messages, tools = responses_api.chat_messages(instructions, items), responses_api.chat_tools(tools)
     temperature = body.get("temperature")
     return Generation(
         messages=_objects(messages),

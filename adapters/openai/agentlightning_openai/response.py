@@ -46,49 +46,43 @@ class Answer:
 
 def read(parsed: Any, operation: Operation) -> Answer:
     """The client's parsed object of an operation. Of embeddings only usage is kept."""
-    if operation == "chat":
-        return read_completion(parsed)
     if operation == "responses":
         return read_response(parsed)
-    if operation == "text_completion":
-        return read_text(parsed)
-    return Answer(model=getattr(parsed, "model", None), usage=usage_of(getattr(parsed, "usage", None)))
+    if operation == "embeddings":
+        return Answer(model=getattr(parsed, "model", None), usage=usage_of(getattr(parsed, "usage", None)))
+    return _read_completion(parsed)
 
 
-def read_completion(completion: Any) -> Answer:
-    """A ``ChatCompletion``."""
+def _read_completion(completion: Any) -> Answer:
+    """A ``ChatCompletion``, or a ``Completion`` of the legacy API, which may answer several prompts."""
     fields = fields_of(completion)
-    answer = _answer([_read_choice(choice) for choice in _choices(fields)], completion)
-    answer.prompt_ids = fields.get("prompt_token_ids")
-    broken = next((error for choice in _choices(fields) if (error := fields_of(choice).get("error"))), None)
-    if broken is not None and answer.failure is None:
-        answer.failure = failure_in(broken)
-    return answer
-
-
-def read_text(completion: Any) -> Answer:
-    """A ``Completion`` of the legacy API, which may answer several prompts."""
-    return _answer([text_choice(choice) for choice in _choices(fields_of(completion))], completion)
-
-
-def text_choice(choice: Any) -> Choice:
-    """A choice of a ``Completion``, or of a chunk of one."""
-    fields = fields_of(choice)
-    message = {"role": "assistant", "content": fields.get("text") or ""}
-    logprobs = logprobs_in(fields_of(fields.get("logprobs")).get("token_logprobs"))
-    reason = finish_reason_of(fields)
-    return Choice(message, reason, fields.get("token_ids"), logprobs, fields.get("prompt_token_ids"))
-
-
-def _answer(choices: list[Choice], completion: Any) -> Answer:
-    fields = fields_of(completion)
+    choices = _choices(fields)
+    errors = [error for choice in choices if (error := fields_of(choice).get("error"))]
+    failure = failure_in(fields.get("error")) or unreadable(completion) if not choices else None
     return Answer(
-        choices=choices,
+        choices=[_read_choice(choice) for choice in choices],
         id=fields.get("id"),
         model=fields.get("model"),
         usage=usage_of(fields.get("usage")),
+        prompt_ids=fields.get("prompt_token_ids"),
         policy_version=fields.get("policy_version"),
-        failure=None if choices else failure_in(fields.get("error")) or unreadable(completion),
+        failure=failure_in(errors[0]) if errors else failure,
+    )
+
+
+def _read_choice(choice: Any) -> Choice:
+    fields = fields_of(choice)
+    message = fields.get("message")
+    if "text" in fields:
+        message = {"role": "assistant", "content": fields["text"] or ""}
+    elif message is not None:
+        message = _message(message)
+    return Choice(
+        message,
+        finish_reason_of(fields),
+        fields.get("token_ids"),
+        logprobs_of(choice),
+        fields.get("prompt_token_ids"),
     )
 
 
@@ -135,7 +129,7 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def keep(generation: Generation, answer: Answer, choice: Choice) -> None:
+def write_choice(generation: Generation, answer: Answer, choice: Choice) -> None:
     """Writes an answer's choice into a generation: its tokens only where they are whole and exact."""
     generation.response = choice.message
     generation.finish_reason = choice.finish_reason
@@ -148,9 +142,10 @@ def keep(generation: Generation, answer: Answer, choice: Choice) -> None:
 
 
 def logprobs_of(choice: Any) -> list[float] | None:
-    """The log-probability of each token of a choice, or of a chunk of one."""
-    logprobs = getattr(choice, "logprobs", None)
-    return None if logprobs is None else logprobs_in(fields_of(logprobs).get("content"))
+    """The log-probability of each token of a choice, or of a chunk of one, of either API."""
+    fields = fields_of(getattr(choice, "logprobs", None))
+    tokens = fields.get("content")
+    return logprobs_in(tokens if tokens is not None else fields.get("token_logprobs"))
 
 
 def logprobs_in(tokens: Any) -> list[Any] | None:
@@ -163,15 +158,15 @@ def logprobs_in(tokens: Any) -> list[Any] | None:
         return [token.get("logprob") if isinstance(token, dict) else token for token in tokens]
 
 
-def strip(parsed: Any, asked: Mapping[str, Any]) -> None:
+def hide_additions(parsed: Any, original: Mapping[str, Any]) -> None:
     """Takes out of a redirected call's answer (whole, or a chunk) what only we asked for.
 
     An agent that never asked for log-probabilities gets none: it may count on their absence, or carry them
     on in its state and its next request.
     """
     extra = parsed.model_extra
-    logprobs = asked.get("logprobs") not in (None, False)
-    ids = not asked.get("return_token_ids")
+    logprobs = original.get("logprobs") not in (None, False)
+    ids = not original.get("return_token_ids")
     if extra and ids:
         for name in (*_EXTRAS, *(() if logprobs else ("logprobs",))):
             extra.pop(name, None)
@@ -185,23 +180,16 @@ def strip(parsed: Any, asked: Mapping[str, Any]) -> None:
             choice.model_extra.pop("prompt_token_ids", None)
 
 
-def _read_choice(choice: Any) -> Choice:
-    fields = fields_of(choice)
-    given = fields.get("message")
-    message = _message(given) if given is not None else None
-    return Choice(message, finish_reason_of(fields), fields.get("token_ids"), logprobs_of(choice))
-
-
 def _message(message: Any) -> dict[str, Any]:
     """A message without the fields that say nothing; ``content`` is always there.
 
     The client's own ``to_dict`` takes four times as long, which counts on every call.
     """
-    said: dict[str, Any] = {"role": "assistant", "content": None}
+    fields: dict[str, Any] = {"role": "assistant", "content": None}
     for name, value in fields_of(message).items():
         if value is not None and value != []:
-            said[name] = [plain(part) for part in value] if isinstance(value, list) else plain(value)
-    return said
+            fields[name] = [plain(part) for part in value] if isinstance(value, list) else plain(value)
+    return fields
 
 
 def finish_reason_of(fields: Mapping[str, Any]) -> str | None:

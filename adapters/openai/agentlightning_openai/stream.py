@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from agentlightning.records import Failure
@@ -17,44 +17,38 @@ from agentlightning_openai.response import (
     logprobs_in,
     logprobs_of,
     read_response,
-    text_choice,
     usage_of,
 )
 
 T = TypeVar("T")
 
 
-class ChatJoiner:
-    """Joins ``ChatCompletionChunk`` objects."""
+class CompletionJoiner:
+    """Joins ``ChatCompletionChunk`` objects, or the chunks of a legacy completion, which are ``Completion`` objects."""
 
     def __init__(self) -> None:
-        self._whole = Answer()
+        self._answer = Answer()
         self._choices: dict[int, _ChoiceJoiner] = {}
 
     def add(self, chunk: Any) -> bool:
         """Takes a chunk; whether it says something (content, a tool call, reasoning, a refusal)."""
-        whole, fields = self._whole, fields_of(chunk)
-        whole.id, whole.model = fields.get("id") or whole.id, fields.get("model") or whole.model
-        whole.usage = usage_of(fields.get("usage")) or whole.usage
-        whole.prompt_ids = fields.get("prompt_token_ids") or whole.prompt_ids
-        whole.policy_version = fields.get("policy_version", whole.policy_version)
+        answer, fields = self._answer, fields_of(chunk)
+        answer.id, answer.model = fields.get("id") or answer.id, fields.get("model") or answer.model
+        answer.usage = usage_of(fields.get("usage")) or answer.usage
+        answer.prompt_ids = fields.get("prompt_token_ids") or answer.prompt_ids
+        answer.policy_version = fields.get("policy_version", answer.policy_version)
         says = False
         for choice in fields.get("choices") or ():
-            joiner = self._choices.get(_index(choice))
-            if joiner is None:
-                joiner = self._choices[_index(choice)] = _ChoiceJoiner()
-            says = joiner.add(choice) or says
+            known = fields_of(choice)
+            index = known.get("index")
+            joiner = self._choices.setdefault(index if isinstance(index, int) else 0, _ChoiceJoiner())
+            says = joiner.add(choice, known) or says
         return says
 
     def answer(self) -> Answer:
         """What was seen so far."""
-        self._whole.choices = [self._choices[index].choice() for index in sorted(self._choices)]
-        return self._whole
-
-
-def _index(choice: Any) -> int:
-    index = fields_of(choice).get("index")
-    return index if isinstance(index, int) else 0
+        self._answer.choices = [self._choices[index].choice() for index in sorted(self._choices)]
+        return self._answer
 
 
 class _ChoiceJoiner:
@@ -62,51 +56,24 @@ class _ChoiceJoiner:
 
     def __init__(self) -> None:
         self._message = MessageJoiner()
-        self._finish_reason: str | None = None
-        self._token_ids: list[int] | None = None
-        self._logprobs: list[float] | None = None
+        self._choice = Choice()
+        self._is_text = False
 
-    def add(self, choice: Any) -> bool:
-        fields = fields_of(choice)
-        self._finish_reason = finish_reason_of(fields) or self._finish_reason
-        self._token_ids = _longer(self._token_ids, fields.get("token_ids"))
-        self._logprobs = _longer(self._logprobs, logprobs_of(choice))
-        return self._message.add(fields.get("delta"))
+    def add(self, choice: Any, fields: dict[str, Any]) -> bool:
+        known = self._choice
+        known.finish_reason = finish_reason_of(fields) or known.finish_reason
+        known.token_ids = _longer(known.token_ids, fields.get("token_ids"))
+        known.logprobs = _longer(known.logprobs, logprobs_of(choice))
+        known.prompt_ids = fields.get("prompt_token_ids") or known.prompt_ids
+        self._is_text = self._is_text or "text" in fields
+        return self._message.add(fields.get("delta") if not self._is_text else {"content": fields.get("text")})
 
     def choice(self) -> Choice:
-        return Choice(self._message.message(), self._finish_reason, self._token_ids, self._logprobs)
-
-
-class TextJoiner:
-    """Joins the chunks of a legacy completion, which are ``Completion`` objects themselves."""
-
-    def __init__(self) -> None:
-        self._whole = Answer()
-        self._choices: dict[int, Choice] = {}
-
-    def add(self, chunk: Any) -> bool:
-        """Takes a chunk; whether it says something."""
-        whole, fields = self._whole, fields_of(chunk)
-        whole.id, whole.model = fields.get("id") or whole.id, fields.get("model") or whole.model
-        whole.usage = usage_of(fields.get("usage")) or whole.usage
-        whole.policy_version = fields.get("policy_version", whole.policy_version)
-        says = False
-        for part in fields.get("choices") or ():
-            new, known = text_choice(part), self._choices.get(_index(part))
-            says = says or bool(new.message and new.message["content"])
-            if known is None or known.message is None:
-                self._choices[_index(part)] = new
-                continue
-            known.message["content"] += (new.message or {}).get("content") or ""
-            known.finish_reason = new.finish_reason or known.finish_reason
-            known.token_ids = _longer(known.token_ids, new.token_ids)
-            known.logprobs = _longer(known.logprobs, new.logprobs)
-        return says
-
-    def answer(self) -> Answer:
-        """What was seen so far."""
-        self._whole.choices = [self._choices[index] for index in sorted(self._choices)]
-        return self._whole
+        message = self._message.message()
+        if self._is_text:
+            message["content"] = message["content"] or ""
+        self._choice.message = message
+        return self._choice
 
 
 def _longer(known: list[T] | None, new: Any) -> list[T] | None:
@@ -136,7 +103,7 @@ class ResponseJoiner:
     def add(self, event: Any) -> bool:
         """Takes an event; whether it says something."""
         fields = fields_of(event)
-        kind, place = str(fields.get("type")), fields.get("output_index") or 0
+        kind, index = str(fields.get("type")), fields.get("output_index") or 0
         if kind in ("response.completed", "response.incomplete", "response.failed"):
             self._ended = read_response(event.response)
         elif kind == "response.created":
@@ -144,11 +111,11 @@ class ResponseJoiner:
         elif kind == "error":
             self._ended = self._so_far(failure_in(event))
         elif kind in ("response.output_item.added", "response.output_item.done"):
-            self._items[place] = plain(event.item)
+            self._items[index] = plain(event.item)
         elif kind in _WRITTEN_BY:
             self._token_ids = _longer(self._token_ids, fields.get("token_ids"))
             self._logprobs = _longer(self._logprobs, logprobs_in(fields.get("logprobs")))
-            item = self._items.setdefault(place, {"type": "message", "role": "assistant"})
+            item = self._items.setdefault(index, {"type": "message", "role": "assistant"})
             _write(item, *_WRITTEN_BY[kind], fields.get("delta") or "")
         return kind.endswith(".delta")
 
@@ -158,7 +125,7 @@ class ResponseJoiner:
 
     def _so_far(self, failure: Failure | None = None) -> Answer:
         begun = self._begun
-        message = responses_api.assistant_message(self._items[place] for place in sorted(self._items))
+        message = responses_api.assistant_message(self._items[index] for index in sorted(self._items))
         return Answer(
             choices=[Choice(message, None, self._token_ids, self._logprobs)] if begun or self._items else [],
             id=begun.get("id"),
@@ -190,8 +157,12 @@ def _write(item: dict[str, Any], field: str, part_type: str, part_field: str, te
     parts[-1][part_field] += text
 
 
-Joiner = ChatJoiner | TextJoiner | ResponseJoiner
-JOINERS: dict[str, type[Joiner]] = {"chat": ChatJoiner, "text_completion": TextJoiner, "responses": ResponseJoiner}
+Joiner = CompletionJoiner | ResponseJoiner
+JOINERS: dict[str, type[Joiner]] = {
+    "chat": CompletionJoiner,
+    "text_completion": CompletionJoiner,
+    "responses": ResponseJoiner,
+}
 
 
 class Reader(Protocol):
@@ -210,80 +181,55 @@ class Reader(Protocol):
     def left(self) -> None: ...
 
 
-def chunks_of(stream: Any) -> Any:
-    """What a stream of the client's reads, by an iterator that does not refer to the stream itself.
-
-    The client's own does. A stream that is left is then closed by the collector of cycles, in the middle of anything:
-    also where the connection pool holds its lock, which closing a stream takes as well, and the thread waits for
-    itself for ever. Without the cycle it is closed where the agent lets it go.
-    """
-    apart = copy.copy(stream)
-    apart._iterator = None
-    return apart.__stream__()
-
-
-class Watched:
+class _Watched:
     """The chunks of a stream for the agent, each shown to ``call`` before.
 
     No generator: one that is left early is closed at a time, in a thread and in a task of the collector's choosing,
     and an asynchronous one raises there into the log of the loop.
     """
 
-    def __init__(self, call: Reader, chunks: Iterator[Any]) -> None:
+    def __init__(self, call: Reader, chunks: Any) -> None:
         self._call, self._chunks = call, chunks
 
-    def __iter__(self) -> Watched:
+    def __enter__(self) -> None:
+        self._call.waits_for_chunk()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            self._call.end_of_stream()
+        elif error is not None and not isinstance(error, GeneratorExit):  # the coroutine that waited was let go
+            self._call.fail(error)
+        self._call.reading = False
+
+    def __del__(self) -> None:
+        self._call.left()
+
+
+class Watched(_Watched):
+    """A synchronous stream's."""
+
+    def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        call = self._call
-        call.waits_for_chunk()
-        try:
+        with self:
             while True:
                 chunk = next(self._chunks)
-                if call.shows(chunk):
+                if self._call.shows(chunk):
                     return chunk
-        except StopIteration:
-            call.end_of_stream()
-            raise
-        except BaseException as error:
-            call.fail(error)
-            raise
-        finally:
-            call.reading = False
-
-    def __del__(self) -> None:
-        self._call.left()
 
 
-class AsyncWatched:
-    """The same for an asynchronous stream."""
+class AsyncWatched(_Watched):
+    """An asynchronous stream's."""
 
-    def __init__(self, call: Reader, chunks: AsyncIterator[Any]) -> None:
-        self._call, self._chunks = call, chunks
-
-    def __aiter__(self) -> AsyncWatched:
+    def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
-        call = self._call
-        call.waits_for_chunk()
-        try:
+        with self:
             while True:
                 chunk = await anext(self._chunks)
-                if call.shows(chunk):
+                if self._call.shows(chunk):
                     return chunk
-        except StopAsyncIteration:
-            call.end_of_stream()
-            raise
-        except GeneratorExit:
-            # The coroutine that waited for the chunk was let go.
-            raise
-        except BaseException as error:
-            call.fail(error)
-            raise
-        finally:
-            call.reading = False
-
-    def __del__(self) -> None:
-        self._call.left()

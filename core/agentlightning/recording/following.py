@@ -36,7 +36,7 @@ def install(capture: Capture) -> None:
     """Patches what begins threads, once."""
     global _capture
     _capture = capture
-    if not _patches:
+    if not _patches.in_place:
         _patches.add((threading.Thread, "start", _start), (ThreadPoolExecutor, "submit", _submit))
         when_imported("multiprocessing.pool", _install_pool)
 

@@ -1,4 +1,5 @@
-"""The three levers: a policy's calls are redirected, a model is chosen, a prompt is swapped."""
+"""What the resources of a rollout make of a request: a policy's calls are redirected, a model is chosen, a prompt is
+swapped."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder, matches
 from agentlightning.records import ModelChoice, Policy, Prompt
 from agentlightning.redaction import remember
+from agentlightning_openai.internals import OWN_HEADER_PREFIXES, http_client, omitted, signs_requests
 from agentlightning_openai.prompts import swap
 from agentlightning_openai.request import Operation, path_of
 
@@ -22,16 +24,13 @@ PLACEHOLDER_KEY = "agentlightning-placeholder"
 """What stands for an API key where none is needed: a client cannot be constructed, nor a request made, without."""
 
 ROLLOUT_HEADER = "x-agentlightning-rollout"
-SPAN_HEADER = "x-agentlightning-span"
 
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _KEPT_HEADERS = ("accept", "accept-encoding", "connection", "content-type", "user-agent")
-# The client's own headers: raw responses, and the type that a raw response is parsed into.
-_KEPT_PREFIXES = ("x-stainless-", "____stainless_")
 
 
-class Levers:
-    """The resources of a rollout that are for one agent's calls.
+class ResourceRouter:
+    """The resources of a rollout that are for the calls of ``agent``.
 
     A `Policy` decides alone where a call goes: where there is one, a `ModelChoice` is not looked at.
     """
@@ -44,9 +43,12 @@ class Levers:
             for resource in recorder.resources
             if isinstance(resource, Prompt) and matches(agent, resource.agents)
         ]
+        self._recorder = recorder
 
-    def __bool__(self) -> bool:
-        return bool(self.policy or self.choice or self.prompts)
+    @property
+    def has_resources(self) -> bool:
+        """Whether any resource is for this agent; else its calls go out as they are."""
+        return self.policy is not None or self.choice is not None or len(self.prompts) > 0
 
     @property
     def redirects(self) -> bool:
@@ -57,44 +59,58 @@ class Levers:
     def goes_directly(self) -> bool:
         """Whether it goes there past the proxies of the agent's client: always to a policy; to a chosen model only on
         this machine, since one out on the internet may be reached through them alone."""
-        return self.policy is not None or (self.redirects and self.choice is not None and _is_here(self.choice))
+        return self.policy is not None or (self.choice is not None and _is_here(self.choice))
 
-    def pull(
-        self,
-        recorder: Recorder,
-        client: Any,
-        options: Any,
-        body: Mapping[str, Any] | None,
-        operation: Operation,
-        span_id: str,
+    def apply(
+        self, client: Any, options: Any, body: Mapping[str, Any] | None, operation: Operation
     ) -> tuple[Any, dict[str, Any]]:
         """The options and the body to send; those given are not changed.
 
         Raises `AdapterError` where that cannot be done: a call is never sent elsewhere than intended.
         """
         if body is None:
-            raise AdapterError("the request's body is no JSON object, so nothing in it can be steered")
+            raise AdapterError("the request's body is no JSON object, so nothing in it can be changed")
         if operation == "text_completion" and self.prompts:
             raise AdapterError(
                 "the legacy completions API has no system prompt to put another in the place of; "
                 "call chat.completions or responses, or leave this agent out of the prompt's agents"
             )
-        changed = swap(body, operation, self.prompts) if self.prompts else dict(body)
+        changed = swap(body, operation, self.prompts)
         options = copy.copy(options)
         if self.policy is not None:
-            changed = _sampled_by(self.policy, changed, operation, recorder)
-            marks = {ROLLOUT_HEADER: recorder.rollout_id, SPAN_HEADER: span_id}
-            _redirect(client, options, self.policy, self.policy.base_url, operation, marks)
+            changed = self._sampled_by(self.policy, changed, operation)
+            headers = {ROLLOUT_HEADER: self._recorder.rollout_id}
+            _redirect(client, options, self.policy, self.policy.base_url, operation, headers)
         elif self.choice is not None:
             changed["model"] = self.choice.model
             if self.choice.base_url is not None:
                 _redirect(client, options, self.choice, self.choice.base_url, operation, {})
             elif self.choice.api_key_env is not None:
-                options.headers = {**_given(options), "Authorization": f"Bearer {key_of(self.choice)}"}
-        if (self.policy or self.choice) and operation != "responses" and changed.get("stream"):
+                options.headers = {**_headers_of(options), "Authorization": f"Bearer {key_of(self.choice)}"}
+        is_changed = self.policy is not None or self.choice is not None
+        if is_changed and operation != "responses" and changed.get("stream"):
             changed["stream_options"] = {**(changed.get("stream_options") or {}), "include_usage": True}
         options.json_data, options.extra_json = changed, None
         return options, changed
+
+    def _sampled_by(self, policy: Policy, body: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
+        sampling = dict(policy.sampling)
+        if self._recorder.seed is not None and "seed" not in sampling:
+            sampling["seed"] = _next_seed(self._recorder)
+        limits = [sampling.pop(name) for name in _LIMITS if name in sampling]
+        logprobs = 0 if operation == "text_completion" else True
+        changed = {**body, **sampling, "model": policy.model, "logprobs": logprobs, "return_token_ids": True}
+        if limits:
+            for name in _LIMITS:
+                changed.pop(name, None)
+            changed["max_output_tokens" if operation == "responses" else "max_tokens"] = limits[0]
+        return changed
+
+
+def _next_seed(recorder: Recorder) -> int:
+    """Another for each redirected call of a rollout, the same again for the same seed."""
+    calls = recorder.adapter_state.setdefault("openai", itertools.count())
+    return zlib.crc32(f"{recorder.seed}/{next(calls)}".encode()) & 0x7FFFFFFF
 
 
 def _is_here(choice: ModelChoice) -> bool:
@@ -122,74 +138,52 @@ def key_of(resource: Policy | ModelChoice) -> str:
     return key
 
 
-def _sampled_by(policy: Policy, body: Mapping[str, Any], operation: Operation, recorder: Recorder) -> dict[str, Any]:
-    sampling = dict(policy.sampling)
-    if recorder.seed is not None and "seed" not in sampling:
-        sampling["seed"] = _next_seed(recorder)
-    limits = [sampling.pop(name) for name in _LIMITS if name in sampling]
-    logprobs = 0 if operation == "text_completion" else True
-    changed = {**body, **sampling, "model": policy.model, "logprobs": logprobs, "return_token_ids": True}
-    if limits:
-        for name in _LIMITS:
-            changed.pop(name, None)
-        changed["max_output_tokens" if operation == "responses" else "max_tokens"] = limits[0]
-    return changed
-
-
-def _next_seed(recorder: Recorder) -> int:
-    """Another for each redirected call of a rollout, the same again for the same seed."""
-    calls = recorder.adapter_state.setdefault("openai", itertools.count())
-    return zlib.crc32(f"{recorder.seed}/{next(calls)}".encode()) & 0x7FFFFFFF
-
-
 def _redirect(
     client: Any,
     options: Any,
     resource: Policy | ModelChoice,
     base_url: str,
     operation: Operation,
-    marks: Mapping[str, str],
+    added: Mapping[str, str],
 ) -> None:
     """Sends the request to another endpoint, with that one's key and nothing of the agent's credentials.
 
     Any header, query parameter or key that the agent's client would add may be a secret of the endpoint it
     was made for, so none goes along.
     """
-    from openai._types import Omit
-
-    http = getattr(client, "_client", None)
-    unsteerable = [
+    http = http_client(client)
+    carried = [
         what
         for what, there in (
             ("an auth= of its http_client", getattr(http, "auth", None)),
             ("params= of its http_client", getattr(http, "params", None)),
-            ("a provider that signs its requests", getattr(client, "_provider_runtime", None)),
+            ("a provider that signs its requests", signs_requests(client)),
         )
         if there
     ]
-    if unsteerable:
+    if carried:
         raise AdapterError(
-            f"the agent's client carries {' and '.join(unsteerable)}, which would be sent to {base_url} as well; "
+            f"the agent's client carries {' and '.join(carried)}, which would be sent to {base_url} as well; "
             "construct the client without, where its calls are redirected"
         )
-    own = [name for name in getattr(http, "headers", ()) if not _kept(name) and name.lower() != "authorization"]
+    own = [name for name in getattr(http, "headers", ()) if not _is_kept(name) and name.lower() != "authorization"]
     headers: dict[str, Any] = dict.fromkeys(own, "")
-    headers.update((name, Omit()) for name in [*client.default_headers, "api-key"] if not _kept(name))
-    headers.update((name, value) for name, value in _given(options).items() if _kept(name))
-    headers.update(marks)
+    headers.update((name, omitted()) for name in [*client.default_headers, "api-key"] if not _is_kept(name))
+    headers.update((name, value) for name, value in _headers_of(options).items() if _is_kept(name))
+    headers.update(added)
     # Last, and beside an "authorization" left out: openai 2 tells header names apart by their case.
     headers.pop("Authorization", None)
     headers["Authorization"] = f"Bearer {key_of(resource)}"
     options.url = base_url.rstrip("/") + path_of(operation)
     options.headers = headers
-    options.params = {name: Omit() for name in client.default_query}
+    options.params = {name: omitted() for name in client.default_query}
     if hasattr(options, "security"):
         options.security = {}
 
 
-def _kept(name: str) -> bool:
-    return name.lower() in _KEPT_HEADERS or name.lower().startswith(_KEPT_PREFIXES)
+def _is_kept(name: str) -> bool:
+    return name.lower() in _KEPT_HEADERS or name.lower().startswith(OWN_HEADER_PREFIXES)
 
 
-def _given(options: Any) -> dict[str, Any]:
+def _headers_of(options: Any) -> dict[str, Any]:
     return dict(options.headers) if isinstance(options.headers, Mapping) else {}

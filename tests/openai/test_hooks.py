@@ -17,7 +17,7 @@ from openai._base_client import AsyncAPIClient, AsyncHttpxClientWrapper, BaseCli
 from stub_answers import text
 from stub_server import StubServer
 
-from agentlightning_openai import patch
+from agentlightning_openai import hooks
 from agentlightning_openai.adapter import OpenAIAdapter
 
 METHODS = [
@@ -50,12 +50,12 @@ def test_installing_twice_records_once(rollout, patched, client) -> None:
 
 def test_installing_from_many_threads_patches_once() -> None:
     before = _methods()
-    threads = [threading.Thread(target=patch.install) for _ in range(8)]
+    threads = [threading.Thread(target=hooks.install) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    patch.uninstall()
+    hooks.uninstall()
     assert all(now is then for now, then in zip(_methods(), before, strict=True))
 
 
@@ -71,7 +71,7 @@ def test_a_later_patch_of_somebody_else_stays(rollout, client, caplog) -> None:
     SyncAPIClient.request = theirs
     try:
         with caplog.at_level(logging.WARNING):
-            patch.uninstall()
+            hooks.uninstall()
         assert "someone else" in caplog.text
         with rollout():
             client.chat.completions.create(model="m", messages=[])
@@ -82,7 +82,7 @@ def test_a_later_patch_of_somebody_else_stays(rollout, client, caplog) -> None:
 
 def test_without_a_client_that_fits_there_is_one_warning(monkeypatch, caplog) -> None:
     monkeypatch.delattr(SyncAPIClient, "request")
-    monkeypatch.setattr(patch, "_warned", False)
+    monkeypatch.setattr(hooks, "_warned", False)
     with caplog.at_level(logging.WARNING):
         OpenAIAdapter().install()
         OpenAIAdapter().install()

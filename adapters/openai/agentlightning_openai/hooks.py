@@ -1,24 +1,24 @@
-"""The one place that knows the insides of the ``openai`` client.
+"""Where the ``openai`` client is hooked into.
 
 ``SyncAPIClient.request`` and ``AsyncAPIClient.request`` see every call of every resource, whatever it was made with
-(``with_raw_response``, ``parse``, ``stream`` …), with its options before anything is sent. A call rides along as the
+(``with_raw_response``, ``parse``, ``stream`` …), with its options before anything is sent. A `Call` goes along as the
 options' ``post_parser``: the client hands it whatever it parses, a stream included, at the moment the agent gets it.
 
 Others wrap the client, too. Where they have put a ``request`` of their own on a subclass before us, as OpenInference
 does on ``openai.OpenAI``, that one is patched as well as the one it may call, and the outermost sees the call. Last of
-all, ``_build_request`` makes the request that is sent: a call that comes by without riding along was not seen, and is
-stopped there (`agentlightning_openai.guard`). Checked with openai 2.0, 2.54 and 3.54.
+all, ``_build_request`` makes the request that is sent: a call that comes by without its `Call` was not seen, and is
+stopped there (`agentlightning_openai.guard`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agentlightning.patching import Patches
 from agentlightning.recording import current
-from agentlightning_openai import direct, guard
+from agentlightning_openai import direct, guard, internals
 from agentlightning_openai.call import Call, begin
 
 logger = logging.getLogger(__name__)
@@ -30,27 +30,17 @@ _warned = False
 def install() -> None:
     """Patches the client, once. Without a client that can be patched: one warning, no failure."""
     global _warned
-    if _patches:
+    if _patches.in_place:
         return
     try:
-        import openai._base_client as client
-
-        requests = [
-            (kind, "request", wrapper)
-            for base, wrapper in ((client.SyncAPIClient, _request), (client.AsyncAPIClient, _request_async))
-            for kind in _family(base)
-            if kind is base or "request" in vars(kind)
-        ]
-        optional = [
-            (client.SyncAPIClient, "_sleep_for_retry", _sleep_for_retry),
-            (client.AsyncAPIClient, "_sleep_for_retry", _sleep_for_retry),
-            (getattr(client, "AsyncHttpxClientWrapper", object), "__del__", _collected),
-        ]
-        _patches.add(
-            *requests,
-            (client.BaseClient, "_build_request", _build_request),
-            *((owner, name, wrapper) for owner, name, wrapper in optional if name in vars(owner)),
+        points = internals.patch_points(
+            request=_request,
+            request_async=_request_async,
+            build=_build_request,
+            sleep=_sleep_for_retry,
+            collect=_collected,
         )
+        _patches.add(*points)
     except (ImportError, AttributeError) as error:
         if not _warned:
             logger.warning(
@@ -67,22 +57,12 @@ def uninstall() -> None:
     direct.uninstall()
 
 
-def _family(kind: type) -> Iterator[type]:
-    """A class and all that are derived from it."""
-    yield kind
-    for derived in kind.__subclasses__():
-        yield from _family(derived)
-
-
 def _request(request: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     call = _begin(client, *args, **kwargs)
     if call is None:
         return request(*args, **kwargs)
-    try:
-        result = _sent(request, call, *args, **kwargs)
-    except BaseException as error:
-        call.fail(error)
-        raise
+    with call:
+        result = _send(request, call, *args, **kwargs)
     call.returned(result)
     return result
 
@@ -93,11 +73,8 @@ async def _request_async(
     call = _begin(client, *args, **kwargs)
     if call is None:
         return await request(*args, **kwargs)
-    try:
-        result = await _sent(request, call, *args, **kwargs)
-    except BaseException as error:
-        call.fail(error)
-        raise
+    with call:
+        result = await _send(request, call, *args, **kwargs)
     call.returned(result)
     return result
 
@@ -111,7 +88,7 @@ def _begin(client: Any, cast_to: Any, options: Any, **_: Any) -> Call | None:
     return begin(recorder, client, options)
 
 
-def _sent(request: Callable[..., Any], call: Call, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+def _send(request: Callable[..., Any], call: Call, cast_to: Any, options: Any, **kwargs: Any) -> Any:
     return request(cast_to, call.options, **kwargs)
 
 
@@ -122,7 +99,7 @@ def _build_request(build: Callable[..., Any], client: Any, args: tuple[Any, ...]
         guard.check(client, options)
         return build(*args, **kwargs)
     request = build(*args, **kwargs)
-    call.leaves(request)
+    call.built(request)
     return request
 
 

@@ -15,27 +15,29 @@ from agentlightning.records import (
     Policy,
     Reward,
     Rollout,
+    RolloutRows,
     Span,
     Task,
-    Trajectory,
+    TrainingRow,
+    Transition,
 )
-from agentlightning.records import Sequence as Row
 from agentlightning.store.base import Checkpoint
 
 VOCABULARY = 250
 
 
-def row(rollout: str, prompt: list[int], answer: list[int], *, temperature: float = 1.0) -> Row:
+def row(rollout: str, prompt: list[int], answer: list[int], *, temperature: float = 1.0) -> TrainingRow:
+    """A row of one transition, without an advantage."""
     mask = np.array([False] * len(prompt) + [True] * len(answer))
-    return Row(
+    return TrainingRow(
         rollout_id=rollout,
-        agent=None,
+        policy="policy",
         token_ids=np.array(prompt + answer, np.int32),
         mask=mask,
         logprobs=np.where(mask, -5.0, 0.0).astype(np.float32),
+        advantages=np.where(mask, np.nan, 0.0).astype(np.float32),
         temperature=temperature,
-        transitions=[],
-        spans=[],
+        transitions=[Transition(span_id="s", policy="policy", start=len(prompt), end=len(mask))],
     )
 
 
@@ -43,7 +45,7 @@ def group(name: str, rewards: Sequence[float], *, rows: Sequence[int] | None = N
     """A group whose i-th rollout has ``rows[i]`` rows (1 by default) and the reward ``rewards[i]``."""
     rng = np.random.default_rng([seed, *name.encode()])
     prompt = [*range(20), *rng.integers(0, VOCABULARY, 6).tolist()]
-    rollouts, trajectories = [], []
+    members = []
     for sample, reward in enumerate(rewards):
         rollout = Rollout(
             id=f"{name}.{sample}",
@@ -56,13 +58,12 @@ def group(name: str, rewards: Sequence[float], *, rows: Sequence[int] | None = N
             status="succeeded",
             rewards=[Reward(name="score", value=reward)],
         )
-        sequences = [
+        own = [
             row(rollout.id, prompt, rng.integers(0, VOCABULARY, int(rng.integers(2, 8))).tolist())
             for _ in range(rows[sample] if rows else 1)
         ]
-        rollouts.append(rollout)
-        trajectories.append([Trajectory(rollout_id=rollout.id, agent=None, transitions=[], sequences=sequences)])
-    return Group(id=name, task=Task(id=name, input=""), rollouts=rollouts, trajectories=trajectories)
+        members.append(RolloutRows(rollout=rollout, rows=own))
+    return Group(id=name, task=Task(id=name, input=""), rollouts=members)
 
 
 class DrawnRun:

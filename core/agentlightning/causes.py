@@ -31,8 +31,8 @@ def explain_rollouts(rollouts: Iterable[Rollout]) -> str:
 def explain_groups(groups: Iterable[Group]) -> str:
     """Why there is nothing to train on in groups none of whose rollouts holds a token of the policy's."""
     groups = list(groups)
-    rollouts = [rollout for group in groups for rollout in [*group.rollouts, *group.left_out]]
-    good = sum(rollout.failure is None for group in groups for rollout in group.rollouts)
+    rollouts = [rollout for group in groups for rollout in group.all_rollouts]
+    good = sum(member.rollout.failure is None for group in groups for member in group.rollouts)
     unanswered = f"in {good} of {len(rollouts)} rollouts no call of the agents was answered by the policy"
     if good == len(rollouts):
         return unanswered

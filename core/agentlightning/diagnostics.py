@@ -52,11 +52,11 @@ class Counts:
 
     def add_group(self, group: Group) -> None:
         """Counts a group; one of a single rollout compares nothing, and is none."""
-        if len(group.rollouts) + len(group.left_out) < 2:
+        if len(group.all_rollouts) < 2:
             return
         self._groups += 1
         self._without_calls += len(group.without_calls)
-        self._without_spread += len({rollout.total_reward for rollout in group.rollouts}) < 2
+        self._without_spread += len({member.rollout.total_reward for member in group.rollouts}) < 2
 
     def metrics(self) -> dict[str, float]:
         """The counts, and shares of them, by name: only what there was any of."""

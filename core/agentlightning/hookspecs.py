@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 if TYPE_CHECKING:
-    from agentlightning.records import Rollout, Span, Task, Trajectory
+    from agentlightning.records import Rollout, Span, Task
     from agentlightning.store.base import RunRecord
 
 hookspec = pluggy.HookspecMarker("agentlightning")
@@ -52,11 +52,6 @@ def register_commands(register: Register) -> None:
 @hookspec
 def rollout_finished(rollout: Rollout, task: Task, spans: Sequence[Span]) -> None:
     """A rollout has ended, scored and written; ``spans`` are those of its last attempt."""
-
-
-@hookspec
-def transitions_built(rollout: Rollout, trajectories: list[Trajectory]) -> None:
-    """The trajectories of a rollout are ready; an implementation may change the list in place."""
 
 
 @hookspec

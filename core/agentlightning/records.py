@@ -7,9 +7,9 @@ Generation    what an ``llm`` span says: messages in, message out, and their tok
 Reward        one component of what a rollout, or a step of it, was worth
 Failure       why a rollout or a step went wrong, and whose fault it was
 Resource      what an algorithm changes, versioned: Policy, Prompt or ModelChoice
-Transition    state, action, reward: the tokens the policy saw, those it wrote, what came of it
-Sequence      transitions whose prompts extend one another, token for token, as one row of training data
-Trajectory    the ordered transitions of one agent in one rollout, and the sequences they merge into
+Transition    state, action, reward: one model call of a policy, as a slice of a row
+TrainingRow   transitions whose prompts extend one another, token for token
+RolloutRows   a rollout, its spans, and the rows that its policy wrote
 Group         the rollouts of one task that are compared with each other
 
 Token arrays are one-dimensional numpy arrays in memory (ids int32, log-probabilities float32, masks
@@ -31,7 +31,7 @@ from agentlightning.codec import encode as encode
 from agentlightning.redaction import redact
 
 SpanKind = Literal["llm", "tool", "agent", "retrieval", "handoff", "reward", "annotation"]
-Provenance = Literal["exact", "retokenized", "text"]
+Provenance = Literal["exact", "text"]
 RolloutStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Fault = Literal["agent", "infrastructure"]
 Purpose = Literal["train", "evaluate", "check", "observe"]
@@ -134,6 +134,13 @@ class Generation(Record, kw_only=True):
     temperature: float = 1.0
     policy: str | None = None
     policy_version: int | None = None
+
+    @property
+    def exact_tokens(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """``prompt_ids``, ``response_ids`` and ``logprobs``; None where they are not exact or nothing was written."""
+        if self.provenance != "exact" or self.prompt_ids is None or self.response_ids is None or self.logprobs is None:
+            return None
+        return (self.prompt_ids, self.response_ids, self.logprobs) if len(self.response_ids) else None
 
 
 class Span(Record, kw_only=True):
@@ -299,74 +306,103 @@ AnyResource = Policy | Prompt | ModelChoice
 
 
 class Transition(Record, kw_only=True):
-    """One model call of a trained agent: state (``prompt_ids``), action (``response_ids``), reward.
+    """One model call of a policy, as a slice of its `TrainingRow`: the tokens before ``start`` are its state, those in
+    [``start``, ``end``) its action.
 
     ``reward`` is what was recorded for this very step (None: nothing was).
     """
 
-    rollout_id: str
     span_id: str
-    agent: str | None
-    index: int
-    prompt_ids: np.ndarray
-    response_ids: np.ndarray
-    logprobs: np.ndarray
-    temperature: float = 1.0
-    policy: str | None = None
+    agent: str | None = None
+    policy: str
     policy_version: int | None = None
+    start: int
+    end: int
     reward: float | None = None
-    ended_at: float = 0.0
 
 
-class Sequence(Record, kw_only=True):
-    """Transitions whose prompts extend one another, as one row.
+class TrainingRow(Record, kw_only=True):
+    """Transitions of one agent whose prompts extend one another, token for token, as one row.
 
-    ``token_ids`` (T,), ``mask`` (T,) true where the policy wrote the token, ``logprobs`` (T,) of the
-    sampler, 0 where the mask is false. ``spans`` are the half-open ranges of the transitions' actions,
-    in order, so that credit can be given per step.
+    ``token_ids`` (T,); ``mask`` (T,), true where the policy wrote the token; ``logprobs`` (T,) of the sampler, 0 where
+    the mask is false; ``advantages`` (T,), 0 where the mask is false and NaN where nobody has given one yet. One
+    version of one policy wrote all of a row, at one temperature.
     """
 
     rollout_id: str
-    agent: str | None
+    agent: str | None = None
+    policy: str
+    policy_version: int | None = None
     token_ids: np.ndarray
     mask: np.ndarray
     logprobs: np.ndarray
-    temperature: float
-    transitions: list[Transition]
-    spans: list[tuple[int, int]]
+    advantages: np.ndarray
+    temperature: float = 1.0
+    transitions: list[Transition] = []
+
+    def set_advantage(self, transition: Transition, value: float) -> None:
+        """Gives every token of a transition its advantage. Raises `ValueError` for one that is not finite."""
+        if not math.isfinite(value):
+            raise ValueError(f"the advantage of a transition of rollout {self.rollout_id} is {value}")
+        self.advantages[transition.start : transition.end] = value
+
+    @property
+    def trained_tokens(self) -> int:
+        """How many tokens the policy wrote."""
+        return int(self.mask.sum())
 
 
-class Trajectory(Record, kw_only=True):
-    """What one agent did in one rollout: its transitions in order, and the sequences they merge into.
+class RolloutRows(Record, kw_only=True):
+    """A rollout, what happened in it by index, and the rows of the calls that a policy answered, in the order in which
+    they began."""
 
-    ``breaks`` counts the transitions, after the first, whose prompt extended no open sequence.
-    """
+    rollout: Rollout
+    spans: list[Span] = []
+    rows: list[TrainingRow] = []
 
-    rollout_id: str
-    agent: str | None
-    transitions: list[Transition]
-    sequences: list[Sequence]
-    breaks: int = 0
+    def set_advantage(self, value: float) -> None:
+        """Gives every transition of the rollout the same advantage."""
+        for row in self.rows:
+            for transition in row.transitions:
+                row.set_advantage(transition, value)
+
+    @property
+    def prefix_breaks(self) -> int:
+        """How many calls began a new row though their agent had one of that policy's version."""
+        return len(self.rows) - len({(row.agent, row.policy, row.policy_version) for row in self.rows})
 
 
 class Group(Record, kw_only=True):
     """The rollouts of one task that are compared with each other.
 
-    ``rollouts`` are the trainable ones, ``left_out`` those that infrastructure broke or that nobody could
-    score: counted, never scored zero. ``trajectories[i]`` are those of ``rollouts[i]``.
+    ``rollouts`` are the trainable ones, by sample; ``excluded`` those that infrastructure broke or that nobody could
+    score: counted, never scored zero.
     """
 
     id: str
     task: Task
-    rollouts: list[Rollout]
-    trajectories: list[list[Trajectory]]
-    left_out: list[Rollout] = []
+    rollouts: list[RolloutRows]
+    excluded: list[Rollout] = []
+
+    @property
+    def rows(self) -> list[TrainingRow]:
+        """The rows of all of its rollouts."""
+        return [row for member in self.rollouts for row in member.rows]
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether any of its tokens has an advantage other than zero: else there is nothing to learn from it."""
+        return any(bool(row.advantages.any()) for row in self.rows)
+
+    @property
+    def all_rollouts(self) -> list[Rollout]:
+        """Those that are compared, then those that are not."""
+        return [*(member.rollout for member in self.rollouts), *self.excluded]
 
     @property
     def without_calls(self) -> list[Rollout]:
         """The rollouts that made no call of a policy while others of the group did, and failed in nothing: something
         answered in the policy's place, and there is nothing to train on."""
-        if not any(self.trajectories):
+        if not self.rows:
             return []
-        pairs = zip(self.rollouts, self.trajectories, strict=True)
-        return [rollout for rollout, built in pairs if not built and rollout.status == "succeeded"]
+        return [one.rollout for one in self.rollouts if not one.rows and one.rollout.status == "succeeded"]

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts
 from agentlightning.errors import CheckError
 from agentlightning.plugins import Plugins
 from agentlightning.progress import Progress
-from agentlightning.records import AnyResource, Group, Policy, Purpose, Rollout, Span, Task
+from agentlightning.records import AnyResource, Group, Policy, Purpose, Rollout, RolloutRows, Span, Task
 from agentlightning.runner import Finished, Runner
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
 from agentlightning.tracebacks import running_now
-from agentlightning.transitions import build_trajectories
+from agentlightning.transitions import build_rows
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class TrainingRun:
             members = groups[finished.rollout.group_id]
             members.append(finished)
             if len(members) == group_size:
-                group = self._group(by_id[finished.rollout.task_id], members)
+                group = _group(by_id[finished.rollout.task_id], members)
                 self._counts.add_group(group)
                 self._tell_of_calls(group)
                 yield group
@@ -354,21 +354,19 @@ class TrainingRun:
         self._progress.rollout(finished.rollout, tokens)
         return finished
 
-    def _group(self, task: Task, members: list[Finished]) -> Group:
-        members = sorted(members, key=lambda member: member.rollout.sample)
-        compared = [member for member in members if member.rollout.is_trainable]
-        trajectories = []
-        for member in compared:
-            built = build_trajectories(member.rollout, member.spans)
-            self._notify("transitions_built", rollout=member.rollout, trajectories=built)
-            trajectories.append(built)
-        return Group(
-            id=members[0].rollout.group_id,
-            task=task,
-            rollouts=[member.rollout for member in compared],
-            trajectories=trajectories,
-            left_out=[member.rollout for member in members if not member.rollout.is_trainable],
-        )
+
+def _group(task: Task, members: Iterable[Finished]) -> Group:
+    members = sorted(members, key=lambda member: member.rollout.sample)
+    return Group(
+        id=members[0].rollout.group_id,
+        task=task,
+        rollouts=[
+            RolloutRows(rollout=one.rollout, spans=one.spans, rows=build_rows(one.rollout, one.spans))
+            for one in members
+            if one.rollout.is_trainable
+        ],
+        excluded=[one.rollout for one in members if not one.rollout.is_trainable],
+    )
 
 
 def _digest(*parts: object) -> str:

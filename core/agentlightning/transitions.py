@@ -1,7 +1,7 @@
-"""Spans → transitions → sequences. Pure functions.
+"""Spans → training rows. Pure functions.
 
 Every call that a policy answered is one transition. A call whose prompt extends what is already there,
-token for token, continues that sequence; the tokens between (a tool's result, the next question) are
+token for token, continues that row; the tokens between (a tool's result, the next question) are
 masked out::
 
     call 1   prompt [A B]           wrote [c d]
@@ -10,131 +10,97 @@ masked out::
     tokens   A B c d E f
     mask     · · x x · x
 
-A call that extends no sequence (the agent edited, summarised or dropped messages) starts a new one. Each
-call is matched against every sequence of its agent, the longest first, so parallel branches and
-interleaved agents keep their own rows.
+A call that extends no row (the agent edited, summarised or dropped messages) begins a new one. Each call is
+matched against every row of its agent, the longest first, so parallel branches and interleaved agents keep
+their own rows. A row has one policy, one version of it and one temperature: a call that differs begins a new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 
 import numpy as np
 
-from agentlightning.records import Rollout, Sequence, Span, Trajectory, Transition
+from agentlightning.records import Rollout, Span, TrainingRow, Transition
 
 
-def build_transitions(rollout: Rollout, spans: Seq[Span]) -> list[Transition]:
-    """One transition per model call that a policy answered with exact tokens, in the order of the calls.
+def build_rows(rollout: Rollout, spans: Sequence[Span]) -> list[TrainingRow]:
+    """The rows of the calls that a policy answered with exact tokens, in the order in which they began.
 
-    A step reward belongs to the call it was recorded under, else to the last call that had ended by then. The
-    rewards of the outcome are left to credit assignment.
+    A step reward belongs to the call it was recorded under, else to the last call that had ended by then; one given
+    before the first call is no transition's. The rewards of the outcome are left to credit assignment.
     """
-    transitions: list[Transition] = []
+    rows: list[TrainingRow] = []
+    ended: list[tuple[float, Transition]] = []
     for span in sorted(spans, key=lambda span: span.index):
-        said = span.generation
-        if said is None or said.policy is None or said.provenance != "exact":
+        call = span.generation
+        if call is None or call.policy is None:
             continue
-        if said.prompt_ids is None or said.response_ids is None or said.logprobs is None or not len(said.response_ids):
+        tokens = call.exact_tokens
+        if tokens is None:
             continue
-        transitions.append(
-            Transition(
-                rollout_id=rollout.id,
-                span_id=span.id,
-                agent=span.agent,
-                index=len(transitions),
-                prompt_ids=said.prompt_ids,
-                response_ids=said.response_ids,
-                logprobs=said.logprobs,
-                temperature=said.temperature,
-                policy=said.policy,
-                policy_version=said.policy_version,
-                ended_at=span.ended_at or span.started_at,
-            )
+        prompt, response, logprobs = tokens
+        made = Transition(
+            span_id=span.id,
+            agent=span.agent,
+            policy=call.policy,
+            policy_version=call.policy_version,
+            start=len(prompt),
+            end=len(prompt) + len(response),
         )
-    _give_step_rewards(rollout, transitions)
-    return transitions
+        row = _longest_extended(rows, made, prompt, call.temperature)
+        if row is None:
+            row = _empty_row(rollout, made, call.temperature)
+            rows.append(row)
+        _extend(row, made, prompt, response, logprobs)
+        ended.append((span.ended_at or span.started_at, made))
+    _give_step_rewards(rollout, ended)
+    return rows
 
 
-def _give_step_rewards(rollout: Rollout, transitions: list[Transition]) -> None:
-    by_span = {transition.span_id: transition for transition in transitions}
-    for reward in rollout.rewards:
-        if not reward.step or reward.value is None or not transitions:
-            continue
-        target = by_span.get(reward.span_id or "")
-        if target is None:
-            before = [transition for transition in transitions if transition.ended_at <= reward.at]
-            target = before[-1] if before else transitions[0]
-        target.reward = (target.reward or 0.0) + reward.weight * reward.value
+def _longest_extended(
+    rows: list[TrainingRow], made: Transition, prompt: np.ndarray, temperature: float
+) -> TrainingRow | None:
+    writer = (made.agent, made.policy, made.policy_version, temperature)
+    extended = [
+        row
+        for row in rows
+        if (row.agent, row.policy, row.policy_version, row.temperature) == writer
+        and np.array_equal(prompt[: len(row.token_ids)], row.token_ids)
+    ]
+    return max(extended, key=lambda row: len(row.token_ids), default=None)
 
 
-def merge(transitions: Seq[Transition]) -> tuple[list[Sequence], int]:
-    """Sequences of one agent's transitions, and how many transitions after the first started a new one.
-
-    A sequence has one sampling temperature and one policy: a call that differs starts a new one.
-    """
-    sequences: list[Sequence] = []
-    for transition in transitions:
-        extended = _longest_extended(sequences, transition)
-        if extended is None:
-            sequences.append(_start(transition))
-        else:
-            _extend(extended, transition)
-    return sequences, max(len(sequences) - 1, 0)
-
-
-def _longest_extended(sequences: list[Sequence], transition: Transition) -> Sequence | None:
-    best = None
-    for sequence in sequences:
-        length = len(sequence.token_ids)
-        if (
-            length <= len(transition.prompt_ids)
-            and (best is None or length > len(best.token_ids))
-            and sequence.temperature == transition.temperature
-            and sequence.transitions[-1].policy == transition.policy
-            and np.array_equal(transition.prompt_ids[:length], sequence.token_ids)
-        ):
-            best = sequence
-    return best
-
-
-def _start(transition: Transition) -> Sequence:
-    empty = Sequence(
-        rollout_id=transition.rollout_id,
-        agent=transition.agent,
+def _empty_row(rollout: Rollout, made: Transition, temperature: float) -> TrainingRow:
+    return TrainingRow(
+        rollout_id=rollout.id,
+        agent=made.agent,
+        policy=made.policy,
+        policy_version=made.policy_version,
         token_ids=np.empty(0, np.int32),
         mask=np.empty(0, np.bool_),
         logprobs=np.empty(0, np.float32),
-        temperature=transition.temperature,
-        transitions=[],
-        spans=[],
+        advantages=np.empty(0, np.float32),
+        temperature=temperature,
     )
-    _extend(empty, transition)
-    return empty
 
 
-def _extend(sequence: Sequence, transition: Transition) -> None:
-    given = transition.prompt_ids[len(sequence.token_ids) :]
-    written = transition.response_ids
-    start = len(transition.prompt_ids)
-    sequence.token_ids = np.concatenate([sequence.token_ids, given, written]).astype(np.int32, copy=False)
-    sequence.mask = np.concatenate([sequence.mask, np.zeros(len(given), np.bool_), np.ones(len(written), np.bool_)])
-    sequence.logprobs = np.concatenate(
-        [sequence.logprobs, np.zeros(len(given), np.float32), transition.logprobs.astype(np.float32, copy=False)]
-    )
-    sequence.transitions.append(transition)
-    sequence.spans.append((start, start + len(written)))
+def _extend(row: TrainingRow, made: Transition, prompt: np.ndarray, response: np.ndarray, logprobs: np.ndarray) -> None:
+    between = prompt[len(row.token_ids) :]
+    unwritten, unset = np.zeros(len(between), np.float32), np.full(len(response), np.nan, np.float32)
+    row.token_ids = np.concatenate([row.token_ids, between, response], dtype=np.int32)
+    row.mask = np.concatenate([row.mask, unwritten > 0, np.ones(len(response), np.bool_)])
+    row.logprobs = np.concatenate([row.logprobs, unwritten, logprobs], dtype=np.float32)
+    row.advantages = np.concatenate([row.advantages, unwritten, unset])
+    row.transitions.append(made)
 
 
-def build_trajectories(rollout: Rollout, spans: Seq[Span]) -> list[Trajectory]:
-    """The trajectories of a rollout, one per agent that a policy answered, in the order they first acted."""
-    by_agent: dict[str | None, list[Transition]] = {}
-    for transition in build_transitions(rollout, spans):
-        by_agent.setdefault(transition.agent, []).append(transition)
-    trajectories = []
-    for agent, transitions in by_agent.items():
-        sequences, breaks = merge(transitions)
-        trajectories.append(
-            Trajectory(rollout_id=rollout.id, agent=agent, transitions=transitions, sequences=sequences, breaks=breaks)
-        )
-    return trajectories
+def _give_step_rewards(rollout: Rollout, ended: list[tuple[float, Transition]]) -> None:
+    by_span = {made.span_id: made for _, made in ended}
+    for reward in rollout.rewards:
+        if not reward.step or reward.value is None:
+            continue
+        before = [made for at, made in ended if at <= reward.at]
+        made = by_span.get(reward.span_id or "", before[-1] if before else None)
+        if made is not None:
+            made.reward = (made.reward or 0.0) + reward.weight * reward.value

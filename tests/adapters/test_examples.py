@@ -16,7 +16,7 @@ from adapters.framework import absent
 
 from agentlightning.records import Rollout, Span
 from agentlightning.store import open_store
-from agentlightning.transitions import build_transitions
+from agentlightning.transitions import build_rows
 
 
 @pytest.fixture(params=EXAMPLES)
@@ -80,9 +80,9 @@ async def rollouts_of(folder: Path) -> list[tuple[Rollout, list[Span]]]:
 def check_calls(name: str, rollout: Rollout, spans: list[Span]) -> set[str | None]:
     """Every model call is a transition of the agent whose instructions it was given; returns those agents."""
     calls = sorted((span for span in spans if span.kind == "llm"), key=lambda span: span.index)
-    transitions = build_transitions(rollout, spans)
-    assert [transition.span_id for transition in transitions] == [span.id for span in calls]
-    assert all(len(transition.response_ids) == len(transition.logprobs) > 0 for transition in transitions)
+    transitions = [transition for row in build_rows(rollout, spans) for transition in row.transitions]
+    assert sorted(transition.span_id for transition in transitions) == sorted(span.id for span in calls)
+    assert all(transition.end > transition.start > 0 for transition in transitions)
     by_id = {span.id: span for span in spans}
     for span in calls:
         assert span.generation is not None

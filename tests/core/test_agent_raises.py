@@ -30,7 +30,7 @@ class Once(Algorithm):
     async def run(self, run: Any) -> None:
         self.rollouts: dict[str, Rollout] = {}
         async for group in run.collect(run.tasks, group_size=1, step=1):
-            for rollout in [*group.rollouts, *group.left_out]:
+            for rollout in group.all_rollouts:
                 self.rollouts[rollout.task_id] = rollout
 
 

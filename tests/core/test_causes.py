@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentlightning.causes import explain, explain_groups, explain_rollouts
-from agentlightning.records import Failure, Group, Reward, Rollout, Task
+from agentlightning.records import Failure, Group, Reward, Rollout, RolloutRows, Task
 
 numbers = itertools.count()
 
@@ -64,9 +64,10 @@ def test_many_causes_are_cut_to_the_most_frequent() -> None:
 
 def test_groups_without_a_token_of_the_policy_say_what_failed_and_what_did_not() -> None:
     good, bad = ended(rewards=[Reward(name="score", value=1.0)]), ended(raised("x"), rewards=[])
-    compared = Group(id="g", task=Task(id="t", input=1), rollouts=[good, good], trajectories=[[], []])
+    member = RolloutRows(rollout=good)
+    compared = Group(id="g", task=Task(id="t", input=1), rollouts=[member, member])
     assert explain_groups([compared]) == "in 2 of 2 rollouts no call of the agents was answered by the policy"
-    mixed = Group(id="g", task=Task(id="t", input=1), rollouts=[good], trajectories=[[]], left_out=[bad])
+    mixed = Group(id="g", task=Task(id="t", input=1), rollouts=[member], excluded=[bad])
     assert explain_groups([mixed]) == (
         "1 of 2 rollouts failed: 1 × ValueError: x (agent.py:12); "
         "in 1 of 2 rollouts no call of the agents was answered by the policy"

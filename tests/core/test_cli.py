@@ -212,10 +212,10 @@ def test_export_to_standard_output_is_json_lines_alone(agl: Agl, two_runs: None)
     assert result.stderr == "240 spans written to standard output\n"
 
 
-def test_transitions_are_in_the_sequence_they_extend(agl: Agl, two_runs: None) -> None:
+def test_transitions_are_in_the_row_they_extend(agl: Agl, two_runs: None) -> None:
     result = agl("export", RUN, "--what", "transitions", "--output", "-")
     first, second = [json.loads(line) for line in result.stdout.splitlines()][:2]
-    assert (first["index"], first["sequence"], second["index"], second["sequence"]) == (0, 0, 1, 0)
+    assert (first["row"], first["start"], first["end"], second["row"], second["start"]) == (0, 10, 13, 0, 15)
     assert second["prompt_ids"][:13] == first["prompt_ids"] + first["response_ids"]
     assert first["outcome"] == 1.0
 
@@ -270,7 +270,7 @@ def test_an_export_that_fails_half_way_leaves_what_was_there(
         raise DataError("in the middle")
 
     (tmp_path / "it.jsonl").write_text("an earlier export")
-    monkeypatch.setattr("agentlightning.cli.export.build_trajectories", fail)
+    monkeypatch.setattr("agentlightning.cli.export.build_rows", fail)
     result = agl("export", RUN, "--what", "transitions", "--output", "it.jsonl")
     assert (result.exit_code, result.stderr) == (2, "error: in the middle\n")
     assert (tmp_path / "it.jsonl").read_text() == "an earlier export"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from drawn_run import row
 
 from agentlightning import semconv
 from agentlightning.algorithm import Evaluation
 from agentlightning.diagnostics import Counts, findings, troubles
-from agentlightning.records import Failure, Generation, Group, Reward, Rollout, Span, Task, Trajectory
+from agentlightning.records import Failure, Generation, Group, Reward, Rollout, RolloutRows, Span, Task
 from agentlightning.store import Metric
 
 
@@ -42,10 +42,10 @@ def counted(*spans: Span, only_policy: bool = False) -> dict[str, float]:
     return counts.metrics()
 
 
-def a_group(*rewards: float | None, left_out: int = 0) -> Group:
-    rollouts = [a_rollout(value) for value in rewards]
-    lost = [a_rollout(None, failure=Failure(type="timeout", message="", fault="infrastructure"))] * left_out
-    return Group(id="g", task=Task(id="t", input=""), rollouts=rollouts, trajectories=[], left_out=lost)
+def a_group(*rewards: float | None, excluded: int = 0) -> Group:
+    members = [RolloutRows(rollout=a_rollout(value)) for value in rewards]
+    lost = [a_rollout(None, failure=Failure(type="timeout", message="", fault="infrastructure"))] * excluded
+    return Group(id="g", task=Task(id="t", input=""), rollouts=members, excluded=lost)
 
 
 def spread(*groups: Group) -> float | None:
@@ -67,13 +67,13 @@ def steps(*numbers: dict[str, float]) -> list[Metric]:
 
 
 def test_rollouts_that_made_no_call_while_others_of_their_group_did_are_counted() -> None:
-    made = Trajectory(rollout_id="r", agent=None, transitions=[], sequences=[])
     group = a_group(1.0, 1.0, 0.0, 0.0)
     counts = Counts()
-    for rollout in group.rollouts:
+    for rollout in group.all_rollouts:
         counts.add(rollout, (), only_policy=True)
-    group.rollouts[3].status = "failed"
-    counts.add_group(replace(group, trajectories=[[made], [], [], []]))
+    group.rollouts[0].rows = [row("r", [1], [2])]
+    group.rollouts[3].rollout.status = "failed"
+    counts.add_group(group)
     assert counts.metrics()["rollouts_without_calls"] == 0.5
     assert "2/4 rollouts without a call" in troubles(counts.metrics())
     (finding,) = [each for each in findings(steps(counts.metrics())) if "no call" in each]
@@ -81,8 +81,7 @@ def test_rollouts_that_made_no_call_while_others_of_their_group_did_are_counted(
 
 
 def test_a_group_that_made_no_call_at_all_is_another_matter() -> None:
-    group = a_group(1.0, 0.0)
-    assert replace(group, trajectories=[[], []]).without_calls == []
+    assert a_group(1.0, 0.0).without_calls == []
 
 
 @pytest.mark.parametrize(("reason", "share"), [("length", 1.0), ("max_tokens", 1.0), ("stop", 0.0), (None, 0.0)])
@@ -137,7 +136,7 @@ def test_a_custom_tool_takes_any_text() -> None:
 
 def test_a_group_without_spread_has_one_reward() -> None:
     assert spread(a_group(1.0, 0.0), a_group(0.0, 0.0)) == 0.5
-    assert spread(a_group(0.5, left_out=1)) == 1.0
+    assert spread(a_group(0.5, excluded=1)) == 1.0
     assert spread(a_group(0.5), a_group(None)) is None, "a single rollout is compared with nothing"
 
 

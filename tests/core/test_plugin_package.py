@@ -66,7 +66,7 @@ class BestOf(Algorithm):
         means = []
         for step, prompt in enumerate(prompts):
             groups = [group async for group in run.collect(run.tasks, step=step, resources=[prompt])]
-            means.append(sum(group.rollouts[0].outcome for group in groups) / len(groups))
+            means.append(sum(group.rollouts[0].rollout.outcome for group in groups) / len(groups))
         best = prompts[means.index(max(means))]
         await run.publish(best)
         await run.evaluate(step=len(prompts))

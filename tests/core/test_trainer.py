@@ -76,7 +76,7 @@ def test_every_task_is_run_group_size_times_and_compared(train):
     assert sorted((group.task.id, len(group.rollouts)) for group in algorithm.groups) == [
         (f"t{n}", 2) for n in range(4)
     ]
-    assert {rollout.outcome for group in algorithm.groups for rollout in group.rollouts} == {1.0}
+    assert {rollout.outcome for group in algorithm.groups for rollout in group.all_rollouts} == {1.0}
 
 
 def test_an_asynchronous_agent_runs_on_the_loop(train):
@@ -98,7 +98,7 @@ def test_the_agents_own_failure_is_a_result_and_is_scored(train):
     algorithm = Collecting()
     train(agent, lambda rollout, task: 0.25, algorithm).fit()
 
-    (rollout, *_) = algorithm.groups[0].rollouts
+    (rollout, *_) = algorithm.groups[0].all_rollouts
     assert (rollout.status, rollout.outcome, rollout.failure.type) == ("failed", 0.25, "agent_error")
     assert "I give up" in rollout.failure.message
 
@@ -107,8 +107,8 @@ def test_a_reward_that_cannot_tell_leaves_the_rollout_out_and_is_never_zero(trai
     algorithm = Collecting()
     train(reward=lambda rollout, task: None, algorithm=algorithm).fit()
 
-    assert [(len(group.rollouts), len(group.left_out)) for group in algorithm.groups] == [(0, 2)] * 4
-    assert algorithm.groups[0].left_out[0].outcome is None
+    assert [(len(group.rollouts), len(group.excluded)) for group in algorithm.groups] == [(0, 2)] * 4
+    assert algorithm.groups[0].excluded[0].outcome is None
 
 
 def test_an_infrastructure_failure_is_tried_again(train, monkeypatch):
@@ -132,7 +132,7 @@ def test_an_infrastructure_failure_is_tried_again(train, monkeypatch):
     train(agent, algorithm=algorithm, held_out=[{"id": "h", "input": 9, "expected": 18}]).fit()
 
     for group in algorithm.groups:
-        (rollout,) = group.rollouts
+        (rollout,) = group.all_rollouts
         assert (rollout.status, rollout.attempt) == ("succeeded", 2)
         assert [failure.type for failure in rollout.failed_attempts] == ["engine_unavailable"]
 
@@ -147,8 +147,8 @@ def test_what_infrastructure_breaks_for_good_is_left_out_and_counted(train, monk
     algorithm = Collecting()
     train(agent, algorithm=algorithm, runner=RunnerConfig(retries=1)).fit()
 
-    assert [(len(group.rollouts), len(group.left_out)) for group in algorithm.groups] == [(0, 2)] * 4
-    assert {rollout.attempt for rollout in algorithm.groups[0].left_out} == {2}
+    assert [(len(group.rollouts), len(group.excluded)) for group in algorithm.groups] == [(0, 2)] * 4
+    assert {rollout.attempt for rollout in algorithm.groups[0].excluded} == {2}
 
 
 def test_an_agent_that_never_returns_times_out_and_holds_nothing_up(train):
@@ -163,7 +163,7 @@ def test_an_agent_that_never_returns_times_out_and_holds_nothing_up(train):
     train(agent, algorithm=algorithm, held_out=TASKS[2:], runner=RunnerConfig(timeout=0.3)).fit()
     forever.set()
 
-    by_task = {group.task.id: group.rollouts[0] for group in algorithm.groups}
+    by_task = {group.task.id: group.rollouts[0].rollout for group in algorithm.groups}
     assert by_task["t1"].failure.type == "timeout"
     assert by_task["t2"].status == "succeeded"
 
@@ -177,7 +177,7 @@ def test_what_the_agent_says_of_the_whole_counts_with_what_the_plugins_say(train
     algorithm = Collecting()
     train(agent, algorithm=algorithm).fit()
 
-    rollout = algorithm.groups[0].rollouts[0]
+    rollout = algorithm.groups[0].rollouts[0].rollout
     assert [(part.name, part.value, part.step, part.span_id) for part in rollout.rewards] == [
         ("own", 0.5, False, None),
         ("right", 1.0, False, None),
@@ -194,7 +194,7 @@ def test_step_rewards_are_learned_from_and_reported_nowhere(train):
     algorithm = Collecting()
     train(agent, algorithm=algorithm).fit()
 
-    rollout = algorithm.groups[0].rollouts[0]
+    rollout = algorithm.groups[0].rollouts[0].rollout
     assert [(part.name, part.value, part.step, part.span_id is not None) for part in rollout.rewards] == [
         ("hint", 0.5, True, True),
         ("right", 1.0, False, False),
@@ -210,8 +210,8 @@ def test_an_agent_that_gives_step_rewards_alone_trains_and_has_no_outcome(train)
     algorithm = Collecting()
     result = train(agent, reward=[], algorithm=algorithm).fit()
 
-    assert {rollout.total_reward for group in algorithm.groups for rollout in group.rollouts} == {0.5}
-    assert [group.left_out for group in algorithm.groups] == [[]] * 4
+    assert {rollout.total_reward for group in algorithm.groups for rollout in group.all_rollouts} == {0.5}
+    assert [group.excluded for group in algorithm.groups] == [[]] * 4
     assert {reward for evaluation in result.evaluations for reward in evaluation.rewards} == {None}
 
 
@@ -272,7 +272,7 @@ def test_published_resources_reach_the_rollouts_for_the_agents_that_are_trained(
     train(agent, algorithm=algorithm, train=["wri*"]).fit()
 
     assert {(policy.version, other) for policy, other in seen} == {(3, None)}
-    assert algorithm.groups[0].rollouts[0].resources == {"p": 3, "c": 0}
+    assert algorithm.groups[0].rollouts[0].rollout.resources == {"p": 3, "c": 0}
 
 
 def test_fit_works_inside_a_running_event_loop(train):
@@ -322,7 +322,7 @@ def test_as_many_synchronous_agents_run_at_once_as_the_config_allows(train):
     algorithm = Collecting(Steps(group_size=1))
     train(agent, algorithm=algorithm, tasks=tasks, held_out=tasks, runner=RunnerConfig(concurrency=32)).fit()
 
-    assert {group.rollouts[0].status for group in algorithm.groups} == {"succeeded"}
+    assert {group.rollouts[0].rollout.status for group in algorithm.groups} == {"succeeded"}
 
 
 def test_a_plugin_that_fails_in_a_life_cycle_hook_does_not_harm_the_run(train, caplog):

@@ -1,10 +1,18 @@
-"""Spans → transitions → sequences."""
+"""Spans → training rows."""
 
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agentlightning.records import Generation, Reward, Rollout, Span
-from agentlightning.transitions import build_trajectories, build_transitions
+from agentlightning.records import Generation, Reward, Rollout, RolloutRows, Span, TrainingRow
+from agentlightning.transitions import build_rows
 
 ROLLOUT = Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1)
 
@@ -31,31 +39,31 @@ def call(index: int, prompt: list[int], response: list[int], **changes) -> Span:
     )
 
 
-def sequences_of(*spans: Span):
-    return [sequence for trajectory in build_trajectories(ROLLOUT, spans) for sequence in trajectory.sequences]
+def rows_of(*spans: Span) -> list[TrainingRow]:
+    return build_rows(ROLLOUT, spans)
 
 
-def test_a_call_that_extends_the_last_one_continues_its_sequence():
-    (sequence,) = sequences_of(call(0, [1, 2], [3, 4]), call(1, [1, 2, 3, 4, 5], [6]))
+def test_a_call_that_extends_the_last_one_continues_its_row() -> None:
+    (row,) = rows_of(call(0, [1, 2], [3, 4]), call(1, [1, 2, 3, 4, 5], [6]))
 
-    assert sequence.token_ids.tolist() == [1, 2, 3, 4, 5, 6]
-    assert sequence.mask.tolist() == [False, False, True, True, False, True]
-    assert sequence.logprobs.tolist() == [0, 0, -1, -2, 0, -1]
-    assert sequence.spans == [(2, 4), (5, 6)]
+    assert row.token_ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert row.mask.tolist() == [False, False, True, True, False, True]
+    assert row.logprobs.tolist() == [0, 0, -1, -2, 0, -1]
+    assert [(made.span_id, made.start, made.end) for made in row.transitions] == [("s0", 2, 4), ("s1", 5, 6)]
 
 
 @pytest.mark.parametrize(
     "prompt", [[1, 2, 9, 4, 5], [1, 2, 3], [7]], ids=["an edited token", "a cut answer", "another conversation"]
 )
-def test_a_call_that_does_not_extend_token_for_token_starts_a_new_sequence(prompt):
-    (trajectory,) = build_trajectories(ROLLOUT, [call(0, [1, 2], [3, 4]), call(1, prompt, [6])])
+def test_a_call_that_does_not_extend_token_for_token_begins_a_new_row(prompt: list[int]) -> None:
+    rows = rows_of(call(0, [1, 2], [3, 4]), call(1, prompt, [6]))
 
-    assert [len(sequence.transitions) for sequence in trajectory.sequences] == [1, 1]
-    assert trajectory.breaks == 1
+    assert [len(row.transitions) for row in rows] == [1, 1]
+    assert RolloutRows(rollout=ROLLOUT, rows=rows).prefix_breaks == 1
 
 
-def test_interleaved_calls_find_their_own_sequence():
-    sequences = sequences_of(
+def test_interleaved_calls_find_their_own_row() -> None:
+    rows = rows_of(
         call(0, [1], [2]),
         call(1, [8], [9]),
         call(2, [1, 2, 3], [4]),
@@ -63,24 +71,32 @@ def test_interleaved_calls_find_their_own_sequence():
         call(4, [1, 2, 3, 4], [5]),
     )
 
-    assert [sequence.token_ids.tolist() for sequence in sequences] == [[1, 2, 3, 4, 5], [8, 9, 7, 6]]
+    assert [row.token_ids.tolist() for row in rows] == [[1, 2, 3, 4, 5], [8, 9, 7, 6]]
 
 
-def test_the_longest_sequence_that_is_extended_is_the_one_continued():
-    sequences = sequences_of(call(0, [1], [2]), call(1, [1, 2, 3], [4]), call(2, [1], [2]), call(3, [1, 2, 3, 4], [5]))
+def test_the_longest_row_that_is_extended_is_the_one_continued() -> None:
+    rows = rows_of(call(0, [1], [2]), call(1, [1, 2, 3], [4]), call(2, [1], [2]), call(3, [1, 2, 3, 4], [5]))
 
-    assert [sequence.token_ids.tolist() for sequence in sequences] == [[1, 2, 3, 4, 5], [1, 2]]
+    assert [row.token_ids.tolist() for row in rows] == [[1, 2, 3, 4, 5], [1, 2]]
 
 
-def test_agents_have_trajectories_of_their_own_even_where_tokens_extend():
-    writer, critic = build_trajectories(ROLLOUT, [call(0, [1], [2]), call(1, [1, 2, 3], [4], agent="critic")])
+def test_agents_have_rows_of_their_own_even_where_tokens_extend() -> None:
+    writer, critic = rows_of(call(0, [1], [2]), call(1, [1, 2, 3], [4], agent="critic"))
 
     assert (writer.agent, critic.agent) == ("writer", "critic")
-    assert critic.sequences[0].mask.tolist() == [False, False, False, True]
+    assert critic.mask.tolist() == [False, False, False, True]
 
 
-def test_a_change_of_temperature_starts_a_new_sequence():
-    assert len(sequences_of(call(0, [1], [2]), call(1, [1, 2], [3], generation={"temperature": 0.5}))) == 2
+@pytest.mark.parametrize("change", [{"temperature": 0.5}, {"policy": "other"}, {"policy_version": 1}], ids=str)
+def test_a_call_sampled_otherwise_or_by_another_policy_or_version_begins_a_new_row(change: dict[str, Any]) -> None:
+    first, second = rows_of(call(0, [1], [2]), call(1, [1, 2], [3], generation=change))
+
+    assert (first.temperature, first.policy, first.policy_version) == (1.0, "policy", 0)
+    assert (second.temperature, second.policy, second.policy_version) == tuple(
+        ({"temperature": 1.0, "policy": "policy", "policy_version": 0} | change).values()
+    )
+    assert second.transitions[0].policy_version == second.policy_version
+    assert RolloutRows(rollout=ROLLOUT, rows=[first, second]).prefix_breaks == ("temperature" in change)
 
 
 @pytest.mark.parametrize(
@@ -88,25 +104,106 @@ def test_a_change_of_temperature_starts_a_new_sequence():
     [{"provenance": "text"}, {"policy": None}, {"logprobs": None}, {"response_ids": np.empty(0, np.int32)}],
     ids=["tokens not exact", "another model wrote it", "no logprobs", "nothing written"],
 )
-def test_what_the_policy_did_not_write_is_no_transition(change):
-    assert build_transitions(ROLLOUT, [call(0, [1], [2], generation=change)]) == []
+def test_what_the_policy_did_not_write_is_in_no_row(change: dict[str, Any]) -> None:
+    assert rows_of(call(0, [1], [2], generation=change)) == []
 
 
-def test_a_step_reward_belongs_to_its_call_else_to_the_last_call_before_it():
-    rollout = Rollout(
-        id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1,
-        rewards=[
-            Reward(name="tool", value=0.5, span_id="a tool", at=1.0),
-            Reward(name="own", value=2.0, weight=0.5, span_id="s1", at=0.0),
-            Reward(name="outcome", value=9.0, at=9.0),
-        ],
-    )  # fmt: skip
-    first, second = build_transitions(rollout, [call(0, [1], [2]), call(1, [1, 2], [3])])
-
-    assert (first.reward, second.reward) == (0.5, 1.0)
+def rewarded(*rewards: Reward) -> list[float | None]:
+    """What the two calls of a rollout, which began at 0 and 1 s and lasted half a second, were given."""
+    rollout = msgspec.structs.replace(ROLLOUT, rewards=list(rewards))
+    (row,) = build_rows(rollout, [call(0, [1], [2]), call(1, [1, 2], [3])])
+    return [transition.reward for transition in row.transitions]
 
 
-def test_spans_out_of_order_give_transitions_in_the_order_of_the_calls():
-    later, earlier = call(1, [1, 2, 3], [4]), call(0, [1], [2])
+def test_a_step_reward_belongs_to_its_call_else_to_the_last_call_before_it() -> None:
+    assert rewarded(
+        Reward(name="tool", value=0.5, span_id="a tool", at=1.0),
+        Reward(name="own", value=2.0, weight=0.5, span_id="s1", at=0.0),
+        Reward(name="scored", value=9.0, at=9.0),
+    ) == [0.5, 1.0]
 
-    assert [transition.span_id for transition in build_transitions(ROLLOUT, [later, earlier])] == ["s0", "s1"]
+
+def test_a_step_reward_given_before_the_first_call_is_no_transitions() -> None:
+    assert rewarded(Reward(name="early", value=1.0, span_id="a tool", at=-1.0)) == [None, None]
+
+
+def test_spans_out_of_order_give_transitions_in_the_order_of_the_calls() -> None:
+    (row,) = rows_of(call(1, [1, 2, 3], [4]), call(0, [1], [2]))
+
+    assert [transition.span_id for transition in row.transitions] == ["s0", "s1"]
+
+
+def test_an_advantage_is_a_transitions_own_and_finite() -> None:
+    (row,) = rows_of(call(0, [1, 2], [3, 4]), call(1, [1, 2, 3, 4, 5], [6]))
+    np.testing.assert_array_equal(row.advantages, [0, 0, np.nan, np.nan, 0, np.nan])
+
+    row.set_advantage(row.transitions[1], -0.5)
+    np.testing.assert_array_equal(row.advantages, [0, 0, np.nan, np.nan, 0, -0.5])
+    with pytest.raises(ValueError, match="the advantage of a transition of rollout r is inf"):
+        row.set_advantage(row.transitions[0], float("inf"))
+
+
+# Properties, for any interleaving of calls.
+
+TOKENS = st.integers(0, 2)
+"""So few that prompts often extend one another by chance, too."""
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[Span]:
+    """Calls that go on from any earlier one, whole, cut, or not at all; of two agents, versions and temperatures."""
+    spans: list[Span] = []
+    for index in range(draw(st.integers(1, 8))):
+        before: list[int] = []
+        if spans and draw(st.booleans()):
+            earlier = draw(st.sampled_from(spans)).generation
+            whole = [*earlier.prompt_ids.tolist(), *earlier.response_ids.tolist()]
+            before = whole[: draw(st.integers(0, len(whole)))] if draw(st.booleans()) else whole
+        prompt = before + draw(st.lists(TOKENS, min_size=not before, max_size=3))
+        response = draw(st.lists(TOKENS, min_size=1, max_size=3))
+        sampled = {"policy_version": draw(st.integers(0, 1)), "temperature": draw(st.sampled_from([1.0, 0.5]))}
+        spans.append(call(index, prompt, response, agent=draw(st.sampled_from("ab")), generation=sampled))
+        spans[-1].generation.logprobs = -(index + 1) - np.arange(len(response), dtype=np.float32) / 8
+    return spans
+
+
+@given(conversations(), st.randoms(use_true_random=False))
+def test_no_token_is_lost_doubled_or_moved(spans: list[Span], random: Random) -> None:
+    shuffled = random.sample(spans, len(spans))
+    rows = build_rows(ROLLOUT, shuffled)
+
+    by_span = {span.id: span for span in spans}
+    transitions = [(row, made) for row in rows for made in row.transitions]
+    assert sorted(made.span_id for _, made in transitions) == sorted(by_span)
+    for row, made in transitions:
+        span = by_span[made.span_id]
+        wrote = span.generation
+        assert row.token_ids[: made.start].tolist() == wrote.prompt_ids.tolist()
+        assert row.token_ids[made.start : made.end].tolist() == wrote.response_ids.tolist()
+        assert row.logprobs[made.start : made.end].tolist() == wrote.logprobs.tolist()
+        assert row.mask[made.start : made.end].all()
+        writer = (span.agent, wrote.policy, wrote.policy_version, wrote.temperature)
+        assert (row.agent, row.policy, row.policy_version, row.temperature) == writer
+        assert (made.agent, made.policy, made.policy_version) == writer[:3]
+    for row in rows:
+        assert {len(row.mask), len(row.logprobs), len(row.advantages)} == {len(row.token_ids)}
+        assert row.transitions[-1].end == len(row.token_ids)
+        assert row.trained_tokens == sum(made.end - made.start for made in row.transitions)
+        assert not row.logprobs[~row.mask].any()
+        assert not row.advantages[~row.mask].any()
+    assert [row.token_ids.tolist() for row in rows] == [row.token_ids.tolist() for row in build_rows(ROLLOUT, spans)]
+
+
+@given(conversations())
+def test_a_new_row_begins_only_where_nothing_is_extended(spans: list[Span]) -> None:
+    for end in range(1, len(spans) + 1):
+        rows = build_rows(ROLLOUT, spans[:end])
+        made = rows[-1].transitions
+        if len(rows) == 1 or made != [made[0]] or made[0].span_id != spans[end - 1].id:
+            continue
+        for row in rows[:-1]:
+            same = (row.agent, row.policy_version, row.temperature) == (
+                rows[-1].agent, rows[-1].policy_version, rows[-1].temperature
+            )  # fmt: skip
+            prompt = rows[-1].token_ids[: made[0].start]
+            assert not (same and prompt[: len(row.token_ids)].tolist() == row.token_ids.tolist())

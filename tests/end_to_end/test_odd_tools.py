@@ -39,7 +39,7 @@ class Collecting(Algorithm):
             await run.publish(engine.resource("policy"))
             self.groups = [group async for group in run.collect(run.tasks, group_size=2, step=1)]
         for group in self.groups:
-            for rollout in group.rollouts:
+            for rollout in group.all_rollouts:
                 self.spans += await run.spans(rollout)
 
 
@@ -70,6 +70,6 @@ def test_a_call_with_such_a_tool_is_recorded_and_trained_on(tmp_path: Path, tiny
     generations = [span.generation for span in algorithm.spans if span.generation is not None]
     assert [said.provenance for said in generations] == ["exact"] * 2
     assert all(said.tools[0]["function"] == TOOLS[0]["function"] for said in generations)
-    trajectories = [one for group in algorithm.groups for of_rollout in group.trajectories for one in of_rollout]
-    assert len(trajectories) == 2
-    assert all(trajectory.sequences[0].mask.any() for trajectory in trajectories)
+    rows = [row for group in algorithm.groups for row in group.rows]
+    assert len(rows) == 2
+    assert all(row.mask.any() for row in rows)

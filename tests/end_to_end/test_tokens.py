@@ -29,7 +29,7 @@ class Collecting(Algorithm):
             async for group in run.collect(run.tasks, group_size=4, step=1):
                 self.groups.append(group)
         for group in self.groups:
-            for rollout in group.rollouts:
+            for rollout in group.all_rollouts:
                 self.spans.append(await run.spans(rollout))
 
 
@@ -51,18 +51,8 @@ def collected(project, tiny_model, monkeypatch):
     return algorithm
 
 
-def sequences(groups):
-    return [
-        sequence
-        for group in groups
-        for trajectories in group.trajectories
-        for trajectory in trajectories
-        for sequence in trajectory.sequences
-    ]
-
-
 def test_the_trainers_log_probabilities_are_the_engines(collected):
-    rows = sequences(collected.groups)
+    rows = [row for group in collected.groups for row in group.rows]
     assert len(rows) >= 48, "two calls of 24 rollouts"
     worst = 0.0
     for batch in make_batches(rows, 4096):
@@ -73,21 +63,16 @@ def test_the_trainers_log_probabilities_are_the_engines(collected):
 
 def test_the_tokens_in_the_store_are_those_that_are_trained(collected):
     stored = {span.id: span.generation for spans in collected.spans for span in spans if span.generation is not None}
-    transitions = [
-        transition
-        for group in collected.groups
-        for trajectories in group.trajectories
-        for trajectory in trajectories
-        for transition in trajectory.transitions
-    ]
-    assert [rollout.failure for group in collected.groups for rollout in group.left_out] == []
-    assert len(transitions) == len(stored) == 48
-    for transition in transitions:
-        said = stored[transition.span_id]
-        assert said.provenance == "exact"
-        np.testing.assert_array_equal(said.prompt_ids, transition.prompt_ids)
-        np.testing.assert_array_equal(said.response_ids, transition.response_ids)
-        np.testing.assert_array_equal(said.logprobs, transition.logprobs)
+    rows = [row for group in collected.groups for row in group.rows]
+    assert [rollout.failure for group in collected.groups for rollout in group.excluded] == []
+    assert sum(len(row.transitions) for row in rows) == len(stored) == 48
+    for row in rows:
+        for transition in row.transitions:
+            call = stored[transition.span_id]
+            assert call.provenance == "exact"
+            np.testing.assert_array_equal(call.prompt_ids, row.token_ids[: transition.start])
+            np.testing.assert_array_equal(call.response_ids, row.token_ids[transition.start : transition.end])
+            np.testing.assert_array_equal(call.logprobs, row.logprobs[transition.start : transition.end])
 
 
 def test_a_second_call_goes_on_from_the_very_tokens_of_the_first(collected):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from drawn_run import DrawnRun, group
+from msgspec.structs import replace
 from transformers import AutoModelForCausalLM
 
 from agentlightning.config import decode_section
@@ -15,7 +16,7 @@ from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Failure, Group, Task
 from agentlightning_grpo.algorithm import GRPO
 from agentlightning_grpo.config import GRPOConfig
-from agentlightning_grpo.examples import ScoredGroup, score
+from agentlightning_grpo.examples import assign
 from agentlightning_grpo.presets import PRESETS
 from agentlightning_grpo.update import Learner
 from agentlightning_policy.model import ModelConfig
@@ -75,7 +76,7 @@ async def test_the_rewarded_answers_become_likelier(tiny_model: Path, drawn_run:
     drawn_run.tasks = drawn_run.tasks[:1]
 
     def likelihood(model: Any, rollout: int) -> float:
-        row = fixed.trajectories[rollout][0].sequences[0]
+        row = fixed.rollouts[rollout].rows[0]
         ids = torch.from_numpy(row.token_ids).long()
         logprobs = model(ids[None]).logits[0, :-1].log_softmax(-1).gather(1, ids[1:, None])[:, 0]
         return float(logprobs.detach()[torch.from_numpy(row.mask[1:])].sum())
@@ -138,11 +139,13 @@ async def test_skipping_groups_without_spread_changes_nothing_but_the_time(tiny_
     for computed in (False, True):
         config = GRPOConfig(model=ModelConfig(path=str(tiny_model), device="cpu"), lr=1e-3)
         training = await Training.begin(config, DrawnRun(tmp_path))
-        scored = score([group("a", [1.0, 0.0]), group("b", [1.0, 1.0])], PRESETS["trl-1.16/dapo"].advantage)
-        if computed:
-            scored = [ScoredGroup(examples=one.examples, informative=True) for one in scored]
-        learner = Learner(training, PRESETS["trl-1.16/dapo"].loss)
-        metrics.append(learner.update(scored, 1))
+        groups = [group("a", [1.0, 0.0]), group("b", [1.0, 1.0])]
+        assign(groups, PRESETS["trl-1.16/dapo"].advantage)
+        if computed:  # what a KL term asks for, here with next to no weight
+            learner = Learner(training, replace(PRESETS["trl-1.16/dapo"].loss, beta=1e-12))
+        else:
+            learner = Learner(training, PRESETS["trl-1.16/dapo"].loss)
+        metrics.append(learner.update(groups, 1))
     assert metrics[0]["loss"] == pytest.approx(metrics[1]["loss"], abs=1e-6)
     assert metrics[0]["grad_norm"] == pytest.approx(metrics[1]["grad_norm"], rel=1e-4)
 
@@ -156,17 +159,22 @@ async def test_bfloat16_with_lora_trains(tiny_model: Path, drawn_run: DrawnRun) 
 
 
 async def test_a_loss_that_is_not_finite_stops_the_run(tiny_model: Path, drawn_run: DrawnRun) -> None:
-    drawn_run.drawn = lambda task, step: group(task.id, [1.0, float("inf")])
+    def odd(task: Task, step: int) -> Group:
+        drawn = group(task.id, [1.0, 0.0])
+        drawn.rows[0].logprobs[:] = float("nan")
+        return drawn
+
+    drawn_run.drawn = odd
     with pytest.raises(AlgorithmError, match=r"step 1: the loss is nan"):
-        await trained(drawn_run, tiny_model)
+        await trained(drawn_run, tiny_model, loss={"sampler_correction": "token_truncate"})
 
 
 async def test_a_step_without_rollouts_says_what_broke_them(tiny_model: Path, drawn_run: DrawnRun) -> None:
     def broken(task: Task, step: int) -> Group:
         whole = group(task.id, [1.0, 0.0])
-        for rollout in whole.rollouts:
+        for rollout in whole.all_rollouts:
             rollout.failure = Failure(type="timeout", message="", fault="infrastructure")
-        return Group(id=whole.id, task=task, rollouts=[], trajectories=[], left_out=whole.rollouts)
+        return Group(id=whole.id, task=task, rollouts=[], excluded=whole.all_rollouts)
 
     drawn_run.drawn = broken
     with pytest.raises(

@@ -43,7 +43,7 @@ class Train(Algorithm):
 
     @property
     def rollouts(self) -> list[Rollout]:
-        return [rollout for group in self.groups for rollout in [*group.rollouts, *group.left_out]]
+        return [rollout for group in self.groups for rollout in group.all_rollouts]
 
     async def run(self, run: Any) -> None:
         await run.publish(self.policy)
@@ -144,7 +144,7 @@ def test_an_agent_whose_module_traces_the_client_at_import_is_trained(
     finally:
         instrumentor.uninstrument()
     assert (len(stub.requests), len(policy_stub.requests)) == (0, 8)
-    assert [len(built) for group in algorithm.groups for built in group.trajectories] == [1] * 8
+    assert [len(one.rows) for group in algorithm.groups for one in group.rollouts] == [1] * 8
 
 
 def test_a_judge_among_the_rewards_asks_its_own_model(train, stub, policy_stub) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from policy.rows import training_row
 
-from agentlightning.records import Sequence
+from agentlightning.records import TrainingRow
 from agentlightning_grpo.advantages import advantages, advantages_by_component
 from agentlightning_grpo.losses import Totals, policy_loss
 from agentlightning_grpo.presets import choose
@@ -86,20 +87,14 @@ class Rollouts:
         self.noise_old = [rng.normal(scale=0.4, size=len(completion)) for completion in self.completions]
         self.noise_reference = [rng.normal(scale=0.3, size=len(completion)) for completion in self.completions]
 
-    def sequences(self) -> list[Sequence]:
-        return [
-            Sequence(
-                rollout_id=str(place),
-                agent=None,
-                token_ids=np.array(prompt + completion, np.int32),
-                mask=np.array([False] * len(prompt) + [True] * len(completion)),
-                logprobs=np.zeros(len(prompt) + len(completion), np.float32),
-                temperature=TEMPERATURE,
-                transitions=[],
-                spans=[],
-            )
-            for place, (prompt, completion) in enumerate(zip(self.prompts, self.completions, strict=True))
-        ]
+    def rows(self, advantage: np.ndarray) -> list[TrainingRow]:
+        rows = []
+        for index, (prompt, completion) in enumerate(zip(self.prompts, self.completions, strict=True)):
+            ids = prompt + completion
+            row = training_row(ids, [*range(len(prompt), len(ids))], rollout=str(index), temperature=TEMPERATURE)
+            row.advantages[row.mask] = advantage[index]
+            rows.append(row)
+        return rows
 
     def padded(self, rows: list[Any], *, left: bool = False, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         width = max(map(len, rows))
@@ -128,11 +123,11 @@ class Rollouts:
 
 
 def current_logprobs(module: torch.nn.Module, rollouts: Rollouts) -> list[np.ndarray]:
-    (batch,) = make_batches(rollouts.sequences(), 10_000)
+    (batch,) = make_batches(rollouts.rows(np.zeros(GROUPS * SIZE)), 10_000)
     with torch.no_grad():
         table = token_logprobs(module, batch).logprobs.numpy()
-    found = {row: table[place, : batch.lengths[place]] for place, row in enumerate(batch.rows)}
-    return [found[row] for row in range(len(found))]
+    found = {index: table[row, : batch.lengths[row]] for row, index in enumerate(batch.indices)}
+    return [found[index] for index in range(len(found))]
 
 
 CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
@@ -184,15 +179,15 @@ def test_loss_and_gradient(
 
     loss = torch.zeros(())
     totals = Totals(sequences=len(rollouts.completions), tokens=sum(map(len, rollouts.completions)))
-    for batch in make_batches(rollouts.sequences(), 10_000 if options.get("loss_type") == "bnpo" else 40):
+    for batch in make_batches(rollouts.rows(advantage), 10_000 if options.get("loss_type") == "bnpo" else 40):
         share = policy_loss(
             token_logprobs(module, batch).logprobs,
-            batch.pad([current[row] + rollouts.noise_old[row] for row in batch.rows]),
-            torch.from_numpy(advantage[batch.rows]).float(),
+            batch.pad([current[row] + rollouts.noise_old[row] for row in batch.indices]),
+            batch.advantages,
             batch.mask,
             chosen.loss,
             totals,
-            reference_logprobs=batch.pad([current[row] + rollouts.noise_reference[row] for row in batch.rows]),
+            reference_logprobs=batch.pad([current[row] + rollouts.noise_reference[row] for row in batch.indices]),
         ).loss
         share.backward()
         loss += share.detach()

@@ -1,29 +1,30 @@
-"""Hand-made sequences for the tests of batches and log-probabilities."""
+"""Hand-made rows for the tests of batches and log-probabilities."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from agentlightning.records import Sequence
+from agentlightning.records import TrainingRow
 
 
-def sequence(token_ids: list[int], trained: list[int], *, rollout: str = "r", temperature: float = 1.0) -> Sequence:
+def training_row(
+    token_ids: list[int], trained: list[int], *, rollout: str = "r", temperature: float = 1.0
+) -> TrainingRow:
     """A row whose tokens at the places ``trained`` were written by the policy."""
     mask = np.zeros(len(token_ids), np.bool_)
     mask[trained] = True
-    return Sequence(
+    return TrainingRow(
         rollout_id=rollout,
-        agent=None,
+        policy="policy",
         token_ids=np.array(token_ids, np.int32),
         mask=mask,
         logprobs=np.where(mask, -0.5, 0).astype(np.float32),
+        advantages=np.zeros(len(token_ids), np.float32),
         temperature=temperature,
-        transitions=[],
-        spans=[],
     )
 
 
-def rollouts(seed: int = 0, *, groups: int = 3, size: int = 4, vocabulary: int = 300) -> list[Sequence]:
+def rollouts(seed: int = 0, *, groups: int = 3, size: int = 4, vocabulary: int = 300) -> list[TrainingRow]:
     """Groups of rollouts: a shared system prompt, a group's prompt, answers of several lengths, some continued with
     a second turn, one repeated to the letter, one that is the beginning of another."""
     rng = np.random.default_rng(seed)
@@ -45,5 +46,5 @@ def rollouts(seed: int = 0, *, groups: int = 3, size: int = 4, vocabulary: int =
                 tool, second = draw(3), draw(4)
                 trained += range(len(ids) + 3, len(ids) + 7)
                 ids = ids + tool + second
-            rows.append(sequence(ids, trained, rollout=f"{group}.{member}", temperature=(1.0, 0.7)[group % 2]))
+            rows.append(training_row(ids, trained, rollout=f"{group}.{member}", temperature=(1.0, 0.7)[group % 2]))
     return rows

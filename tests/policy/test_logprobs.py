@@ -32,7 +32,7 @@ def test_packed_rows_give_loss_and_gradients_of_plain_rows(
     module = AutoModelForCausalLM.from_pretrained(tiny_model_of(family))
     assert packs(module)
     for batch in make_batches(rollouts(), 80):
-        assert len(batch.token_ids) < sum(len(row.token_ids) for row in batch.sequences)
+        assert len(batch.token_ids) < sum(len(row.token_ids) for row in batch.rows)
         packed, plain = token_logprobs(module, batch), plain_logprobs(module, batch)
         torch.testing.assert_close(packed.logprobs, plain.logprobs, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(packed.entropy, plain.entropy, atol=1e-3, rtol=1e-5)
@@ -46,7 +46,7 @@ def test_packed_rows_give_loss_and_gradients_of_plain_rows(
 def test_a_log_probability_is_of_the_softmax_at_the_sampling_temperature(tiny_model: Path) -> None:
     module = AutoModelForCausalLM.from_pretrained(tiny_model)
     (batch,) = make_batches(rollouts()[4:5], 1000)
-    (row,) = batch.sequences
+    (row,) = batch.rows
     assert row.temperature == 0.7
     logits = module(torch.from_numpy(row.token_ids).long()[None]).logits[0, :-1]
     expected = (logits / 0.7).log_softmax(-1)[range(len(logits)), row.token_ids[1:].tolist()][row.mask[1:]]

@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from agentlightning.config import decode_section
 from agentlightning.errors import AlgorithmError, ConfigError
-from agentlightning.records import Failure, Group, Sequence, Task
+from agentlightning.records import Failure, Group, Task, TrainingRow
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import plain_logprobs
 from agentlightning_sft.algorithm import SFT
 from agentlightning_sft.config import SFTConfig
-from agentlightning_sft.selection import best_sequences
+from agentlightning_sft.selection import best_rows
 
 
 def algorithm(path: Path, **fields: Any) -> SFT:
@@ -39,32 +39,32 @@ def drawn_run(tmp_path: Path) -> DrawnRun:
     return DrawnRun(tmp_path / "run")
 
 
-def names(sequences: list[Sequence]) -> list[str]:
-    return [sequence.rollout_id for sequence in sequences]
+def names(rows: list[TrainingRow]) -> list[str]:
+    return [row.rollout_id for row in rows]
 
 
-def cross_entropy(model: Any, sequences: list[Sequence]) -> float:
-    (batch,) = make_batches(sequences, 10_000)
+def cross_entropy(model: Any, rows: list[TrainingRow]) -> float:
+    (batch,) = make_batches(rows, 10_000)
     with torch.no_grad():
         return -float(plain_logprobs(model, batch).logprobs.sum()) / int(batch.lengths.sum())
 
 
 def test_the_best_of_each_task_above_the_threshold_are_kept() -> None:
     groups = [group("b", [0.2, 0.9, 1.0, 0.5]), group("a", [0.1, 0.0]), group("c", [0.8, 0.8])]
-    assert names(best_sequences(groups, keep=1, threshold=0.5)) == ["b.2", "c.0"]
-    assert names(best_sequences(groups, keep=2, threshold=0.6)) == ["b.2", "b.1", "c.0", "c.1"]
+    assert names(best_rows(groups, keep=1, threshold=0.5)) == ["b.2", "c.0"]
+    assert names(best_rows(groups, keep=2, threshold=0.6)) == ["b.2", "b.1", "c.0", "c.1"]
 
 
 def test_every_row_of_a_kept_rollout_is_learned_and_one_without_rows_gives_way() -> None:
     groups = [group("a", [1.0, 0.9, 0.8], rows=[0, 2, 1])]
-    assert names(best_sequences(groups, keep=1, threshold=0.5)) == ["a.1", "a.1"]
+    assert names(best_rows(groups, keep=1, threshold=0.5)) == ["a.1", "a.1"]
 
 
 async def test_the_best_rollouts_become_likelier(tiny_model: Path, drawn_run: DrawnRun) -> None:
     fixed = group("only", [1.0, 0.0, 0.0, 0.3])
     drawn_run.drawn = lambda task, step: fixed
     drawn_run.tasks = drawn_run.tasks[:1]
-    best = best_sequences([fixed], keep=1, threshold=1.0)
+    best = best_rows([fixed], keep=1, threshold=1.0)
     before = cross_entropy(AutoModelForCausalLM.from_pretrained(tiny_model), best)
     await algorithm(tiny_model, batch_tasks=1).run(drawn_run)
     assert cross_entropy(AutoModelForCausalLM.from_pretrained(drawn_run.results["model"]), best) < before
@@ -124,7 +124,7 @@ async def test_a_run_in_which_nothing_was_good_enough_says_so(tiny_model: Path, 
 async def test_a_step_in_which_the_policy_wrote_nothing_says_why(tiny_model: Path, drawn_run: DrawnRun) -> None:
     def failed(task: Task, step: int) -> Group:
         drawn = group(task.id, [1.0, 0.0], rows=[0, 0])
-        for rollout in drawn.rollouts:
+        for rollout in drawn.all_rollouts:
             rollout.failure = Failure(type="agent_error", message="x", exception="builtins.KeyError", where="a.py:3")
         return drawn
 

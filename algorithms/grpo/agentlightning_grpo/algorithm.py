@@ -12,7 +12,7 @@ from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Group
 from agentlightning_grpo.config import GRPOConfig
 from agentlightning_grpo.curriculum import Curriculum
-from agentlightning_grpo.examples import ScoredGroup, describe, score
+from agentlightning_grpo.examples import assign, describe
 from agentlightning_grpo.presets import choose
 from agentlightning_grpo.update import Learner
 from agentlightning_policy.training import Training
@@ -51,16 +51,17 @@ class GRPO(Algorithm):
             for step in range(training.done + 1, config.steps + 1):
                 started = time.perf_counter()
                 tasks = curriculum.choose(batch(step))
-                groups = [group async for group in run.collect(tasks, group_size=config.group_size, step=step)]
+                collection = run.collect(tasks, group_size=config.group_size, step=step)
+                groups = sorted([group async for group in collection], key=lambda group: (group.task.id, group.id))
                 curriculum.observe(groups)
                 collected = time.perf_counter()
-                scored = score(groups, self.preset.advantage)
-                _check_trainable(groups, scored, step)
-                metrics = await asyncio.to_thread(learner.update, scored, step)
+                _check_trainable(groups, step)
+                assign(groups, self.preset.advantage)
+                metrics = await asyncio.to_thread(learner.update, groups, step)
                 await training.publish(engine)
 
                 seconds = {"seconds_collect": collected - started, "seconds_update": time.perf_counter() - collected}
-                run.log({**describe(groups, scored), **metrics, **seconds}, step=step)
+                run.log({**describe(groups), **metrics, **seconds}, step=step)
                 run.progress(step=step, steps=config.steps)
                 await training.after_step(engine, step, spread=curriculum.spread)
 
@@ -68,8 +69,8 @@ class GRPO(Algorithm):
         await training.save()
 
 
-def _check_trainable(groups: Sequence[Group], scored: Sequence[ScoredGroup], step: int) -> None:
+def _check_trainable(groups: Sequence[Group], step: int) -> None:
     """A step may have nothing to learn from; one without any token of the policy's is a fault that more steps would
     not mend."""
-    if not any(group.examples for group in scored):
+    if not any(group.rows for group in groups):
         raise AlgorithmError(f"step {step}: there is nothing to train on: {explain_groups(groups)}")

@@ -38,6 +38,6 @@ class Curriculum:
     def observe(self, groups: Sequence[Group]) -> None:
         """Remembers how the rewards of each group spread."""
         for group in groups:
-            rewards = [rollout.total_reward for rollout in group.rollouts if rollout.total_reward is not None]
+            rewards = [one.rollout.total_reward for one in group.rollouts if one.rollout.total_reward is not None]
             if len(rewards) > 1:
                 self.spread[group.task.id] = float(np.std(rewards))

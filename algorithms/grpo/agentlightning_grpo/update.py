@@ -1,4 +1,4 @@
-"""One step's update of the policy: examples → micro-batches → loss → optimizer steps."""
+"""One step's update of the policy: rows → micro-batches → loss → optimizer steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from agentlightning_grpo.examples import Example, ScoredGroup
+from agentlightning.records import Group, TrainingRow
 from agentlightning_grpo.losses import LossConfig, Totals, policy_loss
 from agentlightning_policy.logprobs import token_logprobs
 from agentlightning_policy.optimize import finite
@@ -48,7 +48,7 @@ class Learner:
         self._training = training
         self._config = training.config
 
-    def update(self, groups: Sequence[ScoredGroup], step: int) -> dict[str, float]:
+    def update(self, groups: Sequence[Group], step: int) -> dict[str, float]:
         """Goes over the groups and changes the weights; returns the step's metrics.
 
         Groups without an advantage have no part in the policy loss and are not computed, but their tokens and
@@ -57,7 +57,7 @@ class Learner:
         used = [group for group in groups if self._is_used(group)]
         if not used:
             return {"lr": self.optimizer.last_lr, "optimizer_steps": 0}
-        every = [example for group in used for example in group.examples]
+        every = [row for group in used for row in group.rows]
         old = None
         if self._config.epochs * self._config.mini_batches > 1:
             old = self._logprobs(self.policy.module, every)
@@ -73,39 +73,38 @@ class Learner:
                     self._optimizer_step([groups[int(place)] for place in part], old, reference, sums, step)
         return self._metrics(sums)
 
-    def _is_used(self, group: ScoredGroup) -> bool:
-        return bool(group.examples) and (group.informative or self.loss.beta != 0)
+    def _is_used(self, group: Group) -> bool:
+        return group.has_signal or (bool(group.rows) and self.loss.beta != 0)
 
     def _optimizer_step(
         self,
-        groups: Sequence[ScoredGroup],
+        groups: Sequence[Group],
         old: dict[int, np.ndarray] | None,
         reference: dict[int, np.ndarray] | None,
         sums: _Sums,
         step: int,
     ) -> None:
-        examples = [example for group in groups if self._is_used(group) for example in group.examples]
-        if not examples:
+        used = [row for group in groups if self._is_used(group) for row in group.rows]
+        if not used:
             return
-        counted = [example for group in groups for example in group.examples]
-        totals = Totals(sequences=len(counted), tokens=sum(example.tokens for example in counted))
+        counted = [row for group in groups for row in group.rows]
+        totals = Totals(sequences=len(counted), tokens=sum(row.trained_tokens for row in counted))
         device = self.policy.device
-        for batch in self._training.micro_batches([example.sequence for example in examples]):
-            rows = [examples[row] for row in batch.rows]
+        for batch in self._training.micro_batches(used):
             current = token_logprobs(self.policy.module, batch)
             before = current.logprobs.detach()
             if old is not None:
-                before = batch.pad([old[id(row.sequence)] for row in rows]).to(device)
+                before = batch.pad([old[id(row)] for row in batch.rows]).to(device)
             mask, sampled = batch.mask.to(device), batch.sampler_logprobs.to(device)
             output = policy_loss(
                 current.logprobs,
                 before,
-                torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device),
+                batch.advantages.to(device),
                 mask,
                 self.loss,
                 totals,
                 reference_logprobs=(
-                    batch.pad([reference[id(row.sequence)] for row in rows]).to(device) if reference else None
+                    batch.pad([reference[id(row)] for row in batch.rows]).to(device) if reference else None
                 ),
                 sampler_logprobs=sampled,
             )
@@ -121,13 +120,13 @@ class Learner:
         sums.norms += (self.optimizer.step(),)
 
     @torch.no_grad()
-    def _logprobs(self, module: nn.Module, examples: Sequence[Example]) -> dict[int, np.ndarray]:
-        """Log-probabilities of each sequence's trained tokens, by the sequence's identity."""
+    def _logprobs(self, module: nn.Module, rows: Sequence[TrainingRow]) -> dict[int, np.ndarray]:
+        """Log-probabilities of each row's trained tokens, by the row's identity."""
         found: dict[int, np.ndarray] = {}
-        for batch in self._training.micro_batches([example.sequence for example in examples], "log-probabilities"):
+        for batch in self._training.micro_batches(rows, "log-probabilities"):
             logprobs = token_logprobs(module, batch).logprobs.cpu().numpy()
-            for place, row in enumerate(batch.rows):
-                found[id(examples[row].sequence)] = logprobs[place, : batch.lengths[place]]
+            for index, row in enumerate(batch.rows):
+                found[id(row)] = logprobs[index, : batch.lengths[index]]
         return found
 
     def _metrics(self, sums: _Sums) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Sequences → micro-batches in which every shared prefix is computed once.
+"""Training rows → micro-batches in which every shared prefix is computed once.
 
 The rows of a micro-batch are laid out as a tree of token segments: the system prompt that all tasks share,
 the prompt that a group shares, the turns that continued rollouts share, each row's own end::
@@ -15,7 +15,7 @@ is trained, once per temperature), E trained tokens of all rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,22 +23,22 @@ import torch
 from torch import Tensor
 
 from agentlightning.errors import AlgorithmError
-from agentlightning.records import Sequence
+from agentlightning.records import TrainingRow
 
 
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch.
 
-    ``sequences`` are its rows, ``rows`` their places in the list that was batched. ``token_ids`` and
+    ``rows`` are its rows, ``indices`` where each stands in the list that was batched. ``token_ids`` and
     ``positions`` are (N,). ``starts`` and ``ends`` delimit the segments; ``parents`` names each one's parent,
     -1 at a root, and a parent comes before its children. ``predictors`` and ``temperatures`` are (P,). The
     e-th trained token ``targets[e]`` is the ``entry_columns[e]``-th one of row ``entry_rows[e]``, and is
     predicted by predictor ``entry_predictors[e]``, which is sorted. ``lengths`` (B,) count trained tokens.
     """
 
-    sequences: list[Sequence]
-    rows: list[int]
+    rows: list[TrainingRow]
+    indices: list[int]
     token_ids: np.ndarray
     positions: np.ndarray
     starts: list[int]
@@ -58,15 +58,20 @@ class Batch:
         return torch.from_numpy(np.arange(int(self.lengths.max()))[None] < self.lengths[:, None]).float()
 
     @property
+    def advantages(self) -> Tensor:
+        """(B, T) float: what credit assignment gave each token, 0 in the padding."""
+        return self.pad([row.advantages[row.mask] for row in self.rows])
+
+    @property
     def sampler_logprobs(self) -> Tensor:
         """(B, T) float: what the engine recorded as it sampled, 0 in the padding."""
-        return self.pad([sequence.logprobs[sequence.mask] for sequence in self.sequences])
+        return self.pad([row.logprobs[row.mask] for row in self.rows])
 
-    def pad(self, rows: Seq[np.ndarray]) -> Tensor:
+    def pad(self, rows: Sequence[np.ndarray]) -> Tensor:
         """Values of each row's trained tokens → (B, T) float, 0 in the padding."""
         padded = np.zeros((len(self.lengths), int(self.lengths.max())), np.float32)
-        for place, values in enumerate(rows):
-            padded[place, : len(values)] = values
+        for index, values in enumerate(rows):
+            padded[index, : len(values)] = values
         return torch.from_numpy(padded)
 
     @property
@@ -78,35 +83,35 @@ class Batch:
         return paths
 
 
-def make_batches(sequences: Seq[Sequence], max_tokens: int) -> list[Batch]:
+def make_batches(rows: Sequence[TrainingRow], max_tokens: int) -> list[Batch]:
     """Micro-batches of at most ``max_tokens`` distinct tokens each, in an order that depends on nothing but
-    the sequences. A longer row is a batch of its own; a row without a trained token is left out.
+    the rows. A longer row is a batch of its own; a row without a trained token is left out.
 
     Rows are taken in the order of their tokens, which puts those that share a prompt beside one another.
     Raises `AlgorithmError` for a row whose first token is trained: nothing precedes it to predict it.
     """
-    for sequence in sequences:
-        if sequence.mask[:1].any():
-            raise AlgorithmError(f"rollout {sequence.rollout_id}: the first token of a sequence cannot be trained")
+    for row in rows:
+        if row.mask[:1].any():
+            raise AlgorithmError(f"rollout {row.rollout_id}: the first token of a row cannot be trained")
     order = sorted(
-        (place for place, sequence in enumerate(sequences) if sequence.mask.any()),
-        key=lambda place: (sequences[place].token_ids.astype(">i4").tobytes(), sequences[place].rollout_id, place),
+        (index for index, row in enumerate(rows) if row.mask.any()),
+        key=lambda index: (rows[index].token_ids.astype(">i4").tobytes(), rows[index].rollout_id, index),
     )
     batches: list[Batch] = []
-    rows: list[int] = []
+    indices: list[int] = []
     shared: list[int] = []
     size = 0
-    for place in order:
-        token_ids = sequences[place].token_ids
-        prefix = _common(sequences[rows[-1]].token_ids, token_ids) if rows else 0
-        if rows and size + len(token_ids) - prefix > max_tokens:
-            batches.append(_pack(sequences, rows, shared))
-            rows, shared, size, prefix = [], [], 0, 0
-        rows.append(place)
+    for index in order:
+        token_ids = rows[index].token_ids
+        prefix = _common(rows[indices[-1]].token_ids, token_ids) if indices else 0
+        if indices and size + len(token_ids) - prefix > max_tokens:
+            batches.append(_pack(rows, indices, shared))
+            indices, shared, size, prefix = [], [], 0, 0
+        indices.append(index)
         shared.append(prefix)
         size += len(token_ids) - prefix
-    if rows:
-        batches.append(_pack(sequences, rows, shared))
+    if indices:
+        batches.append(_pack(rows, indices, shared))
     return batches
 
 
@@ -116,7 +121,7 @@ def _common(first: np.ndarray, second: np.ndarray) -> int:
     return int(differs[0]) if len(differs) else length
 
 
-def _pack(sequences: Seq[Sequence], rows: list[int], shared: list[int]) -> Batch:
+def _pack(rows: Sequence[TrainingRow], indices: list[int], shared: list[int]) -> Batch:
     """``shared[i]`` is how many tokens row i has in common with the row before: in sorted order that is
     the most it has in common with any, so what follows is new."""
     token_ids: list[np.ndarray] = []
@@ -124,26 +129,26 @@ def _pack(sequences: Seq[Sequence], rows: list[int], shared: list[int]) -> Batch
     places = np.empty(0, np.int64)
     row_places: list[np.ndarray] = []
     size = 0
-    for row, prefix in zip(rows, shared, strict=True):
-        own = sequences[row].token_ids[prefix:]
+    chosen = [rows[index] for index in indices]
+    for row, prefix in zip(chosen, shared, strict=True):
+        own = row.token_ids[prefix:]
         places = np.concatenate([places[:prefix], np.arange(size, size + len(own))])
         row_places.append(places)
         token_ids.append(own)
         positions.append(np.arange(prefix, prefix + len(own)))
         size += len(own)
     starts, ends, parents = _segments(row_places, shared, size)
-    chosen = [sequences[row] for row in rows]
-    trained = [np.flatnonzero(sequence.mask) for sequence in chosen]
+    trained = [np.flatnonzero(row.mask) for row in chosen]
     lengths = np.array([len(at) for at in trained])
     predicted_at = np.concatenate([places[at - 1] for places, at in zip(row_places, trained, strict=True)])
-    temperature = np.repeat([sequence.temperature for sequence in chosen], lengths)
+    temperature = np.repeat([row.temperature for row in chosen], lengths)
     predictors, entry_predictors = np.unique(np.stack([predicted_at, temperature], axis=1), axis=0, return_inverse=True)
     entry_predictors = entry_predictors.reshape(-1)
     order = np.argsort(entry_predictors, kind="stable")
     targets = np.concatenate([row.token_ids[at] for row, at in zip(chosen, trained, strict=True)])
     return Batch(
-        sequences=chosen,
-        rows=rows,
+        rows=chosen,
+        indices=indices,
         token_ids=np.concatenate(token_ids).astype(np.int64),
         positions=np.concatenate(positions),
         starts=starts,
@@ -151,7 +156,7 @@ def _pack(sequences: Seq[Sequence], rows: list[int], shared: list[int]) -> Batch
         parents=parents,
         predictors=predictors[:, 0].astype(np.int64),
         temperatures=predictors[:, 1].astype(np.float32),
-        entry_rows=np.repeat(np.arange(len(rows)), lengths)[order],
+        entry_rows=np.repeat(np.arange(len(chosen)), lengths)[order],
         entry_columns=np.concatenate([np.arange(length) for length in lengths])[order],
         entry_predictors=entry_predictors[order],
         targets=targets[order].astype(np.int64),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from agentlightning.errors import PolicyError
-from agentlightning.records import Sequence
+from agentlightning.records import TrainingRow
 from agentlightning_policy.attention import check_outside, outside
 from agentlightning_policy.batches import Batch, make_batches
 from agentlightning_policy.tree_attention import TreeAttention
@@ -54,18 +54,18 @@ def plain_logprobs(module: nn.Module, batch: Batch) -> TokenLogprobs:
     """The same from plain rows, padded at the end, through the model's own forward pass."""
     model = _base(module)
     device = model.device
-    longest = max(len(sequence.token_ids) for sequence in batch.sequences)
+    longest = max(len(row.token_ids) for row in batch.rows)
     token_ids = torch.zeros(len(batch.rows), longest, dtype=torch.long)
     attention = torch.zeros_like(token_ids)
-    for place, sequence in enumerate(batch.sequences):
-        token_ids[place, : len(sequence.token_ids)] = torch.from_numpy(sequence.token_ids.astype(np.int64))
-        attention[place, : len(sequence.token_ids)] = 1
+    for index, row in enumerate(batch.rows):
+        token_ids[index, : len(row.token_ids)] = torch.from_numpy(row.token_ids.astype(np.int64))
+        attention[index, : len(row.token_ids)] = 1
     logits = model(token_ids.to(device), attention_mask=attention.to(device), use_cache=False).logits
-    trained = [np.flatnonzero(sequence.mask) for sequence in batch.sequences]
+    trained = [np.flatnonzero(row.mask) for row in batch.rows]
     rows = np.repeat(np.arange(len(trained)), batch.lengths)
     columns = np.concatenate([np.arange(length) for length in batch.lengths])
     at = np.concatenate(trained)
-    temperatures = np.repeat([sequence.temperature for sequence in batch.sequences], batch.lengths)
+    temperatures = np.repeat([row.temperature for row in batch.rows], batch.lengths)
     scaled = logits[rows, at - 1].float() / torch.from_numpy(temperatures.astype(np.float32)).to(device)[:, None]
     normalizer = scaled.logsumexp(-1)
     chosen = scaled.gather(1, token_ids[rows, at].to(device)[:, None]).squeeze(1) - normalizer
@@ -174,21 +174,19 @@ def _try_packing(model: Any) -> bool:
     return bool(alone.max() < 0.1 and together.median() < 0.5)
 
 
-def _differences(model: Any, rows: list[Sequence]) -> Tensor:
+def _differences(model: Any, rows: list[TrainingRow]) -> Tensor:
     (batch,) = make_batches(rows, 100)
     difference = plain_logprobs(model, batch).logprobs - _packed_logprobs(model, batch).logprobs
     return difference.abs()[batch.mask.bool().to(difference.device)]
 
 
-def _probe(token_ids: list[int]) -> Sequence:
+def _probe(token_ids: list[int]) -> TrainingRow:
     count = len(token_ids)
-    return Sequence(
+    return TrainingRow(
         rollout_id="probe",
-        agent=None,
+        policy="probe",
         token_ids=np.array(token_ids, np.int32),
         mask=np.arange(count) > 0,
         logprobs=np.zeros(count, np.float32),
-        temperature=1.0,
-        transitions=[],
-        spans=[],
+        advantages=np.zeros(count, np.float32),
     )

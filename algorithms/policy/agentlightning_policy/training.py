@@ -6,8 +6,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import sys
-from collections.abc import Iterator
-from collections.abc import Sequence as Seq
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ import torch
 from agentlightning.algorithm import Run
 from agentlightning.config import NonNegativeInt, PositiveInt
 from agentlightning.errors import AlgorithmError, PolicyError
-from agentlightning.records import Policy, Sequence
+from agentlightning.records import Policy, TrainingRow
 from agentlightning.sampler import MAX_TEMPERATURE
 from agentlightning_gateway.chat import Chat, template_shows
 from agentlightning_gateway.protocol import ApiError
@@ -150,7 +149,7 @@ class Training:
                 self.policy.module.eval()
                 _return_freed_memory()
 
-    def micro_batches(self, sequences: Seq[Sequence], what: str = "update") -> Iterator[Batch]:
+    def micro_batches(self, sequences: Sequence[TrainingRow], what: str = "update") -> Iterator[Batch]:
         """The sequences in micro-batches; the run is told ``what`` is done with them, and how far it is."""
         batches = make_batches(sequences, self.config.max_tokens_per_micro_batch)
         for place, batch in enumerate(batches):

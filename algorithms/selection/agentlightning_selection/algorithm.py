@@ -41,7 +41,7 @@ class Selection(Algorithm):
         rounds = math.ceil(len(run.tasks) / size)
         race = Race(len(choices), rounds, self.config)
         batch = run.batches(size)
-        left_out: list[Rollout] = []
+        excluded: list[Rollout] = []
 
         await run.publish(choices[0])
         await run.check()
@@ -52,7 +52,7 @@ class Selection(Algorithm):
                 step = (round - 1) * len(choices) + index + 1
                 async for group in run.collect(tasks, step=step, resources=[choices[index]]):
                     await _record(race, index, group, choices[index], run)
-                    left_out += group.left_out
+                    excluded += group.excluded
             for index, reason in race.eliminate().items():
                 logger.info("round %d: %s is out: %s", round, labels[index], reason)
                 run.result(f"{labels[index]} out after round {round}", reason)
@@ -63,7 +63,7 @@ class Selection(Algorithm):
 
         winner = race.winner()
         if winner is None:
-            raise AlgorithmError(f"no rollout of any candidate could be scored: {explain_rollouts(left_out)}")
+            raise AlgorithmError(f"no rollout of any candidate could be scored: {explain_rollouts(excluded)}")
         await run.publish(choices[winner])
         await run.evaluate(step=round)
         run.result("model", labels[winner])
@@ -87,7 +87,7 @@ class Selection(Algorithm):
 
 
 async def _record(race: Race, index: int, group: Group, choice: ModelChoice, run: Run) -> None:
-    for rollout in [*group.rollouts, *group.left_out]:
+    for rollout in group.all_rollouts:
         cost = dollars(choice, await run.spans(rollout))
         race.record(index, group.task.id, rollout.outcome if rollout.is_scorable else None, cost)
 

@@ -9,13 +9,13 @@ import math
 from agentlightning.algorithm import Algorithm, Run
 from agentlightning.causes import explain_groups
 from agentlightning.errors import AlgorithmError, ConfigError
-from agentlightning.records import Sequence
+from agentlightning.records import TrainingRow
 from agentlightning_gateway.chat import Chat
 from agentlightning_policy.training import Training
 from agentlightning_sft.config import SFTConfig
 from agentlightning_sft.cross_entropy import learn
 from agentlightning_sft.demonstrations import load_demonstrations, steps_of
-from agentlightning_sft.selection import best_sequences, has_tokens
+from agentlightning_sft.selection import best_rows
 
 
 class SFT(Algorithm):
@@ -67,22 +67,22 @@ class SFT(Algorithm):
             await training.evaluate(engine, step=config.steps)
         await training.save()
 
-    async def _collect(self, run: Run, step: int) -> tuple[list[Sequence], dict[str, float]]:
+    async def _collect(self, run: Run, step: int) -> tuple[list[TrainingRow], dict[str, float]]:
         """The rollouts of a step worth learning from, and the numbers of the collection."""
         config: SFTConfig = self.config
         tasks = run.batches(config.batch_tasks)(step)
         groups = [group async for group in run.collect(tasks, group_size=config.group_size, step=step)]
-        if not any(has_tokens(trajectories) for group in groups for trajectories in group.trajectories):
+        if not any(group.rows for group in groups):
             raise AlgorithmError(f"step {step}: there is nothing to learn from: {explain_groups(groups)}")
-        rewards = [float(rollout.total_reward or 0.0) for group in groups for rollout in group.rollouts]
-        return best_sequences(groups, keep=config.keep, threshold=config.threshold), {
+        rewards = [float(member.rollout.total_reward or 0.0) for group in groups for member in group.rollouts]
+        return best_rows(groups, keep=config.keep, threshold=config.threshold), {
             "reward": sum(rewards) / max(len(rewards), 1),
             "reward_max": max(rewards),
-            "rollouts_left_out": sum(len(group.left_out) for group in groups),
+            "rollouts_left_out": sum(len(group.excluded) for group in groups),
         }
 
 
-def _demonstrations(config: SFTConfig, training: Training) -> list[Sequence]:
+def _demonstrations(config: SFTConfig, training: Training) -> list[TrainingRow]:
     if config.demonstrations is None:
         return []
     return load_demonstrations(config.demonstrations, Chat(training.policy.tokenizer, ()))

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
-from agentlightning.records import Sequence
+from agentlightning.records import TrainingRow
 from agentlightning_policy.logprobs import token_logprobs
 from agentlightning_policy.optimize import finite
 from agentlightning_policy.training import Training
 
 
-def learn(training: Training, sequences: Seq[Sequence], step: int) -> dict[str, float]:
-    """Goes over the sequences ``epochs`` times in ``mini_batches`` optimizer steps each; returns the metrics.
+def learn(training: Training, chosen: Sequence[TrainingRow], step: int) -> dict[str, float]:
+    """Goes over the rows ``epochs`` times in ``mini_batches`` optimizer steps each; returns the metrics.
 
     The loss (nats per token) is that of the policy at temperature 1, whatever it was sampled with. Raises
     `AlgorithmError` when the loss or its gradient is not finite.
     """
     config = training.config
-    rows = [msgspec.structs.replace(sequence, temperature=1.0) for sequence in sequences]
+    rows = [msgspec.structs.replace(row, temperature=1.0) for row in chosen]
     losses, norms = [], []
     with training.learning(step):
         for epoch in range(config.epochs):
@@ -37,7 +37,7 @@ def learn(training: Training, sequences: Seq[Sequence], step: int) -> dict[str, 
     }
 
 
-def _gradient(training: Training, rows: Seq[Sequence], step: int) -> float:
+def _gradient(training: Training, rows: Sequence[TrainingRow], step: int) -> float:
     tokens = sum(int(row.mask.sum()) for row in rows)
     total = 0.0
     for batch in training.micro_batches(rows):

@@ -1,4 +1,4 @@
-"""Demonstrations: JSONL of chats → sequences in which the assistant's tokens are trained.
+"""Demonstrations: JSONL of chats → rows in which the assistant's tokens are trained.
 
 Nobody sampled these tokens, so there are no log-probabilities, and cross-entropy is all that can be made of
 them. Each answer is rendered the way the engine would have asked for it: the prompt up to where the
@@ -7,7 +7,7 @@ assistant begins to write, then what it wrote, up to and with the token that end
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from agentlightning.errors import DataError
-from agentlightning.records import Sequence
+from agentlightning.records import TrainingRow
 from agentlightning_gateway.chat import Chat
 from agentlightning_gateway.protocol import ApiError, Message
 
@@ -27,8 +27,8 @@ class Demonstration(msgspec.Struct, kw_only=True):
     tools: list[dict[str, Any]] = []
 
 
-def load_demonstrations(path: str | Path, chat: Chat) -> list[Sequence]:
-    """The sequences of every chat in the file.
+def load_demonstrations(path: str | Path, chat: Chat) -> list[TrainingRow]:
+    """The rows of every chat in the file.
 
     Raises `DataError`, with file and line, for what is no chat, and for an empty file.
     """
@@ -51,7 +51,7 @@ def load_demonstrations(path: str | Path, chat: Chat) -> list[Sequence]:
     return sequences
 
 
-def render(demonstration: Demonstration, chat: Chat, where: str) -> list[Sequence]:
+def render(demonstration: Demonstration, chat: Chat, where: str) -> list[TrainingRow]:
     """The rows of a chat: one, unless its template shows earlier answers otherwise than they were written
     (reasoning cut out, say), which begins a new row for each such answer."""
     answers = [place for place, message in enumerate(demonstration.messages) if message.role == "assistant"]
@@ -68,7 +68,7 @@ def render(demonstration: Demonstration, chat: Chat, where: str) -> list[Sequenc
         if not rows or not prompt.startswith(rows[-1].text):
             rows.append(_Row())
         rows[-1].add(prompt, whole, chat)
-    return [row.sequence(where) for row in rows]
+    return [row.training_row(where) for row in rows]
 
 
 class _Row:
@@ -88,20 +88,18 @@ class _Row:
         self._mask += [False] * len(given) + [place < written for place in range(len(answer))]
         self.text = whole
 
-    def sequence(self, where: str) -> Sequence:
-        return Sequence(
+    def training_row(self, where: str) -> TrainingRow:
+        return TrainingRow(
             rollout_id=where,
-            agent=None,
+            policy="policy",
             token_ids=np.array(self._ids, np.int32),
             mask=np.array(self._mask, np.bool_),
             logprobs=np.zeros(len(self._ids), np.float32),
-            temperature=1.0,
-            transitions=[],
-            spans=[],
+            advantages=np.array(self._mask, np.float32),
         )
 
 
-def steps_of(sequences: Seq[Sequence], size: int, step: int, seed: int) -> list[Sequence]:
+def steps_of(sequences: Sequence[TrainingRow], size: int, step: int, seed: int) -> list[TrainingRow]:
     """The demonstrations of a step, from 1: each epoch in an order of its own, none left out."""
     chosen = []
     for position in range((step - 1) * size, step * size):

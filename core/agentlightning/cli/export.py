@@ -18,7 +18,7 @@ import numpy as np
 from agentlightning.errors import DataError
 from agentlightning.records import Rollout, Span, Task
 from agentlightning.store.base import Store
-from agentlightning.transitions import build_trajectories
+from agentlightning.transitions import build_rows
 
 What = Literal["rollouts", "spans", "transitions"]
 Format = Literal["jsonl", "parquet"]
@@ -33,7 +33,7 @@ async def rows(store: Store, run_id: str, what: What) -> AsyncIterator[Row]:
     """The rows of a run, one rollout's spans in memory at a time.
 
     ``rollouts``: each with its task, its total reward and its spans. ``spans``: each with what its rollout was
-    for, and its task. ``transitions``: each with its rollout's reward and the number of its sequence in the trajectory.
+    for, and its task. ``transitions``: each with its tokens and the number of its row in the rollout.
     """
     tasks = await store.tasks(run_id)
     make = {"rollouts": _rollout_rows, "spans": _span_rows, "transitions": _transition_rows}[what]
@@ -102,18 +102,19 @@ def _span_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> Iterat
 
 
 def _transition_rows(rollout: Rollout, task: Task | None, spans: list[Span]) -> Iterator[Row]:
-    for trajectory in build_trajectories(rollout, spans):
-        places = {
-            transition.span_id: number
-            for number, sequence in enumerate(trajectory.sequences)
-            for transition in sequence.transitions
-        }
-        for transition in trajectory.transitions:
+    for number, training_row in enumerate(build_rows(rollout, spans)):
+        tokens, logprobs = training_row.token_ids, training_row.logprobs
+        for transition in training_row.transitions:
             yield {
                 **_about(rollout),
                 "group_id": rollout.group_id,
                 **plain(transition),
-                "sequence": places[transition.span_id],
+                "rollout_id": rollout.id,
+                "row": number,
+                "prompt_ids": tokens[: transition.start].tolist(),
+                "response_ids": tokens[transition.start : transition.end].tolist(),
+                "logprobs": logprobs[transition.start : transition.end].tolist(),
+                "temperature": training_row.temperature,
                 "outcome": rollout.outcome,
                 "total_reward": rollout.total_reward,
             }

@@ -126,13 +126,13 @@ def _schemas(arrow: Any) -> dict[str, Any]:
     ]
     transition = [
         *fields(text, "run_id", "purpose", "variant", "task_id", "group_id", "rollout_id", "span_id", "agent"),
-        *fields(integer, "step", "index", "sequence"),
+        *fields(integer, "step", "row", "start", "end"),
         *fields(ids, "prompt_ids", "response_ids"),
         *fields(logprobs, "logprobs"),
         *fields(real, "temperature"),
         *fields(text, "policy"),
         *fields(integer, "policy_version"),
-        *fields(real, "reward", "outcome", "total_reward", "ended_at"),
+        *fields(real, "reward", "outcome", "total_reward"),
     ]
     spans = [*fields(text, "run_id", "purpose", "variant", "task_id"), *fields(integer, "step"), *span]
     return {"rollouts": arrow.schema(rollout), "spans": arrow.schema(spans), "transitions": arrow.schema(transition)}

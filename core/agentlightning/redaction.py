@@ -20,7 +20,7 @@ import msgspec
 
 REDACTED = "[redacted]"
 
-MOST_REMEMBERED = 256
+MAX_REMEMBERED = 256
 """Values; keys that are renewed all the time push out the oldest."""
 
 _PLACEHOLDERS = {"agentlightning-placeholder", "lm-studio", "no-key-needed", "not-needed", "placeholder"}
@@ -82,11 +82,15 @@ def remember_url(url: str) -> None:
         return
 
 
-def remember_environment() -> None:
-    """Remembers the variables of the environment whose names say that they are secret (``*_API_KEY``, ``*_TOKEN`` …).
+def begin_redacting() -> None:
+    """Called where a run or a recording begins: has the log lines of this library written without secrets, and
+    remembers the variables of the environment whose names say that they are secret (``*_API_KEY``, ``*_TOKEN`` …).
 
     A value that is a path, a number or a short word is none: ``POSTGRES_PASSWORD=postgres`` stands in many a text.
     """
+    factory = logging.getLogRecordFactory()
+    if not isinstance(factory, _RedactingFactory):
+        logging.setLogRecordFactory(_RedactingFactory(factory))
     for name, value in os.environ.items():
         if value in _remembered or len(value) < 8 or not is_secret_name(name):
             continue
@@ -170,7 +174,7 @@ def _remember(value: str) -> None:
     global _longest_first
     with _lock:
         _remembered[value] = value.encode(errors="replace")
-        while len(_remembered) > MOST_REMEMBERED:
+        while len(_remembered) > MAX_REMEMBERED:
             del _remembered[next(iter(_remembered))]
         _longest_first = tuple(sorted(_remembered.items(), key=lambda item: -len(item[0])))
 
@@ -201,19 +205,23 @@ def _blotted(found: re.Match[str]) -> str:
     return f"{found['before'] or ''}{REDACTED}"
 
 
-def _redacting(make: Any) -> Any:
-    """A factory of log records: those of this library without secrets, all others as they are."""
+class _RedactingFactory:
+    """Makes log records: those of this library without secrets, all others as they are.
 
-    def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record: logging.LogRecord = make(*args, **kwargs)
+    Each logger is made by its own module, and a filter is not handed down to children; a factory sees every record.
+    """
+
+    def __init__(self, make: Any) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record: logging.LogRecord = self._make(*args, **kwargs)
         if str(record.name).startswith("agentlightning"):  # None in `logging.makeLogRecord`
             try:
                 _redact_record(record)
             except Exception:  # noqa: BLE001 - logging itself tells of a message that cannot be formatted
                 return record
         return record
-
-    return make_record
 
 
 def _redact_record(record: logging.LogRecord) -> None:
@@ -223,7 +231,3 @@ def _redact_record(record: logging.LogRecord) -> None:
         record.msg, record.args = clean, None
     if record.exc_info:
         record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
-
-
-# Each logger is made by its own module, and a filter is not handed down to children: the factory sees every record.
-logging.setLogRecordFactory(_redacting(logging.getLogRecordFactory()))

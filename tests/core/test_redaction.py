@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 
 import msgspec
 import numpy as np
@@ -17,6 +19,7 @@ from agentlightning.recording import Recorder, failure_of, recording, span
 from agentlightning.records import Failure, Generation, Rollout, Span, encode
 from agentlightning.redaction import (
     REDACTED,
+    begin_redacting,
     is_secret_name,
     redact,
     redact_config,
@@ -123,7 +126,7 @@ def test_the_longer_of_two_secrets_is_blotted_out_whole() -> None:
 
 
 def test_keys_that_are_renewed_push_out_the_oldest() -> None:
-    remember(*(f"renewed-key-{number}" for number in range(redaction.MOST_REMEMBERED + 1)))
+    remember(*(f"renewed-key-{number}" for number in range(redaction.MAX_REMEMBERED + 1)))
     assert redact_known("renewed-key-0.") == "renewed-key-0."
     assert redact_known("renewed-key-256.") == f"{REDACTED}."
 
@@ -184,6 +187,7 @@ def test_what_only_looks_like_a_secret_stays_in_what_was_said() -> None:
 
 
 def test_a_log_line_of_ours_holds_no_secret(caplog) -> None:
+    begin_redacting()
     remember(KEY)
     logger = logging.getLogger("agentlightning_plugin.of.somebody")
     try:
@@ -196,9 +200,24 @@ def test_a_log_line_of_ours_holds_no_secret(caplog) -> None:
 
 
 def test_a_log_line_of_others_stays_as_it_is(caplog) -> None:
+    begin_redacting()
     remember(KEY)
     logging.getLogger("somebody").warning("%s", KEY)
     assert KEY in caplog.text
+
+
+def test_log_records_are_made_as_before_until_a_run_or_a_recording_begins() -> None:
+    code = """
+import logging, agentlightning.trainer, agentlightning.redaction
+from agentlightning.recording import Recorder
+assert logging.getLogRecordFactory() is logging.LogRecord
+Recorder("r", 1, print)
+ours = logging.getLogRecordFactory()
+assert ours is not logging.LogRecord
+Recorder("r", 2, print)
+assert logging.getLogRecordFactory() is ours
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_a_config_holds_no_secret_and_its_secrets_are_known() -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from agentlightning import semconv
 from agentlightning.recording.failures import guarded
 from agentlightning.records import AnyResource, Failure, Resource, Reward, Span, SpanKind, encode
-from agentlightning.redaction import holds_known, redact_fields, remember_environment
+from agentlightning.redaction import begin_redacting, holds_known, redact_fields
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Recorder:
         self._enders: dict[str, Callable[[Failure | None], None]] = {}
         self._cancelled: dict[str, list[Span]] = {}  # in a span that is still open, by its id
         self._left: set[str | None] = set()
-        remember_environment()
+        begin_redacting()
 
     def start(
         self,

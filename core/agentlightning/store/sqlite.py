@@ -17,7 +17,7 @@ import msgspec
 
 from agentlightning.errors import StoreError
 from agentlightning.records import FINAL_STATUSES, AnyResource, Purpose, Rollout, Span, Task, decode, encode
-from agentlightning.redaction import remember_environment, scrub
+from agentlightning.redaction import begin_redacting, scrub
 from agentlightning.store import leases
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, RunStatus, Store
 from agentlightning.store.database import connect_reader, store_error
@@ -65,7 +65,7 @@ class SQLiteStore(Store):
         """Opens the file, or makes it, with its folder. Raises `StoreError`."""
         self._path = Path(path)
         self._owner = this_process()
-        remember_environment()
+        begin_redacting()
         self._writer = None if read_only else Writer(self._path)
         self._read_connection = connect_reader(self._path)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="agentlightning-store-reader")

@@ -23,7 +23,8 @@ import psutil
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from agentlightning_otel.wire import PROTOBUF, pairs_of
+from agentlightning_otel.payloads import PROTOBUF
+from agentlightning_otel.values import pairs_of
 
 TRACES, SPANS_OF_A_TRACE, SPANS_OF_A_REQUEST = 10_000, 10, 512
 LARGE_SPANS, LARGE_BYTES = 60, 20 * 1024**2

@@ -39,7 +39,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from agentlightning.store import open_store
-from agentlightning_otel.wire import PROTOBUF, pairs_of, to_value
+from agentlightning_otel.payloads import PROTOBUF
+from agentlightning_otel.values import pairs_of, to_value
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mutate import BYTE_CHANGES, MAX_BYTES, ODD_VALUES, Mutant, mutate

@@ -28,8 +28,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
 from agentlightning.records import Rollout, Span, Task
 from agentlightning.store import RunRecord, open_store
+from agentlightning_otel.payloads import PROTOBUF
 from agentlightning_otel.server import OtlpServer
-from agentlightning_otel.wire import PROTOBUF, pairs_of
+from agentlightning_otel.values import pairs_of
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 EXPORTING_AGENT = Path(__file__).parent / "exporting_agent.py"

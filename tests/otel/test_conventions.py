@@ -12,7 +12,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from agentlightning_otel.incoming import read_span
 from agentlightning_otel.messages import chat_messages, gen_ai_messages
-from agentlightning_otel.wire import pairs_of, to_value
+from agentlightning_otel.values import pairs_of, to_value
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 ARGUMENTS = '{"a": 1}'

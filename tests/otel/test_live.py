@@ -11,9 +11,9 @@ import pytest
 import agentlightning as agl
 from agentlightning.algorithm import Algorithm
 from agentlightning.trainer import Trainer
-from agentlightning_otel import live, sender
-from agentlightning_otel.live import LiveSender, live_sender
-from agentlightning_otel.wire import attributes_of
+from agentlightning_otel import sender
+from agentlightning_otel.sender import LiveSender, live_sender
+from agentlightning_otel.values import attributes_of
 
 TASKS = [{"id": f"t{number}", "input": number, "expected": number * 2} for number in range(4)]
 
@@ -90,7 +90,7 @@ def test_an_endpoint_that_fails_harms_no_run_and_warns_once(train, monkeypatch, 
 
     assert train().status == "succeeded"
 
-    told = [record.message for record in caplog.records if record.name == "agentlightning_otel.live"]
+    told = [record.message for record in caplog.records if record.name == "agentlightning_otel.sender"]
     assert len(told) == 1
     assert "not sent" in told[0]
 
@@ -98,7 +98,7 @@ def test_an_endpoint_that_fails_harms_no_run_and_warns_once(train, monkeypatch, 
 def test_more_than_can_be_sent_is_left_out_and_never_waited_for(collector, monkeypatch, caplog):
     from agentlightning.records import Rollout
 
-    monkeypatch.setattr(live, "MOST_WAITING", 1)
+    monkeypatch.setattr(sender, "MAX_QUEUED", 1)
     held = threading.Event()
     monkeypatch.setattr(sender.Sender, "send", lambda *_: held.wait(30))
     sending = LiveSender(collector.endpoint)
@@ -115,7 +115,7 @@ import sys
 import agentlightning_otel.plugin as plugin
 plugin.rollout_finished(rollout=None, task=None, spans=[])
 plugin.run_finished(run=None)
-heavy = {"google.protobuf", "opentelemetry", "urllib3", "starlette", "uvicorn", "agentlightning_otel.live"}
+heavy = {"google.protobuf", "opentelemetry", "urllib3", "starlette", "uvicorn", "agentlightning_otel.sender"}
 print(sorted(heavy & set(sys.modules)))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

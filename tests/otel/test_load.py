@@ -12,11 +12,9 @@ import urllib.request
 import pytest
 from google.rpc.status_pb2 import Status
 
-from agentlightning.records import Span
 from agentlightning.store.sqlite import SQLiteStore
-from agentlightning_otel import intake, receiver, server, waiting
-from agentlightning_otel.pieces import Piece
-from agentlightning_otel.waiting import Waiting
+from agentlightning_otel import receiver, server
+from agentlightning_otel.bounded import Bounded
 
 CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "small"}
 AGENT = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "solver"}
@@ -43,7 +41,7 @@ def wait_until(condition) -> None:
 
 
 def test_beyond_the_limit_of_bytes_a_request_is_to_be_sent_again_and_then_is_taken(receiving, otlp, monkeypatch):
-    monkeypatch.setattr(intake, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(server, "MAX_WAITING_BYTES", 10_000)
     request = otlp.request(otlp.span(1, "chat", {**CALL, "long": "x" * 5000}))
     with receiving.server(settle=1000.0) as send:
         held = begin(send.endpoint, 9_000, b"\n" * 8_000)
@@ -58,7 +56,7 @@ def test_beyond_the_limit_of_bytes_a_request_is_to_be_sent_again_and_then_is_tak
 
 
 def test_a_body_that_does_not_come_is_not_waited_for_for_ever(receiving, otlp, monkeypatch):
-    monkeypatch.setattr(intake, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(server, "BODY_SECONDS", 0.05)
     with receiving.server() as send:
         connection = begin(send.endpoint, 100, b"\n")
         response = connection.getresponse()
@@ -76,9 +74,9 @@ def test_a_client_that_leaves_in_the_middle_is_no_error(receiving, otlp, caplog)
 
 def test_a_large_request_holds_up_only_large_ones(receiving, otlp, monkeypatch):
     """The large one is held where it is read; small ones pass it, and /health answers."""
-    monkeypatch.setattr(intake, "LARGE", 10_000)
+    monkeypatch.setattr(server, "LARGE_BYTES", 10_000)
     reading, go_on = threading.Event(), threading.Event()
-    read = server.pieces_of_traces
+    read = server.read_traces
 
     def slowly(request):
         if request.ByteSize() > 10_000:
@@ -86,7 +84,7 @@ def test_a_large_request_holds_up_only_large_ones(receiving, otlp, monkeypatch):
             assert go_on.wait(SECONDS)
         return read(request)
 
-    monkeypatch.setattr(server, "pieces_of_traces", slowly)
+    monkeypatch.setattr(server, "read_traces", slowly)
     large = [otlp.request(otlp.span(n, "large", {**CALL, "x": "x" * 20_000}, trace=f"{n:032x}")) for n in (1, 2, 3)]
     statuses = []
     with receiving.server(settle=1000.0) as send:
@@ -107,7 +105,7 @@ def test_a_large_request_holds_up_only_large_ones(receiving, otlp, monkeypatch):
 
 
 def test_a_small_body_that_unpacks_to_a_large_one_takes_its_turn_with_them(receiving, otlp, monkeypatch):
-    monkeypatch.setattr(intake, "LARGE", 10_000)
+    monkeypatch.setattr(server, "LARGE_BYTES", 10_000)
     body = gzip.compress(otlp.request(otlp.span(1, "chat", {**CALL, "x": "x" * 50_000})).SerializeToString())
     assert len(body) < 10_000
     with receiving.server(settle=1000.0) as send:
@@ -124,11 +122,6 @@ def test_a_gzip_body_may_have_several_members(receiving, otlp):
     assert len(receiving.one()[1]) == 2
 
 
-def piece(trace: str, size: int) -> Piece:
-    span = Span(rollout_id=trace, kind="annotation", name="GET")
-    return Piece(span, "shop", {}, False, size)
-
-
 class Clock:
     now = 0.0
 
@@ -136,32 +129,42 @@ class Clock:
         return self.now
 
 
-def test_what_waits_for_a_model_is_bounded_in_bytes_the_oldest_goes_first(monkeypatch, caplog):
-    monkeypatch.setattr(waiting, "MOST_BYTES", 100)
-    kept = Waiting()
-    for trace in ("a", "b", "c"):
-        kept.add(trace, [piece(trace, 40)])
-    assert (kept.size, kept.of("a"), len(kept.of("b")), len(kept.of("c"))) == (80, [], 1, 1)
-    assert "1 spans of traces without a model were let go" in caplog.text
+def test_memory_is_bounded_in_bytes_the_oldest_goes_first():
+    kept = Bounded(100, 1000.0)
+    assert [kept.put(key, key, 40) for key in ("a", "b", "c")] == [[], [], ["a"]]
+    assert (kept.size, kept.get("a"), kept.get("b"), kept.get("c")) == (80, None, "b", "c")
 
-    kept.add("b", [piece("b", 40)])
-    kept.add("d", [piece("d", 10)])
-    assert (kept.size, kept.of("c"), len(kept.of("b")), len(kept.of("d"))) == (90, [], 2, 1)
-
-    kept.add("huge", [piece("huge", 1000)])
-    assert kept.size == 0
+    kept.put("b", "more", 80)
+    assert (kept.size, kept.get("c"), kept.get("b")) == (80, None, "more")
+    assert kept.put("huge", "huge", 1000) == ["more", "huge"]
+    assert (kept.size, len(kept)) == (0, 0)
 
 
-def test_what_waits_for_a_model_in_vain_goes_after_a_while():
+def test_memory_is_bounded_in_age():
     clock = Clock()
-    kept = Waiting(clock)
-    kept.add("a", [piece("a", 1)])
-    clock.now = waiting.LONGEST_SECONDS - 1
-    kept.add("b", [piece("b", 1)])
-    assert len(kept.of("a")) == 1
-    clock.now = waiting.LONGEST_SECONDS + 1
-    kept.add("c", [piece("c", 1)])
-    assert (kept.of("a"), len(kept.of("b")), kept.size) == ([], 1, 2)
+    kept = Bounded(100, 10.0, clock)
+    kept.put("a", "a", 1)
+    clock.now = 9.0
+    kept.put("b", "b", 1)
+    assert kept.get("a") == "a"
+    clock.now = 11.0
+    assert kept.put("c", "c", 1) == []
+    assert (kept.get("a"), kept.get("b"), kept.size) == (None, "b", 2)
+
+
+def test_of_spans_that_wait_for_a_model_too_many_are_let_go_with_a_warning(receiving, otlp, monkeypatch, caplog):
+    monkeypatch.setattr(receiver, "MAX_PENDING_BYTES", 10_000)
+    long = {**PLAIN, "long": "x" * 3000}
+    roots = [otlp.request(otlp.span(1, "GET", long, trace=f"{number:032x}")) for number in (1, 2, 3)]
+    calls = [otlp.request(otlp.span(2, "chat", CALL, parent=1, trace=f"{number:032x}")) for number in (1, 3)]
+    receiving.receive(*roots, *calls)
+
+    assert "1 spans of traces without a model were let go" in caplog.text
+    spans = receiving.read().spans
+    assert {trace: [span.name for span in spans[trace]] for trace in spans} == {
+        f"{1:032x}": ["chat"],
+        f"{3:032x}": ["GET", "chat"],
+    }
 
 
 def test_a_span_of_20_mib_waits_for_its_model_as_any_other(receiving, otlp):
@@ -176,7 +179,7 @@ def test_a_span_of_20_mib_waits_for_its_model_as_any_other(receiving, otlp):
 
 
 def test_open_rollouts_that_are_not_in_memory_are_read_from_the_store(receiving, otlp, monkeypatch):
-    monkeypatch.setattr(receiver, "MOST_OPEN_BYTES", 1)
+    monkeypatch.setattr(receiver, "MAX_OPEN_BYTES", 1)
     traces = [f"{number:032x}" for number in range(1, 9)]
 
     def part(number, parent, attributes, **more):

@@ -12,7 +12,8 @@ from google.protobuf import json_format
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from agentlightning_otel import wire
+from agentlightning_otel.payloads import PROTOBUF
+from agentlightning_otel.values import attributes_of, pairs_of
 
 CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "small", "gen_ai.usage.input_tokens": 7}
 JSON = "application/json"
@@ -90,7 +91,7 @@ BAD = {
 def test_a_bad_payload_is_refused_with_the_reason(receiving, otlp, name):
     body, content_type, headers, status, reason = BAD[name]
     with receiving.server() as send:
-        answer = otlp.post(f"{send.endpoint}/v1/traces", body, content_type or wire.PROTOBUF, **headers)
+        answer = otlp.post(f"{send.endpoint}/v1/traces", body, content_type or PROTOBUF, **headers)
 
     told = json.loads(answer.body)["message"] if content_type == JSON else Status.FromString(answer.body).message
     assert answer.status == status
@@ -99,7 +100,7 @@ def test_a_bad_payload_is_refused_with_the_reason(receiving, otlp, name):
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_body_that_is_too_large_is_refused(receiving, otlp, monkeypatch, packed):
-    monkeypatch.setattr("agentlightning_otel.intake.LARGEST", 10_000)
+    monkeypatch.setattr("agentlightning_otel.server.MAX_BODY_BYTES", 10_000)
     body = bytes(20_000)
     with receiving.server() as send:
         headers = {"Content_Encoding": "gzip"} if packed else {}
@@ -124,9 +125,9 @@ def test_spans_that_cannot_be_used_are_counted_and_the_others_kept(receiving, ot
 
 def test_values_of_any_kind_come_back_as_they_went():
     values = {"s": "é", "i": -5, "f": 0.5, "b": True, "l": [1, ["x"]], "m": {"k": {"n": 1}}, "e": ""}
-    assert wire.attributes_of(wire.pairs_of(values)) == values
+    assert attributes_of(pairs_of(values)) == values
 
 
 def test_values_that_otlp_has_no_place_for_become_text():
-    told = wire.attributes_of(wire.pairs_of({"big": 2**70, "surrogate": "\ud800", "set": {1}, "none": None}))
+    told = attributes_of(pairs_of({"big": 2**70, "surrogate": "\ud800", "set": {1}, "none": None}))
     assert told == {"big": str(2**70), "surrogate": "?", "set": "{1}"}

@@ -9,7 +9,7 @@ import pytest
 from agentlightning.errors import StoreBusyError
 from agentlightning.records import Rollout, Span
 from agentlightning.store import RunRecord, open_store
-from agentlightning_otel.pieces import pieces_of_traces
+from agentlightning_otel.incoming import read_traces
 from agentlightning_otel.receiver import ALGORITHM, Receiver
 
 CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "small"}
@@ -110,12 +110,12 @@ def test_a_rollout_that_another_process_holds_is_left_to_it_and_the_others_are_r
     async def both() -> tuple[str, list[str]]:
         one, other = open_store(receiving.url), open_store(receiving.url)
         async with Receiver(one, run="front") as front:
-            await front.receive(pieces_of_traces(otlp.request(otlp.span(1, "chat", CALL, trace=LOST))).found)
+            await front.receive(read_traces(otlp.request(otlp.span(1, "chat", CALL, trace=LOST))).spans)
             error = ""
             async with Receiver(other, run="tools") as tools:
                 mixed = (otlp.span(2, "tool", CALL, trace=LOST), otlp.span(3, "chat", CALL, trace=HEALTHY))
                 try:
-                    await tools.receive(pieces_of_traces(otlp.request(*mixed)).found)
+                    await tools.receive(read_traces(otlp.request(*mixed)).spans)
                 except StoreBusyError as raised:
                     error = str(raised)
         found = [it.id for it in await other.rollouts("otel-tools")]

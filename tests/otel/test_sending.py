@@ -20,9 +20,9 @@ from agentlightning.cli import main
 from agentlightning.records import Failure, Generation, Reward, Rollout, Span, Task
 from agentlightning_otel import sender
 from agentlightning_otel.errors import OtlpError
-from agentlightning_otel.outgoing import otlp_spans, resource_of, span_id, trace_id
+from agentlightning_otel.outgoing import otlp_spans, span_id, trace_id
 from agentlightning_otel.sender import Sender, batches, headers_of, traces_url
-from agentlightning_otel.wire import attributes_of
+from agentlightning_otel.values import attributes_of
 
 ROLLOUTS = 48
 """Of `finished_run`: 8 tasks before and after, and 4 steps of 2 tasks, 4 times."""
@@ -215,7 +215,7 @@ def test_an_endpoint_that_is_not_there_is_one_clear_error(collector, monkeypatch
     endpoint = collector.endpoint
     collector.close()
     with pytest.raises(OtlpError, match=r"cannot be reached: .*is it an OTLP/HTTP endpoint\?"):
-        Sender(endpoint).send(resource_of("run"), otlp_spans(rollout(), [], None))
+        Sender(endpoint).send(rollout(), [], None)
 
 
 def test_headers_come_from_the_command_and_the_environment(store, collector, monkeypatch):

@@ -18,11 +18,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
-from agentlightning_otel import checks
 from agentlightning_otel import conventions as names
 from agentlightning_otel.incoming import read_span
 from agentlightning_otel.trace import add, outcome_of
-from agentlightning_otel.wire import pairs_of
+from agentlightning_otel.validation import CHECKS, FLATTENED
+from agentlightning_otel.values import pairs_of
 
 CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "small"}
 JSON = "application/json"
@@ -321,9 +321,9 @@ def test_events_of_the_logs_are_held_to_the_same(receiving, otlp):
 
 READ = sorted(
     {
-        *checks._CHECKS,
+        *CHECKS,
         *names.ALIASES,
-        *(f"{family}{rest}" for family in checks._FAMILIES for rest in ("0", "0.role", "1.message.content", "x.y.z")),
+        *(f"{family}{rest}" for family in FLATTENED for rest in ("0", "0.role", "1.message.content", "x.y.z")),
         *(f"llm.input_messages.0.message.{it}.0.x" for it in ("tool_calls", "contents")),
         *(f"ai.{it}" for it in ("prompt", "prompt.messages", "prompt.tools", "response.text", "response.toolCalls")),
         *("ai.operationId", "langsmith.span.kind", "events", "agent_name", "tool_arguments", "gen_ai.prompt"),

@@ -14,7 +14,6 @@ from agentlightning.cli.commands.options import look, store_option
 
 if TYPE_CHECKING:
     from agentlightning.store.base import Store
-    from agentlightning_otel.sender import Sent
 
 SWITCH_SECONDS = 0.001
 """How long a thread that reads a request keeps those waiting that answer others; Python's default is 0.005."""
@@ -80,16 +79,16 @@ def send(run: str, endpoint: str, headers: tuple[str, ...], url: str) -> None:
     from agentlightning_otel.errors import OtlpError
     from agentlightning_otel.sender import Sender, send_run
 
-    given = dict(header.partition("=")[::2] for header in headers)
-    if not all(name and value for name, value in given.items()):
+    pairs = dict(header.partition("=")[::2] for header in headers)
+    if not all(name and value for name, value in pairs.items()):
         raise OtlpError("--header: expected name=value")
-    sender = Sender(endpoint, given)
+    sender = Sender(endpoint, pairs)
 
-    async def do(store: Store) -> Sent:
+    async def do(store: Store) -> tuple[int, int]:
         return await send_run(store, await find_run(store, run), sender)
 
     try:
-        sent = look(url, do)
+        rollouts, spans = look(url, do)
     finally:
         sender.close()
-    click.echo(f"{sent.rollouts} rollouts ({sent.spans} spans) sent to {sender.url}")
+    click.echo(f"{rollouts} rollouts ({spans} spans) sent to {sender.url}")

@@ -7,50 +7,28 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentlightning import semconv
+from agentlightning.adapterkit.failures import CONTEXT_LENGTH, type_of_status
 from agentlightning.records import Failure, Fault, SpanKind
 from agentlightning_otel.conventions import FAULT
 
 _INFRASTRUCTURE = (
-    "rate_limited",
-    "timeout",
-    "engine_unavailable",
-    "authentication_failed",
-    "not_found",
-    "invalid_response",
+    *("rate_limited", "timeout", "engine_unavailable", "authentication_failed", "not_found", "invalid_response"),
 )
-_WORDS = (
-    *_INFRASTRUCTURE,
-    "context_too_long",
-    "bad_request",
-    "cancelled",
-    "tool_error",
-    "retrieval_error",
-    "agent_error",
+_KNOWN_TYPES = (
+    *(*_INFRASTRUCTURE, "context_too_long", "bad_request", "cancelled", "tool_error", "retrieval_error", "agent_error"),
 )
 """Types of failures, as adapters write them."""
-
-_CONTEXT = re.compile(r"context[_ ]?length|maximum context|context window|too many tokens|prompt is too long", re.I)
-_OF_A_MODEL_CALL = (
-    (re.compile(r"rate[_ ]?limit|throttl|too[_ ]?many[_ ]?requests|quota|exhausted", re.I), "rate_limited"),
-    (re.compile(r"time[_ ]?d?[_ ]?out|deadline", re.I), "timeout"),
-    (re.compile(r"auth|permission|forbidden|api[_ ]?key", re.I), "authentication_failed"),
-    (re.compile(r"not[_ ]?found", re.I), "not_found"),
-    (re.compile(r"bad[_ ]?request|invalid[_ ]?(request|argument)|unprocessable", re.I), "bad_request"),
-    (
-        re.compile(r"connect|unavailable|overloaded|(internal|server)[_ ]?(server)?[_ ]?error", re.I),
-        "engine_unavailable",
-    ),
-)
-_BY_STATUS = {
-    401: "authentication_failed",
-    403: "authentication_failed",
-    404: "not_found",
-    408: "timeout",
-    409: "engine_unavailable",
-    413: "context_too_long",
-    429: "rate_limited",
+_TYPE_OF_ERROR = {
+    "rate_limited": r"rate[_ ]?limit|throttl|too[_ ]?many[_ ]?requests|quota|exhausted",
+    "timeout": r"time[_ ]?d?[_ ]?out|deadline",
+    "authentication_failed": r"auth|permission|forbidden|api[_ ]?key",
+    "not_found": r"not[_ ]?found",
+    "bad_request": r"bad[_ ]?request|invalid[_ ]?(request|argument)|unprocessable",
+    "engine_unavailable": r"connect|unavailable|overloaded|(internal|server)[_ ]?(server)?[_ ]?error",
+    "cancelled": r"cancel",
 }
-_BY_KIND = {"tool": "tool_error", "retrieval": "retrieval_error"}
+"""Type of failure of a model call → the name of the error, the first that fits."""
+_TYPE_OF_KIND = {"tool": "tool_error", "retrieval": "retrieval_error"}
 
 
 def failure_of_span(
@@ -63,39 +41,36 @@ def failure_of_span(
     error = attributes.get(semconv.ERROR_TYPE)
     if not failed and error is None:
         return None
-    raised = [*exceptions][-1:]
-    exception = str(raised[0].get("exception.type", "")) if raised else ""
-    text = message or (str(raised[0].get("exception.message", "")) if raised else "") or str(error or "failed")
+    raised: Mapping[str, Any] = next(reversed([*exceptions]), {})
+    exception = str(raised.get("exception.type", ""))
+    text = message or str(raised.get("exception.message", "")) or str(error or "failed")
     type, fault = _type_and_fault(kind, str(error or exception), text, attributes.get(FAULT))
     return Failure(
         type=type,
         message=text,
         fault=fault,
         exception=exception or (str(error) if error is not None and str(error) != type else None),
-        traceback=raised[0].get("exception.stacktrace") if raised else None,
+        traceback=raised.get("exception.stacktrace"),
     )
 
 
-def _type_and_fault(kind: SpanKind, error: str, text: str, told: Any) -> tuple[str, Fault]:
-    if told == "agent" or told == "infrastructure":
-        return error, told
+def _type_and_fault(kind: SpanKind, error: str, text: str, fault: Any) -> tuple[str, Fault]:
+    if fault == "agent" or fault == "infrastructure":
+        return error, fault
     if kind == "llm":
-        type = error if error in _WORDS else _of_a_model_call(error, text)
+        type = error if error in _KNOWN_TYPES else _type_of_model_error(error, text)
         return type, "infrastructure" if type in _INFRASTRUCTURE else "agent"
-    if re.search(r"cancel", error, re.I):
+    if re.search(r"cancel", error, re.IGNORECASE):
         return "cancelled", "agent"
-    if kind in _BY_KIND:
-        return _BY_KIND[kind], "agent"
-    return error if error in _WORDS else "agent_error", "agent"
+    if kind in _TYPE_OF_KIND:
+        return _TYPE_OF_KIND[kind], "agent"
+    return error if error in _KNOWN_TYPES else "agent_error", "agent"
 
 
-def _of_a_model_call(error: str, text: str) -> str:
-    if _CONTEXT.search(f"{error} {text}"):
+def _type_of_model_error(error: str, text: str) -> str:
+    if CONTEXT_LENGTH.search(f"{error} {text}"):
         return "context_too_long"
     if error.isdecimal():
-        status = int(error)
-        return _BY_STATUS.get(status) or ("engine_unavailable" if status >= 500 else "bad_request")
-    for pattern, type in _OF_A_MODEL_CALL:
-        if pattern.search(error):
-            return type
-    return "cancelled" if re.search(r"cancel", error, re.I) else "agent_error"
+        return type_of_status(int(error))[0]
+    found = (type for type, pattern in _TYPE_OF_ERROR.items() if re.search(pattern, error, re.IGNORECASE))
+    return next(found, "agent_error")

@@ -11,7 +11,7 @@ from agentlightning.hookspecs import Register, hookimpl
 if TYPE_CHECKING:
     from agentlightning.records import Rollout, Span, Task
     from agentlightning.store.base import RunRecord
-    from agentlightning_otel.live import LiveSender
+    from agentlightning_otel.sender import LiveSender
 
 ENDPOINT_VARIABLES = (
     "AGENTLIGHTNING_OTLP_ENDPOINT",
@@ -44,6 +44,6 @@ def _sender() -> LiveSender | None:
     endpoint = next((os.environ[name] for name in ENDPOINT_VARIABLES if name in os.environ), "")
     if not endpoint:
         return None
-    from agentlightning_otel.live import live_sender
+    from agentlightning_otel.sender import live_sender
 
     return live_sender(endpoint)

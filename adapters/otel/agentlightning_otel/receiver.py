@@ -1,14 +1,13 @@
 """Traces as they come → rollouts of a store: one trace is one rollout of a run named after its service.
 
-A trace comes in pieces, in any order, some of them twice. What has come is in the store when `Receiver.receive`
+A trace comes in parts, in any order, some of them twice. What has come is in the store when `Receiver.receive`
 returns; the rollout's result is written once nothing more has come for a while. What comes later still is added to
-its spans.
+its spans, and its rewards to the rollout's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import re
@@ -18,8 +17,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
-from typing import Any
 from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
@@ -28,9 +27,10 @@ from agentlightning.errors import StoreBusyError, StoreError
 from agentlightning.loading import explain
 from agentlightning.records import Failure, Rollout, Span, Task
 from agentlightning.store.base import RunRecord, Store
-from agentlightning_otel.pieces import Piece
+from agentlightning_otel.bounded import Bounded
+from agentlightning_otel.incoming import SPAN_BYTES, ReceivedSpan
 from agentlightning_otel.trace import Outcome, add, outcome_of, root_of
-from agentlightning_otel.waiting import Waiting
+from agentlightning_otel.values import digest
 
 logger = logging.getLogger(__name__)
 
@@ -40,26 +40,32 @@ WITHOUT_ROOT_SECONDS = 300.0
 """How long a trace is waited for whose root has not come: its agent may still be at work, or the root another
 system's, which does not send here."""
 LEASE_SECONDS = 60.0
-MOST_OPEN_BYTES = 32 * 1024**2
+MAX_PENDING_BYTES = 64 * 1024**2
+"""What the spans of traces may take in memory that have had to do with no model so far."""
+PENDING_SECONDS = 300.0
+MAX_OPEN_BYTES = 32 * 1024**2
 """What the spans of open rollouts may take in memory; those of the others are read from the store when needed."""
+OPEN_SECONDS = 5.0
+"""How long they stay in memory after the last of them came."""
+MAX_OPEN_ROLLOUTS = 20_000
+"""Further ones are finished as they stand, the one that was last heard of longest ago first. Each takes about 2 KB."""
 FINISHED_AT_ONCE = 256
-LONGEST_NAME = 100
+MAX_NAME = 100
 """Characters of a service's name in the id of its run."""
+
+_Traces = Mapping[str, Sequence[ReceivedSpan]]
 
 
 @dataclass(eq=False)
 class _Open:
-    """A rollout that is still being received; ``spans`` is None while only the store has them."""
+    """A rollout that is still being received."""
 
     rollout: Rollout
-    spans: dict[str, Span] | None
-    size: int = 0
-    """Bytes of the spans in memory, about."""
+    size: int
+    """Bytes of its spans, about."""
+    has_root: bool = False
     due: float = 0.0
     timer: asyncio.TimerHandle | None = None
-
-    def let_go(self) -> None:
-        self.spans, self.size = None, 0
 
 
 class Receiver:
@@ -78,18 +84,19 @@ class Receiver:
         self._runs: dict[str, str] = {}
         self._opening = asyncio.Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._spans: Bounded[dict[str, Span]] = Bounded(MAX_OPEN_BYTES, OPEN_SECONDS)
+        self._pending: Bounded[list[ReceivedSpan]] = Bounded(MAX_PENDING_BYTES, PENDING_SECONDS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._waiting = Waiting()
         self._finishing: set[asyncio.Task[None]] = set()
-        self._beating: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
         self.finished = 0
         """Rollouts finished so far."""
 
     async def __aenter__(self) -> Receiver:
         """Takes up what an earlier receiver was killed at. Raises `StoreError`."""
-        self._beating = asyncio.create_task(self._beat())
+        self._heartbeat = asyncio.create_task(self._keep_leases())
         for run in await self._store.runs():
-            if run.algorithm == ALGORITHM and not all(it.finished for it in await self._store.rollouts(run.id)):
+            if run.algorithm == ALGORITHM and await self._unfinished(run.id):
                 try:
                     await self._open_run(run)
                 except StoreBusyError as error:
@@ -101,21 +108,28 @@ class Receiver:
     ) -> None:
         await self.close()
 
-    async def receive(self, pieces: Sequence[Piece]) -> None:
+    async def receive(self, spans: Sequence[ReceivedSpan]) -> None:
         """Records spans; they are durable when this returns. Raises `StoreError`: then send them again."""
-        traces: dict[str, list[Piece]] = {}
-        for piece in pieces:
-            traces.setdefault(piece.span.rollout_id, []).append(piece)
+        traces: dict[str, list[ReceivedSpan]] = {}
+        for received in spans:
+            traces.setdefault(received.span.rollout_id, []).append(received)
         async with AsyncExitStack() as locks:
             for trace in sorted(traces):  # one order for everybody, so that nobody waits in a circle
                 await locks.enter_async_context(self._lock(trace))
             finished, busy = await self._open_all(traces)
-            found = {trace: [*self._waiting.pop(trace), *traces[trace]] for trace in traces if trace in self._open}
-            await self._add(found)
-            for rollout in finished:
-                await self._add_late(rollout, [*self._waiting.pop(rollout.id), *traces[rollout.id]])
+            late = {rollout.id: rollout for rollout in finished}
+            whole = {
+                trace: [*(self._pending.get(trace) or ()), *new]
+                for trace, new in traces.items()
+                if trace in self._open or trace in late
+            }
+            await self._add({trace: new for trace, new in whole.items() if trace not in late})
+            for trace, rollout in late.items():
+                await self._add_late(rollout, whole[trace])
             await self._store.flush()
-        self._let_go()
+            for trace in whole:
+                self._pending.pop(trace)
+        await self._finish_excess()
         if busy is not None:
             raise busy
 
@@ -125,15 +139,15 @@ class Receiver:
         failed: list[BaseException] = []
         for start in range(0, len(traces), FINISHED_AT_ONCE):
             ended = [self._finish(trace) for trace in traces[start : start + FINISHED_AT_ONCE]]
-            failed += [it for it in await asyncio.gather(*ended, return_exceptions=True) if it is not None]
+            failed += [error for error in await asyncio.gather(*ended, return_exceptions=True) if error is not None]
         if failed:
             raise failed[0]
 
     async def close(self) -> None:
         """Finishes what is open and ends the runs. Safe to call twice."""
-        if self._beating is not None:
-            self._beating.cancel()
-            self._beating = None
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
         for open in self._open.values():
             if open.timer is not None:
                 open.timer.cancel()
@@ -145,21 +159,22 @@ class Receiver:
                 await self._store.close_run(run, "succeeded")
             self._runs.clear()
 
-    async def _open_all(self, traces: Mapping[str, list[Piece]]) -> tuple[list[Rollout], StoreBusyError | None]:
+    async def _open_all(self, traces: _Traces) -> tuple[list[Rollout], StoreBusyError | None]:
         """Has a rollout open for each trace with a model in it, or that was a rollout before.
 
         Returns those that are finished, and an error where another process holds some.
         """
         busy: StoreBusyError | None = None
         new: list[Rollout] = []
-        for trace, pieces in traces.items():
+        for trace, spans in traces.items():
             if trace in self._open:
                 continue
-            if not any(piece.gen_ai for piece in pieces) and await self._store.rollout(trace) is None:
-                self._waiting.add(trace, pieces)
+            known = [*(self._pending.get(trace) or ()), *spans]
+            if not any(received.gen_ai for received in spans) and await self._store.rollout(trace) is None:
+                self._keep_pending(trace, known)
                 continue
             try:
-                run = await self._run_for(_origin([*self._waiting.of(trace), *pieces]))
+                run = await self._run_for(known)
             except StoreBusyError as error:
                 busy = error
                 continue
@@ -173,6 +188,12 @@ class Receiver:
             busy = StoreBusyError(f"rollout {held[0]} is being received by another process; send its spans there")
         return [rollout for rollout in stored if rollout.finished], busy
 
+    def _keep_pending(self, trace: str, spans: list[ReceivedSpan]) -> None:
+        removed = self._pending.put(trace, spans, sum(received.size for received in spans))
+        if removed:
+            message = "%d spans of traces without a model were let go: more than %d MiB of such waited"
+            logger.warning(message, sum(map(len, removed)), MAX_PENDING_BYTES // 1024**2)
+
     async def _lease(self, traces: list[str]) -> None:
         """Opens those of the rollouts that nobody else has; what earlier attempts had becomes this one's."""
         if not traces:
@@ -184,37 +205,36 @@ class Receiver:
                 self._store.add_spans(add(spans, [replace(span, attempt=rollout.attempt) for span in earlier]))
             if spans:
                 await self._store.flush()
-            open = self._open[rollout.id] = _Open(rollout, spans=None if spans else {})
-            self._finish_in(open, self._patience(spans))
+            else:
+                self._spans.put(rollout.id, spans, 0)
+            open = _Open(rollout, len(spans) * SPAN_BYTES, has_root=root_of(spans) is not None)
+            self._open[rollout.id] = open
+            self._finish_when_settled(open)
 
-    async def _add(self, traces: Mapping[str, Sequence[Piece]]) -> None:
-        """Adds pieces to open rollouts; in a thread, for there may be many, and the disk slow."""
-        for trace in traces:
+    async def _add(self, traces: _Traces) -> None:
+        """Adds spans to open rollouts; in a thread, for there may be many, and the disk slow.
+
+        Where the store does not take them, none stay in memory: what is in the store is what counts.
+        """
+        known = {trace: await self._spans_of(self._open[trace].rollout) for trace in traces}
+
+        def record() -> None:
+            for trace, new in traces.items():
+                self._store.add_spans(add(known[trace], _spans(new, self._open[trace].rollout)))
+
+        await asyncio.to_thread(record)
+        for trace, new in traces.items():
             open = self._open[trace]
-            if open.spans is None:
-                open.spans = await self._known(open.rollout)
-        try:
-            await asyncio.to_thread(self._record, traces)
-        except StoreError:
-            for trace in traces:  # what is in the store is what counts
-                self._open[trace].let_go()
-            raise
-        for trace in traces:
-            open = self._open[trace]
+            open.size += sum(received.size for received in new)
+            open.has_root = root_of(known[trace]) is not None
+            self._spans.put(trace, known[trace], open.size)
             self._open.move_to_end(trace)
-            self._finish_in(open, self._patience(open.spans or {}))
+            self._finish_when_settled(open)
 
-    def _record(self, traces: Mapping[str, Sequence[Piece]]) -> None:
-        for trace, pieces in traces.items():
-            open = self._open[trace]
-            if open.spans is not None:
-                self._store.add_spans(add(open.spans, _spans(pieces, open.rollout)))
-                open.size += sum(piece.size for piece in pieces)
-
-    async def _add_late(self, rollout: Rollout, pieces: Sequence[Piece]) -> None:
-        known = await self._known(rollout)
-        new = [piece.span for piece in pieces if piece.span.id not in known]
-        await asyncio.to_thread(self._store.add_spans, add(known, _spans(pieces, rollout)))
+    async def _add_late(self, rollout: Rollout, received: Sequence[ReceivedSpan]) -> None:
+        known = await self._spans_of(rollout)
+        new = [it.span for it in received if it.span.id not in known]
+        await asyncio.to_thread(self._store.add_spans, add(known, _spans(received, rollout)))
         if any(span.reward is not None or span.parent_id is None for span in new):
             logger.warning(
                 "rollout %s was finished before all of its trace had come: the late spans are added, its result and "
@@ -222,73 +242,75 @@ class Receiver:
                 rollout.id,
             )
 
-    async def _known(self, rollout: Rollout) -> dict[str, Span]:
+    async def _spans_of(self, rollout: Rollout) -> dict[str, Span]:
+        """From memory, where they are no longer then, or from the store."""
+        spans = self._spans.pop(rollout.id)
+        if spans is not None:
+            return spans
         return {span.id: span for span in await self._store.spans(rollout.id, attempt=rollout.attempt)}
 
-    def _let_go(self) -> None:
-        """Keeps the spans in memory within their limit; of rollouts that were last heard of longest ago none stay."""
-        over = sum(open.size for open in self._open.values()) - MOST_OPEN_BYTES
-        for trace, open in self._open.items():
-            if over <= 0:
-                return
-            lock = self._locks.get(trace)
-            if open.size and (lock is None or not lock.locked()):
-                over -= open.size
-                open.let_go()
-
-    async def _run_for(self, piece: Piece) -> str:
-        name = self._run or piece.service
+    async def _run_for(self, spans: Sequence[ReceivedSpan]) -> str:
+        """The run of a trace: named after the service of its root, else of the first that came."""
+        origin = next((received for received in spans if received.span.parent_id is None), spans[0])
+        name = self._run or origin.service
         async with self._opening:
             if name not in self._runs:
-                record = RunRecord(
-                    id=run_id(name),
-                    name=name,
-                    algorithm=ALGORITHM,
-                    config={"resource": piece.resource} if piece.resource else {},
-                    created_at=time.time(),
-                )
-                await self._open_run(record)
+                config = {"resource": origin.resource} if origin.resource else {}
+                now = time.time()
+                run = RunRecord(id=run_id(name), name=name, algorithm=ALGORITHM, config=config, created_at=now)
+                await self._open_run(run)
             return self._runs[name]
 
     async def _open_run(self, run: RunRecord) -> None:
         """Opens a run, and goes on with the rollouts that a receiver left unfinished."""
         await self._store.open_run(run)
-        left = [it.id for it in await self._store.rollouts(run.id, purpose="observe") if not it.finished]
-        await self._lease([trace for trace in left if trace not in self._open])
+        await self._lease([trace for trace in await self._unfinished(run.id) if trace not in self._open])
         self._runs[run.name] = run.id
 
-    def _patience(self, spans: Mapping[str, Span]) -> float:
-        """How long, from now, more of a trace is waited for."""
-        return self._settle if root_of(spans) is not None else max(self._settle, WITHOUT_ROOT_SECONDS)
+    async def _unfinished(self, run: str) -> list[str]:
+        return [it.id for it in await self._store.rollouts(run, purpose="observe") if not it.finished]
+
+    def _finish_when_settled(self, open: _Open) -> None:
+        self._finish_in(open, self._settle if open.has_root else max(self._settle, WITHOUT_ROOT_SECONDS))
 
     def _finish_in(self, open: _Open, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         if open.timer is not None:
             open.timer.cancel()
         open.due = loop.time() + seconds
-        open.timer = loop.call_later(seconds, self._finish_soon, open.rollout.id)
+        open.timer = loop.call_later(seconds, self._finish_soon, open)
 
-    def _finish_soon(self, trace: str) -> None:
-        task = asyncio.create_task(self._finish_if_due(trace))
+    def _finish_soon(self, open: _Open) -> None:
+        task = asyncio.create_task(self._finish_or_try_again(open))
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
 
-    async def _finish_if_due(self, trace: str) -> None:
-        open = self._open.get(trace)
-        if open is None or open.due > asyncio.get_running_loop().time():
+    async def _finish_or_try_again(self, open: _Open) -> None:
+        if open.due > asyncio.get_running_loop().time():
             return
         try:
-            await self._finish(trace)
+            await self._finish(open.rollout.id)
         except StoreError:
-            logger.exception("rollout %s could not be finished; it is tried again", trace)
+            logger.exception("rollout %s could not be finished; it is tried again", open.rollout.id)
             self._finish_in(open, max(self._settle, 1.0))
+
+    async def _finish_excess(self) -> None:
+        """Keeps the number of open rollouts within its limit."""
+        excess = [self._open[trace] for trace in islice(self._open, max(0, len(self._open) - MAX_OPEN_ROLLOUTS))]
+        if excess:
+            logger.warning(
+                "%d rollouts are finished as they stand: more than %d are open", len(excess), MAX_OPEN_ROLLOUTS
+            )
+        for open in excess:
+            open.due = 0.0
+        await asyncio.gather(*map(self._finish_or_try_again, excess))
 
     async def _finish(self, trace: str) -> None:
         async with self._lock(trace):
             open = self._open.get(trace)
             if open is None:
                 return
-            spans = open.spans if open.spans is not None else await self._known(open.rollout)
+            spans = await self._spans_of(open.rollout)
             rollout, task = await asyncio.to_thread(_concluded, open.rollout, spans)
             await self._store.add_tasks(rollout.run_id, [task])
             if not await self._store.finish(rollout):
@@ -298,7 +320,7 @@ class Receiver:
             del self._open[trace]
             self.finished += 1
 
-    async def _beat(self) -> None:
+    async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             try:
@@ -307,31 +329,22 @@ class Receiver:
                 logger.exception("the store did not take a heartbeat; the next one may")
 
     def _lock(self, trace: str) -> asyncio.Lock:
-        lock = self._locks.get(trace)
-        if lock is None:
-            lock = self._locks[trace] = asyncio.Lock()
-        return lock
+        return self._locks.setdefault(trace, asyncio.Lock())
 
 
 def run_id(name: str) -> str:
     """The id of the run that a service's traces are rollouts of: ``otel-checkout`` for ``checkout``."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:LONGEST_NAME]
-    return f"otel-{plain}" if plain == name else f"otel-{plain}-{_digest(name)}".replace("--", "-")
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-")[:MAX_NAME]
+    return f"otel-{plain}" if plain == name else f"otel-{plain}-{digest(name)}".replace("--", "-")
 
 
-def _origin(pieces: Sequence[Piece]) -> Piece:
-    """The root, which names the run; else the first that came."""
-    return next((piece for piece in pieces if piece.span.parent_id is None), pieces[0])
-
-
-def _spans(pieces: Sequence[Piece], rollout: Rollout) -> list[Span]:
-    """The spans of a rollout's attempt; those of a service that did not name the run say which it was."""
+def _spans(received: Sequence[ReceivedSpan], rollout: Rollout) -> list[Span]:
+    """The spans of a rollout's attempt; those of a service that did not name the run have its name."""
     spans = []
-    for piece in pieces:
-        elsewhere = run_id(piece.service) != rollout.run_id and piece.span.reward is None
-        service = {"service.name": piece.service} if elsewhere else {}
-        attributes = {**piece.span.attributes, **service}
-        spans.append(replace(piece.span, attempt=rollout.attempt, attributes=attributes))
+    for span, service, *_ in received:
+        elsewhere = run_id(service) != rollout.run_id and span.reward is None
+        named = {"service.name": service} if elsewhere else {}
+        spans.append(replace(span, attempt=rollout.attempt, attributes={**span.attributes, **named}))
     return spans
 
 
@@ -340,14 +353,14 @@ def _concluded(rollout: Rollout, spans: Mapping[str, Span]) -> tuple[Rollout, Ta
     try:
         outcome = outcome_of(spans)
     except Exception as error:
-        logger.exception("what trace %s says of its rollout cannot be read", rollout.id)
-        told = f"what the trace says of its rollout cannot be read: {explain(error)}"
-        outcome = Outcome(failure=Failure(type="unreadable_trace", message=told, fault="infrastructure"))
+        logger.exception("the result of trace %s cannot be read", rollout.id)
+        message = f"the result of the trace cannot be read: {explain(error)}"
+        outcome = Outcome(failure=Failure(type="unreadable_trace", message=message, fault="infrastructure"))
     task = outcome.task_id or rollout.id
     concluded = replace(
         rollout,
         task_id=task,
-        group_id=_digest(rollout.run_id, task),
+        group_id=digest(rollout.run_id, task),
         status="failed" if outcome.failure is not None else "succeeded",
         failure=outcome.failure,
         output=outcome.output,
@@ -356,7 +369,3 @@ def _concluded(rollout: Rollout, spans: Mapping[str, Span]) -> tuple[Rollout, Ta
         ended_at=outcome.ended_at,
     )
     return concluded, Task(id=task, input=outcome.input)
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(errors="replace"), digest_size=8).hexdigest()

@@ -1,6 +1,8 @@
-"""OTLP over HTTP: ``POST /v1/traces``, ``POST /v1/logs``, and ``GET /health``, on a thread and a loop of its own.
+"""OTLP over HTTP: ``POST /v1/traces``, ``POST /v1/logs``, and ``GET /health``.
 
-https://opentelemetry.io/docs/specs/otlp/#otlphttp says which answer means what.
+https://opentelemetry.io/docs/specs/otlp/#otlphttp says which answer means what. Two threads, an event loop in each: one
+speaks HTTP and does nothing that takes long, so that it always answers; the other records. Bodies are read in further
+threads, two at most: one of the small, and one of the large, which nobody else waits for.
 """
 
 from __future__ import annotations
@@ -9,22 +11,19 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 import uvicorn
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import INVALID_ARGUMENT, UNAVAILABLE
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
-    ExportLogsPartialSuccess,
-    ExportLogsServiceRequest,
-    ExportLogsServiceResponse,
-)
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTracePartialSuccess,
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
@@ -36,19 +35,28 @@ from starlette.routing import Route
 from agentlightning.errors import StoreError
 from agentlightning.store import open_store
 from agentlightning_otel.errors import OtlpError, PayloadError
-from agentlightning_otel.intake import Intake
-from agentlightning_otel.pieces import Pieces, pieces_of_logs, pieces_of_traces
+from agentlightning_otel.incoming import Received, read_logs, read_traces
+from agentlightning_otel.payloads import JSON, MAX_BODY_BYTES, PROTOBUF, decode, encode, media_type, unpack
 from agentlightning_otel.receiver import SETTLE_SECONDS, Receiver
-from agentlightning_otel.text import clipped
-from agentlightning_otel.wire import JSON, PROTOBUF, decode, encode
+from agentlightning_otel.values import shortened
 
 logger = logging.getLogger(__name__)
 
 PORT = 4318
 """The port of OTLP/HTTP."""
+MAX_WAITING_BYTES = 2 * MAX_BODY_BYTES
+"""Of bodies that have come and are not recorded yet."""
+LARGE_BYTES = 4 * 1024**2
+"""From which on a body, unpacked, waits for its turn."""
+BODY_SECONDS = 30.0
+"""How long a client may take to send a body."""
 RETRY_SECONDS = 5
-TOLD_REASONS = 3
-LONGEST_TOLD = 2000
+SHUTDOWN_SECONDS = 5
+MAX_REASONS = 3
+MAX_MESSAGE = 2000
+"""Characters."""
+
+_Read = Callable[[bytes], Received]
 
 
 class OtlpServer:
@@ -73,16 +81,22 @@ class OtlpServer:
         self._store = store
         self._options: dict[str, Any] = {"run": run, "settle": settle}
         self._socket = _bind(host, port)
-        self._ready = threading.Event()
-        self._failure: Exception | None = None
-        self._receiver: Receiver | None = None
-        self._intake = Intake()
-        config = uvicorn.Config(
-            self._app(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, ws="none"
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve()), name="agentlightning-otel", daemon=True
+        self._free_bytes = MAX_WAITING_BYTES
+        self._small, self._large = asyncio.Semaphore(1), asyncio.Semaphore(1)
+        self._running = ExitStack()
+        self._recording: BlockingPortal
+        self._receiver: Receiver
+        traces = self._answer(ExportTraceServiceRequest, read_traces, ExportTraceServiceResponse, "rejected_spans")
+        logs = self._answer(ExportLogsServiceRequest, read_logs, ExportLogsServiceResponse, "rejected_log_records")
+        routes = [
+            Route("/v1/traces", traces, methods=["POST"]),
+            Route("/v1/logs", logs, methods=["POST"]),
+            Route("/health", _health, methods=["GET"]),
+        ]
+        app = Starlette(routes=routes)
+        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none"}
+        self._http = uvicorn.Server(
+            uvicorn.Config(app, loop="asyncio", timeout_graceful_shutdown=SHUTDOWN_SECONDS, **quiet)
         )
 
     @property
@@ -94,24 +108,28 @@ class OtlpServer:
     @property
     def finished(self) -> int:
         """Rollouts finished so far."""
-        return self._receiver.finished if self._receiver is not None else 0
+        return self._receiver.finished
 
     def start(self) -> None:
         """Opens the store and begins to answer. Raises `StoreError`."""
-        self._thread.start()
-        self._ready.wait()
-        if self._failure is not None:
-            self._thread.join()
-            raise self._failure
+        with ExitStack() as running:
+            running.callback(self._socket.close)
+            self._recording = running.enter_context(start_blocking_portal(name="agentlightning-otel-recording"))
+            store = open_store(self._store)
+            running.callback(self._recording.call, store.close)
+            self._receiver = Receiver(store, **self._options)
+            running.enter_context(self._recording.wrap_async_context_manager(self._receiver))
+            run = partial(self._http.run, [self._socket])
+            thread = threading.Thread(target=run, name="agentlightning-otel-http", daemon=True)
+            thread.start()
+            running.callback(thread.join)
+            running.callback(setattr, self._http, "should_exit", True)
+            self._running = running.pop_all()
 
     def stop(self) -> None:
         """Answers what came in, finishes every rollout as it stands, closes the store. Raises `StoreError`."""
-        self._server.should_exit = True
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._running.close()
         self._socket.close()
-        if self._failure is not None:
-            raise self._failure
 
     def __enter__(self) -> OtlpServer:
         self.start()
@@ -122,93 +140,99 @@ class OtlpServer:
     ) -> None:
         self.stop()
 
-    def _app(self) -> Starlette:
-        routes = [
-            Route("/v1/traces", self._answer(_read_traces, self._traces), methods=["POST"]),
-            Route("/v1/logs", self._answer(_read_logs, self._logs), methods=["POST"]),
-            Route("/health", _health, methods=["GET"]),
-        ]
-        return Starlette(routes=routes)
-
-    async def _serve(self) -> None:
-        try:
-            store = open_store(self._store)
-            try:
-                async with Receiver(store, **self._options) as self._receiver:
-                    self._ready.set()
-                    await self._server.serve([self._socket])
-            finally:
-                await store.close()
-        except Exception as error:  # noqa: BLE001 - raised by whoever starts or stops it
-            self._failure = error
-        finally:
-            self._ready.set()
-
     def _answer(
-        self, read: Callable[[str, bytes], Pieces], keep: Callable[[Pieces], Awaitable[Message]]
+        self, request_type: type[Message], read: Callable[[Any], Received], response_type: Any, rejected: str
     ) -> Callable[[Request], Awaitable[Response]]:
+        """The endpoint of one signal; ``rejected`` is the field for what could not be used."""
+
+        def read_body(media: str, body: bytes) -> Received:
+            message, dropped = decode(body, media, request_type)
+            received = read(message)
+            return received._replace(dropped=[*dropped, *received.dropped])
+
         async def answer(request: Request) -> Response:
-            media, encoding = (request.headers.get(name, "") for name in ("content-type", "content-encoding"))
+            media = media_type(request.headers.get("content-type", ""))
+            encoding = request.headers.get("content-encoding", "")
             try:
-                async with self._intake.body(request) as body:
-                    told = await self._intake.record(body, encoding, partial(read, media), keep)
-                return _response(media, told, 200)
+                async with self._body(request) as body:
+                    recording = self._recording.start_task_soon(self._record, body, encoding, partial(read_body, media))
+                    received = await asyncio.wrap_future(recording)
+                response = response_type()
+                message = _unused(received)
+                if message:
+                    unused = len(received.rejected) + len(received.dropped)
+                    logger.warning("could not use %d of what was received: %s", unused, message)
+                    setattr(response.partial_success, rejected, len(received.rejected))
+                    response.partial_success.error_message = message
+                return _response(media, response, 200)
             except ClientDisconnect:
                 return Response(status_code=400)  # to nobody: the client has gone
             except PayloadError as error:
                 logger.warning("refused what %s sent: %s", request.client and request.client.host, error)
                 code = UNAVAILABLE if error.status == 503 else INVALID_ARGUMENT
-                return _response(media, Status(code=code, message=clipped(error, LONGEST_TOLD)), error.status)
+                return _response(media, Status(code=code, message=shortened(error, MAX_MESSAGE)), error.status)
             except StoreError as error:
                 logger.error("the store did not take what was received: %s", error)
-                return _response(media, Status(code=UNAVAILABLE, message=clipped(error, LONGEST_TOLD)), 503)
+                return _response(media, Status(code=UNAVAILABLE, message=shortened(error, MAX_MESSAGE)), 503)
 
         return answer
 
-    async def _traces(self, pieces: Pieces) -> Message:
-        told = await self._take(pieces)
-        answer = ExportTraceServiceResponse()
-        if told:
-            partial = ExportTracePartialSuccess(rejected_spans=len(pieces.rejected), error_message=told)
-            answer.partial_success.CopyFrom(partial)
-        return answer
+    @asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        """The request's body, as it was sent; its bytes count until the context ends.
 
-    async def _logs(self, pieces: Pieces) -> Message:
-        told = await self._take(pieces)
-        answer = ExportLogsServiceResponse()
-        if told:
-            partial = ExportLogsPartialSuccess(rejected_log_records=len(pieces.rejected), error_message=told)
-            answer.partial_success.CopyFrom(partial)
-        return answer
+        Raises `PayloadError`: 413 where it is too large, 408 where it does not come, and 503 where too much waits.
+        """
+        body = bytearray()
+        try:
+            await self._receive(request, body)
+            yield bytes(body)
+        finally:
+            self._free_bytes += len(body)
 
-    async def _take(self, pieces: Pieces) -> str:
-        """Records what can be used; returns what is to be said of the rest."""
-        told = "; ".join(
-            f"{what}: {_some(reasons)}"
-            for what, reasons in (("rejected", pieces.rejected), ("left out", pieces.dropped))
-            if reasons
-        )
-        if told:
-            logger.warning("could not use %d of what was received: %s", len(pieces.rejected + pieces.dropped), told)
-        if pieces.found and self._receiver is not None:
-            await self._receiver.receive(pieces.found)
-        return told
+    async def _receive(self, request: Request, body: bytearray) -> None:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.stream():
+                    self._free_bytes -= len(chunk)
+                    body += chunk
+                    if len(body) > MAX_BODY_BYTES:
+                        raise PayloadError(f"the body is larger than {MAX_BODY_BYTES // 1024**2} MiB", 413)
+                    if self._free_bytes < 0:
+                        waiting = f"more than {MAX_WAITING_BYTES // 1024**2} MiB wait to be recorded"
+                        raise PayloadError(f"{waiting}; send it again later", 503)
+        except TimeoutError:
+            raise PayloadError(f"the body did not come within {BODY_SECONDS:g} s", 408) from None
+
+    async def _record(self, body: bytes, encoding: str, read: _Read) -> Received:
+        """Records a body, as far as it can be read. Raises `PayloadError` and `StoreError`.
+
+        One body is read at a time, for Python runs one thread at a time; and beside it one large one, until it is
+        recorded.
+        """
+        received: Received | None = None
+        if len(body) < LARGE_BYTES:
+            async with self._small:
+                try:
+                    received = await asyncio.to_thread(_unpack_and_read, body, encoding, LARGE_BYTES, read)
+                except PayloadError as error:
+                    if error.status != 413:
+                        raise
+        if received is not None:
+            await self._receiver.receive(received.spans)
+            return received
+        async with self._large:
+            received = await asyncio.to_thread(_unpack_and_read, body, encoding, MAX_BODY_BYTES, read)
+            await self._receiver.receive(received.spans)
+            return received
 
 
 async def _health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-def _read_traces(media: str, body: bytes) -> Pieces:
-    request, dropped = decode(body, media, ExportTraceServiceRequest, "resourceSpans")
-    pieces = pieces_of_traces(request)
-    return pieces._replace(dropped=[*dropped, *pieces.dropped])
-
-
-def _read_logs(media: str, body: bytes) -> Pieces:
-    request, dropped = decode(body, media, ExportLogsServiceRequest, "resourceLogs")
-    pieces = pieces_of_logs(request)
-    return pieces._replace(dropped=[*dropped, *pieces.dropped])
+def _unpack_and_read(body: bytes, encoding: str, limit: int, read: _Read) -> Received:
+    return read(unpack(body, encoding, min(limit, MAX_BODY_BYTES)))
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -222,12 +246,17 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _response(media: str, message: Message, status: int) -> Response:
-    media = media.partition(";")[0].strip().lower()
     media = media if media == JSON else PROTOBUF
     again = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
     return Response(encode(message, media), status, again, media_type=media)
 
 
-def _some(reasons: list[str]) -> str:
-    more = f"; and {len(reasons) - TOLD_REASONS} more" if len(reasons) > TOLD_REASONS else ""
-    return "; ".join(clipped(reason) for reason in reasons[:TOLD_REASONS]) + more
+def _unused(received: Received) -> str:
+    """What could not be used, and why; empty where everything could."""
+    reasons = {"rejected": received.rejected, "left out": received.dropped}
+    return "; ".join(f"{what}: {_first(some)}" for what, some in reasons.items() if some)
+
+
+def _first(reasons: list[str]) -> str:
+    more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+    return "; ".join(shortened(reason) for reason in reasons[:MAX_REASONS]) + more

@@ -1,27 +1,28 @@
-"""A trace put together: pieces merged in whatever order they come, and what the whole says of its rollout.
+"""A trace put together: spans merged in whatever order they come, and what the whole means for its rollout.
 
 Pure functions on the spans of one trace, by id.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from agentlightning import semconv
 from agentlightning.records import Failure, Generation, Record, Reward, Span
 from agentlightning_otel import conventions as names
+from agentlightning_otel.content import content_of
 from agentlightning_otel.incoming import generation_of
 from agentlightning_otel.messages import chat_messages, text_of
-from agentlightning_otel.said import said_in
+from agentlightning_otel.values import digest
 
 
 class Outcome(Record, kw_only=True):
-    """What a trace says of its rollout. ``task_id`` is None where nothing tells what it was asked."""
+    """The result of a trace. ``task_id`` is None where nothing names the task or has its input."""
 
     task_id: str | None = None
     input: Any = None
@@ -39,20 +40,20 @@ NOTHING_CAME = Failure(
 )
 
 
-def add(spans: dict[str, Span], pieces: Iterable[Span]) -> list[Span]:
-    """Adds pieces to a trace; returns the spans that are new or changed by them.
+def add(spans: dict[str, Span], new: Iterable[Span]) -> list[Span]:
+    """Adds spans to a trace; returns those that are new or changed by them.
 
-    A piece that is there already changes nothing. Indices follow the order in which spans began, parents
+    One that is there already changes nothing. Indices follow the order in which spans began, parents
     before their children; a span without an agent's name of its own has its parent's.
     """
     before = {id: (span.index, span.agent) for id, span in spans.items()}
     changed: set[str] = set()
-    for piece in pieces:
-        known = spans.get(piece.id)
-        whole = _with_events(piece if known is None else _merged(known, piece))
+    for span in new:
+        known = spans.get(span.id)
+        whole = _with_events(span if known is None else _merged(known, span))
         if known is None or whole != known:
-            spans[piece.id] = whole
-            changed.add(piece.id)
+            spans[span.id] = whole
+            changed.add(span.id)
     for index, span in enumerate(_in_order(spans)):
         span.index = index
         parent = spans.get(span.parent_id or "")
@@ -65,48 +66,48 @@ def add(spans: dict[str, Span], pieces: Iterable[Span]) -> list[Span]:
 
 def root_of(spans: Mapping[str, Span]) -> Span | None:
     """The span that nothing called, once it has ended."""
-    return min(
-        (
-            span
-            for span in spans.values()
-            if span.parent_id is None and span.kind != "reward" and span.ended_at is not None
-        ),
-        key=lambda span: span.index,
-        default=None,
-    )
+    roots = [it for it in spans.values() if it.parent_id is None and it.kind != "reward" and it.ended_at is not None]
+    return min(roots, key=lambda span: span.index, default=None)
 
 
 def outcome_of(spans: Mapping[str, Span]) -> Outcome:
-    """What the trace as it is says of its rollout. Without a root, its topmost spans speak for it."""
+    """The result of the trace as it is. Without a root, it is that of its topmost spans."""
     if not spans:
         return Outcome(failure=NOTHING_CAME)
     ordered = sorted(spans.values(), key=lambda span: span.index)
     acted = [span for span in ordered if span.kind not in ("reward", "annotation")]
     tops = [span for span in acted if _nearest_actor(span, spans) is None]
     calls = [span for span in acted if span.generation is not None]
-    root = root_of(spans)
-    given = next((said for span in tops if (said := _input(span)) is not None), None)
-    if given is None:
-        given = next((said for span in calls if (said := _asked(span.generation)) is not None), None)
+    questions = (_question(call.generation.messages) for call in calls if call.generation is not None)
+    inputs = chain(map(_input, tops), questions)
+    input = next((it for it in inputs if it is not None), None)
     named = next((id for span in ordered if (id := span.attributes.get(names.TASK_ID)) is not None), None)
     return Outcome(
-        task_id=str(named) if named is not None else (None if given is None else _digest(given)),
-        input=given,
+        task_id=str(named) if named is not None else (None if input is None else _task_id(input)),
+        input=input,
         output=_output(tops, calls),
-        failure=_failure(root, tops, calls, ordered),
-        rewards=[_placed(span.reward, span, spans) for span in ordered if span.reward is not None],
+        failure=_failure(root_of(spans), tops, calls, ordered),
+        rewards=[placed(span.reward, span, spans) for span in ordered if span.reward is not None],
         started_at=min(span.started_at for span in ordered),
-        ended_at=max(span.ended_at or span.started_at for span in ordered),
+        ended_at=max(map(_end, ordered)),
     )
 
 
-def _merged(known: Span, piece: Span) -> Span:
-    """Both: of what both tell, the one that has ended is right, and of two that have, the later received."""
-    first, second = (known, piece) if piece.ended_at is not None or known.ended_at is None else (piece, known)
-    return msgspec.structs.replace(
+def placed(reward: Reward, span: Span, spans: Mapping[str, Span]) -> Reward:
+    """The reward with the span of its step: none where it is for the whole, the root, or for no span known."""
+    target = spans.get(span.parent_id or "")
+    return replace(reward, span_id=None if target is None or target.parent_id is None else target.id)
+
+
+def _merged(known: Span, new: Span) -> Span:
+    """Both: of what both have, the one that has ended is right, and of two that have, the later received."""
+    first, second = (known, new) if new.ended_at is not None or known.ended_at is None else (new, known)
+    events = {**first.attributes.get(names.EVENTS, {}), **second.attributes.get(names.EVENTS, {})}
+    attributes = {**first.attributes, **second.attributes}
+    return replace(
         second,
         parent_id=second.parent_id or first.parent_id,
-        attributes={**first.attributes, **second.attributes, **_events(first, second)},
+        attributes={**attributes, names.EVENTS: events} if events else attributes,
         generation=_joined(first.generation, second.generation),
         reward=second.reward or first.reward,
         failure=second.failure or first.failure,
@@ -116,33 +117,22 @@ def _merged(known: Span, piece: Span) -> Span:
     )
 
 
-def _events(*spans: Span) -> dict[str, Any]:
-    events = {key: told for span in spans for key, told in span.attributes.get(names.EVENTS, {}).items()}
-    return {names.EVENTS: events} if events else {}
-
-
 def _with_events(span: Span) -> Span:
-    """The span with what was said in the events that came apart from it so far."""
+    """The span with the messages of the events that came apart from it so far."""
     events = span.attributes.get(names.EVENTS)
     if not events:
         return span
-    said = said_in({semconv.OPERATION_NAME: "chat"}, [(name, told) for _, (name, told) in sorted(events.items())])
-    told = generation_of(span.attributes, said, said.answers[0] if said.answers else None)
-    return msgspec.structs.replace(span, generation=_joined(span.generation, told))
+    content = content_of(
+        {semconv.OPERATION_NAME: "chat"}, [(name, event) for _, (name, event) in sorted(events.items())]
+    )
+    return replace(span, generation=_joined(span.generation, generation_of(span.attributes, content)))
 
 
 def _joined(first: Generation | None, second: Generation | None) -> Generation | None:
     if first is None or second is None:
         return second or first
-    return msgspec.structs.replace(
-        second,
-        messages=second.messages or first.messages,
-        tools=second.tools or first.tools,
-        response=second.response or first.response,
-        model=second.model or first.model,
-        finish_reason=second.finish_reason or first.finish_reason,
-        usage=second.usage or first.usage,
-    )
+    fields = ("messages", "tools", "response", "model", "finish_reason", "usage")
+    return replace(second, **{name: getattr(second, name) or getattr(first, name) for name in fields})
 
 
 def _in_order(spans: Mapping[str, Span]) -> list[Span]:
@@ -150,11 +140,11 @@ def _in_order(spans: Mapping[str, Span]) -> list[Span]:
     begun: dict[str, tuple[float, int]] = {}
     for span in spans.values():
         path: dict[str, Span] = {}
-        above: Span | None = span
-        while above is not None and above.id not in begun and above.id not in path:
-            path[above.id] = above
-            above = spans.get(above.parent_id or "")
-        at, depth = begun.get(above.id, (0.0, -1)) if above is not None else (0.0, -1)
+        ancestor: Span | None = span
+        while ancestor is not None and ancestor.id not in begun and ancestor.id not in path:
+            path[ancestor.id] = ancestor
+            ancestor = spans.get(ancestor.parent_id or "")
+        at, depth = begun.get(ancestor.id, (0.0, -1)) if ancestor is not None else (0.0, -1)
         for link in reversed(path.values()):
             at, depth = max(at, link.started_at), depth + 1
             begun[link.id] = (at, depth)
@@ -164,22 +154,22 @@ def _in_order(spans: Mapping[str, Span]) -> list[Span]:
 def _nearest_actor(span: Span, spans: Mapping[str, Span]) -> Span | None:
     """The span that called this one, past annotations."""
     seen = {span.id}
-    above = spans.get(span.parent_id or "")
-    while above is not None and above.kind == "annotation" and above.id not in seen:
-        seen.add(above.id)
-        above = spans.get(above.parent_id or "")
-    return None if above is None or above.kind == "annotation" or above.id in seen else above
+    ancestor = spans.get(span.parent_id or "")
+    while ancestor is not None and ancestor.kind == "annotation" and ancestor.id not in seen:
+        seen.add(ancestor.id)
+        ancestor = spans.get(ancestor.parent_id or "")
+    return None if ancestor is None or ancestor.kind == "annotation" or ancestor.id in seen else ancestor
+
+
+def _end(span: Span) -> float:
+    return span.ended_at or span.started_at
 
 
 def _input(span: Span) -> Any:
     if span.kind != "agent":
         return None
     messages = chat_messages(span.attributes.get(names.INPUT_MESSAGES))
-    return _question(messages) if messages else span.attributes.get("input.value")
-
-
-def _asked(said: Generation | None) -> Any:
-    return _question(said.messages) if said is not None and said.messages else None
+    return _question(messages) if messages else span.attributes.get(names.INPUT_VALUE)
 
 
 def _question(messages: list[dict[str, Any]]) -> Any:
@@ -191,20 +181,20 @@ def _question(messages: list[dict[str, Any]]) -> Any:
 
 
 def _output(tops: list[Span], calls: list[Span]) -> Any:
-    """What the last agent at the top answered; else the last answer of a model."""
+    """The answer of the last agent at the top; else the last answer of a model."""
     for span in reversed([span for span in tops if span.kind == "agent"]):
         messages = chat_messages(span.attributes.get(names.OUTPUT_MESSAGES))
         if messages:
             return _answer(messages[-1])
-        if span.attributes.get("output.value") is not None:
-            return span.attributes["output.value"]
-    ended = sorted(calls, key=lambda span: span.ended_at or span.started_at, reverse=True)
+        if span.attributes.get(names.OUTPUT_VALUE) is not None:
+            return span.attributes[names.OUTPUT_VALUE]
+    ended = sorted(calls, key=_end, reverse=True)
     answers = [span.generation.response for span in ended if span.generation and span.generation.response]
     return _answer(answers[0]) if answers else None
 
 
 def _answer(message: dict[str, Any]) -> Any:
-    """The text of a message; one that says nothing in words but calls tools as it is."""
+    """The text of a message; one that has no text but calls tools as it is."""
     return text_of(message) or (message if message.get("tool_calls") else None)
 
 
@@ -212,37 +202,18 @@ def _failure(root: Span | None, tops: list[Span], calls: list[Span], ordered: li
     """Of the root, else of the last agent at the top. An agent that swallowed the infrastructure's failure of its
     last model call has no valid result either."""
     agents = [span for span in tops if span.kind == "agent"] or ([] if root is not None else tops)
-    failed = next(
-        (span.failure for span in (root, *agents[-1:]) if span is not None and span.failure is not None), None
-    )
-    last = max(calls, key=lambda span: span.ended_at or span.started_at, default=None)
+    candidates = [span for span in (root, *agents[-1:]) if span is not None]
+    failed = next((span.failure for span in candidates if span.failure is not None), None)
+    last = max(calls, key=_end, default=None)
     if failed is None and last is not None and last.failure is not None and last.failure.fault == "infrastructure":
         return last.failure
-    return _cause(failed, ordered)
+    if failed is None or failed.type != "agent_error":
+        return failed
+    # Where a failure came up from further down, the one there knows the type and the fault.
+    known = [span.failure for span in ordered if span.failure is not None and span.failure.type != "agent_error"]
+    causes = [cause for cause in known if cause.exception is not None and cause.exception == failed.exception]
+    return causes[-1] if causes else failed
 
 
-def _cause(failure: Failure | None, ordered: list[Span]) -> Failure | None:
-    """Where a failure came up from further down: the one there, which knows the fault."""
-    if failure is None or failure.type != "agent_error":
-        return failure
-    causes = [
-        span.failure
-        for span in ordered
-        if span.failure is not None
-        and span.failure.type != "agent_error"
-        and span.failure.exception is not None
-        and span.failure.exception == failure.exception
-    ]
-    return causes[-1] if causes else failure
-
-
-def _placed(reward: Reward, span: Span, spans: Mapping[str, Span]) -> Reward:
-    """The reward with the span of its step: none where it is for the whole, the root, or for no span known."""
-    target = spans.get(span.parent_id or "")
-    whole = target is None or target.parent_id is None
-    return msgspec.structs.replace(reward, span_id=None if whole or target is None else target.id)
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
+def _task_id(input: Any) -> str:
+    return digest(json.dumps(input, sort_keys=True, ensure_ascii=False, default=str))

@@ -93,10 +93,16 @@ class DrawnRun:
         return group(f"{task.id}.{step}", [1.0, 0.0, *rewards[2:].tolist()], seed=step)
 
     async def collect(
-        self, tasks: Sequence[Task], *, group_size: int = 1, step: int, resources: Sequence[AnyResource] = ()
+        self,
+        tasks: Sequence[Task],
+        *,
+        step: int,
+        group_size: int = 1,
+        resources: Sequence[AnyResource] = (),
+        key: str | None = None,
     ) -> AsyncIterator[Group]:
         self.events.append(f"collect {step}")
-        for task in np.random.default_rng().permutation(np.array(tasks, dtype=object)):
+        for task in tasks:
             yield self.drawn(task, step)
 
     async def check(self) -> None:

@@ -133,7 +133,7 @@ def _ended(run_id: str, purpose: Purpose, step: int, place: int, sample: int, va
         collection=collection,
         sample=sample,
         status="succeeded",
-        resources={"policy": 3},
+        resources={"policy": "a"},
         output={"messages": [{"role": "assistant", "content": "1"}]},
         rewards=[Reward(name="numeric_match", value=value, at=STARTED + 5)],
         started_at=STARTED,

@@ -15,8 +15,8 @@ pseudo-code::
             await run.publish(better)
             await run.evaluate(step=1)
 
-`Run.collect` is deterministic in what it asks for: the n-th collection of a run names its rollouts by
-(run, n, task, sample). After a crash the algorithm starts again from its last checkpoint, asks for the
+`Run.collect` is deterministic in what it asks for: the n-th collection of a step names its rollouts by
+(run, step, n, task, sample). After a crash the algorithm starts again from its last checkpoint, asks for the
 same rollouts, and gets those that were finished as they were recorded; only the rest are run.
 """
 
@@ -70,11 +70,20 @@ class Run(Protocol):
         ...
 
     def collect(
-        self, tasks: Sequence[Task], *, group_size: int = 1, step: int, resources: Sequence[AnyResource] = ()
+        self,
+        tasks: Sequence[Task],
+        *,
+        step: int,
+        group_size: int = 1,
+        resources: Sequence[AnyResource] = (),
+        key: str | None = None,
     ) -> AsyncIterator[Group]:
-        """Runs the agent ``group_size`` times on each task; yields each group when its last rollout ends.
+        """Runs the agent ``group_size`` times on each task; yields the groups in the order of ``tasks``, each when it
+        and those before it are whole.
 
-        ``step`` names the collection. The published resources apply, with ``resources`` over them.
+        The published resources apply, with ``resources`` over them. Each call is a collection of its own; ``key``
+        names it, unique in the run, and asking for a known key again gives what was recorded. Raises `AlgorithmError`
+        where the known one had other tasks, another group size, another step or other resources.
         """
         ...
 

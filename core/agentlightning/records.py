@@ -18,6 +18,7 @@ bool) and packed bytes at rest; `encode` and `decode` (`agentlightning.codec`) d
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -39,6 +40,9 @@ Purpose = Literal["train", "evaluate", "check", "observe"]
 was recorded."""
 
 FINAL_STATUSES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+_deterministic = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def new_id() -> str:
@@ -172,7 +176,7 @@ class Rollout(Record, kw_only=True):
 
     ``id`` is derived from what the rollout is for (run, collection, task, sample), so asking for the same work
     twice finds what is there. ``group_id`` names the rollouts compared with each other. ``resources``
-    maps each resource's name to the version it ran with.
+    maps each resource's name to the digest under which the store holds what the rollout runs with.
 
     ``step`` is the training step that the rollout belongs to, from 1; of an evaluation, how many were finished before
     it. ``variant`` tells evaluations of one step apart (``sampled``, ``greedy``). ``collection`` is the name, unique
@@ -190,7 +194,7 @@ class Rollout(Record, kw_only=True):
     sample: int = 0
     attempt: int = 0
     status: RolloutStatus = "queued"
-    resources: dict[str, int] = {}
+    resources: dict[str, str] = {}
     output: Any = None
     rewards: list[Reward] = []
     failure: Failure | None = None
@@ -254,6 +258,15 @@ class Resource(Record, kw_only=True, tag_field="kind"):
     name: str
     version: int = 0
     agents: tuple[str, ...] = ("*",)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits, the same for the same content. Where a policy is served is no part of that: a run that
+        goes on serves the same weights at another port."""
+        content: dict[str, Any] = decode(encode(self), dict[str, Any])
+        if isinstance(self, Policy):
+            del content["base_url"]
+        return hashlib.blake2b(_deterministic.encode(content), digest_size=8).hexdigest()
 
 
 class Policy(Resource, kw_only=True, tag="policy"):

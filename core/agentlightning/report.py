@@ -140,20 +140,20 @@ def evaluations_of(rollouts: Iterable[Rollout], tasks: Mapping[str, Task]) -> li
     for rollout in rollouts:
         if rollout.purpose == "evaluate":
             found.setdefault((rollout.step, rollout.variant), []).append(rollout)
-    evaluations = []
-    for (step, variant), members in found.items():
-        samples: dict[str, list[float]] = {}
-        for rollout in members:
-            scored = samples.setdefault(rollout.task_id, [])
-            if rollout.is_scorable and rollout.outcome is not None:
-                scored.append(rollout.outcome)
-        evaluations.append(
-            Evaluation(
-                step=step,
-                variant=variant,
-                tasks=[tasks.get(id) or Task(id=id, input=None) for id in samples],
-                rollouts=members,
-                rewards=[sum(values) / len(values) if values else None for values in samples.values()],
-            )
-        )
-    return evaluations
+    return [evaluation_of(members, tasks, step=step, variant=variant) for (step, variant), members in found.items()]
+
+
+def evaluation_of(rollouts: Sequence[Rollout], tasks: Mapping[str, Task], *, step: int, variant: str) -> Evaluation:
+    """One evaluation from its rollouts: each task's reward is the mean of those that could be scored."""
+    samples: dict[str, list[float]] = {}
+    for rollout in rollouts:
+        scored = samples.setdefault(rollout.task_id, [])
+        if rollout.is_scorable and rollout.outcome is not None:
+            scored.append(rollout.outcome)
+    return Evaluation(
+        step=step,
+        variant=variant,
+        tasks=[tasks.get(id) or Task(id=id, input=None) for id in samples],
+        rollouts=list(rollouts),
+        rewards=[sum(values) / len(values) if values else None for values in samples.values()],
+    )

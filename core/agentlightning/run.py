@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import secrets
 import shutil
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -26,11 +26,13 @@ from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts
 from agentlightning.errors import CheckError
 from agentlightning.plugins import Plugins
 from agentlightning.progress import Progress
-from agentlightning.records import AnyResource, Group, Policy, Purpose, Rollout, RolloutRows, Span, Task
+from agentlightning.records import AnyResource, Group, Policy, Rollout, RolloutRows, Span, Task
+from agentlightning.report import evaluation_of
 from agentlightning.runner import Finished, Runner
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
 from agentlightning.tracebacks import running_now
 from agentlightning.transitions import build_rows
+from agentlightning.work_orders import WorkOrders
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class TrainingRun:
         self._runner = runner
         self._notify = plugins.notify
         self._progress = progress
+        self._orders = WorkOrders(record.id, store)
         self._resources: dict[str, AnyResource] = {}
         self._counts = Counts()
         self._told_of_calls = False
@@ -114,7 +117,8 @@ class TrainingRun:
 
     async def _check(self, task: Task, sample: int, start_seconds: float) -> CheckReport:
         resources = list(self._resources.values())
-        queued = await self._store.enqueue(self._plan(f"check/{sample}", [task], 1, purpose="check"))
+        planned = self._orders.plan(f"check/{sample}", [task], 1, purpose="check")
+        queued = await self._orders.enqueue(planned, resources)
         hung_before = running_now()
         with logged_warnings() as logged, calls_outside() as outside, notice_when_slow(self._progress.message):
             (finished,) = [one async for one in self._runner.run(queued, {task.id: task}, resources)]
@@ -159,18 +163,26 @@ class TrainingRun:
         return batch
 
     async def collect(
-        self, tasks: Sequence[Task], *, group_size: int = 1, step: int, resources: Sequence[AnyResource] = ()
+        self,
+        tasks: Sequence[Task],
+        *,
+        step: int,
+        group_size: int = 1,
+        resources: Sequence[AnyResource] = (),
+        key: str | None = None,
     ) -> AsyncIterator[Group]:
-        """Runs the agent ``group_size`` times on each task; yields each group when its last rollout ends."""
+        """Runs the agent ``group_size`` times on each task; yields the groups in the order of ``tasks``."""
         await self._only_check()
-        rollouts = self._plan(f"train/{step}", tasks, group_size, purpose="train", step=step)
+        collection = self._orders.next_key(step) if key is None else key
+        rollouts = self._orders.plan(collection, tasks, group_size, purpose="train", step=step)
         by_id = {task.id: task for task in tasks}
         groups: dict[str, list[Finished]] = {rollout.group_id: [] for rollout in rollouts}
+        waiting = deque(groups)
         async for finished in self._finish_all(rollouts, by_id, resources, self._counts):
-            members = groups[finished.rollout.group_id]
-            members.append(finished)
-            if len(members) == group_size:
-                group = _group(by_id[finished.rollout.task_id], members)
+            groups[finished.rollout.group_id].append(finished)
+            while waiting and len(groups[waiting[0]]) == group_size:
+                members = groups[waiting.popleft()]
+                group = _group(by_id[members[0].rollout.task_id], members)
                 self._counts.add_group(group)
                 self._tell_of_calls(group)
                 yield group
@@ -200,20 +212,15 @@ class TrainingRun:
         name = f"evaluate/{step}/{variant}" if variant else f"evaluate/{step}"
         if len(tasks) < ENOUGH_TASKS and not self.evaluations:
             self._progress.message(held_out_note(len(tasks)))
-        rollouts = self._plan(name, tasks, samples, purpose="evaluate", step=step, variant=variant)
+        rollouts = self._orders.plan(name, tasks, samples, purpose="evaluate", step=step, variant=variant)
         by_id = {task.id: task for task in tasks}
         ended: dict[str, Rollout] = {}
         counts = Counts()
         async for finished in self._finish_all(rollouts, by_id, resources, counts):
             ended[finished.rollout.id] = finished.rollout
-        result = [ended[rollout.id] for rollout in rollouts]
-        rewards = [
-            _mean([rollout.outcome for rollout in result[start : start + samples] if rollout.is_scorable])
-            for start in range(0, len(result), samples)
-        ]
-        if result and not any(reward is not None for reward in rewards):
-            logger.warning("%s: no task could be scored: %s", name, explain_rollouts(result))
-        evaluation = Evaluation(step=step, variant=variant, tasks=list(tasks), rollouts=result, rewards=rewards)
+        evaluation = evaluation_of([ended[rollout.id] for rollout in rollouts], by_id, step=step, variant=variant)
+        if evaluation.rollouts and evaluation.mean is None:
+            logger.warning("%s: no task could be scored: %s", name, explain_rollouts(evaluation.rollouts))
         self.evaluations.append(evaluation)
         self._progress.evaluation(evaluation, counts.metrics())
         return evaluation
@@ -294,35 +301,6 @@ class TrainingRun:
             return msgspec.structs.replace(resource, agents=tuple(self.train))
         return resource
 
-    def _plan(
-        self,
-        collection: str,
-        tasks: Sequence[Task],
-        group_size: int,
-        *,
-        purpose: Purpose,
-        step: int = 0,
-        variant: str = "",
-    ) -> list[Rollout]:
-        rollouts = []
-        for position, task in enumerate(tasks):
-            group = _digest(self.id, collection, position, task.id)
-            rollouts += [
-                Rollout(
-                    id=_digest(group, sample),
-                    run_id=self.id,
-                    group_id=group,
-                    task_id=task.id,
-                    purpose=purpose,
-                    step=step,
-                    variant=variant,
-                    collection=collection,
-                    sample=sample,
-                )
-                for sample in range(group_size)
-            ]
-        return rollouts
-
     async def _finish_all(
         self,
         plan: Sequence[Rollout],
@@ -338,7 +316,7 @@ class TrainingRun:
             counts.add(finished.rollout, finished.spans, only_policy=trains)
             return self._finished(finished)
 
-        known = await self._store.enqueue(plan)
+        known = await self._orders.enqueue(plan, applied.values())
         self._progress.collection(plan[0].collection, len(plan), purpose=plan[0].purpose)
         for rollout in known:
             if rollout.finished:
@@ -367,15 +345,6 @@ def _group(task: Task, members: Iterable[Finished]) -> Group:
         ],
         excluded=[one.rollout for one in members if not one.rollout.is_trainable],
     )
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).hexdigest()
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _sync(path: Path) -> None:

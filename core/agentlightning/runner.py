@@ -141,7 +141,6 @@ class Runner:
             self._store.add_spans(batch)
 
         rollout.started_at = time.time()
-        rollout.resources = {resource.name: resource.version for resource in resources}
         recorder = Recorder(rollout.id, rollout.attempt, keep, resources, seed=self._seed_of(rollout))
         try:
             output, rollout.failure = await self._call(recorder, task)

@@ -32,7 +32,7 @@ from agentlightning.progress import Progress
 from agentlightning.recording import outside
 from agentlightning.records import Prompt, Record, Task, decode, encode
 from agentlightning.redaction import redact, redact_config
-from agentlightning.report import Comparison, compare_evaluations
+from agentlightning.report import Comparison, compare_evaluations, evaluations_of
 from agentlightning.resume import digest_of, find_run_to_resume, name_of, refuse_what_differs, usable_checkpoint
 from agentlightning.run import CheckDone, TrainingRun
 from agentlightning.runner import Runner
@@ -251,13 +251,15 @@ class Trainer:
                 await asyncio.to_thread(shutil.rmtree, directory / CHECKPOINTS, ignore_errors=True)
             self._plugins.notify("run_finished", run=record)
             progress.stop()
+        tasks = {task.id: task for task in self._held_out}
+        evaluations = evaluations_of(await store.rollouts(record.id, purpose="evaluate"), tasks)
         return FitResult(
             run_id=record.id,
             status=status,
-            evaluations=run.evaluations,
-            comparisons=compare_evaluations(run.evaluations),
+            evaluations=evaluations,
+            comparisons=compare_evaluations(evaluations),
             results=run.results,
-            findings=findings(await store.metrics(record.id), run.evaluations),
+            findings=findings(await store.metrics(record.id), evaluations),
             directory=str(directory),
         )
 

@@ -400,6 +400,8 @@ async def test_every_version_of_a_resource_is_kept_in_order(store: SQLiteStore) 
     for resource in [*versions, versions[0]]:
         await store.put_resource("run", resource)
     assert await store.resources("run") == versions
+    assert [await store.resource("run", one.digest) for one in versions] == versions
+    assert await store.resource("other", versions[0].digest) is None
     assert await store.resources("other") == []
 
 

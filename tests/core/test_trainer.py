@@ -272,7 +272,7 @@ def test_published_resources_reach_the_rollouts_for_the_agents_that_are_trained(
     train(agent, algorithm=algorithm, train=["wri*"]).fit()
 
     assert {(policy.version, other) for policy, other in seen} == {(3, None)}
-    assert algorithm.groups[0].rollouts[0].rollout.resources == {"p": 3, "c": 0}
+    assert algorithm.groups[0].rollouts[0].rollout.resources.keys() == {"p", "c"}
 
 
 def test_fit_works_inside_a_running_event_loop(train):

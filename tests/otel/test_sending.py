@@ -84,7 +84,7 @@ def test_a_rollout_is_a_trace_with_one_root(store, collector):
         attributes = told(root)
         assert trace_id(attributes["agentlightning.rollout.id"]) == root.trace_id
         assert attributes["gen_ai.operation.name"] == "invoke_workflow"
-        assert attributes["agentlightning.resource.policy"] == 3
+        assert attributes["agentlightning.resource.policy"] == "a"
     names = [(span.name, span.kind) for span in by_trace(collector)[0]]
     assert names == [
         ("invoke_workflow rollout", OtlpSpan.SPAN_KIND_INTERNAL),

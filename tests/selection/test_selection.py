@@ -110,7 +110,8 @@ def test_the_cheapest_model_that_is_good_enough_is_published(tmp_path: Path) -> 
     before, after = result.evaluations
     assert {rollout.output for rollout in before.rollouts} == {"large"}
     assert {rollout.output for rollout in after.rollouts} == {"medium"}
-    assert after.rollouts[0].resources == {"model": 1}
+    asked_large, asked_medium = (evaluation.rollouts[0].resources["model"] for evaluation in (before, after))
+    assert asked_large != asked_medium
 
 
 def test_price_weighs_against_reward(tmp_path: Path) -> None:
@@ -136,6 +137,15 @@ async def test_every_candidate_left_runs_on_the_same_tasks_each_once(tmp_path: P
     assert sorted(ran["large"]) == sorted(ran["medium"]) == sorted(str(index) for index in range(HELD_OUT, 240))
     assert set(ran["small"]) < set(ran["large"])
     assert len(ran["small"]) == len(set(ran["small"]))
+
+
+async def test_rollouts_metrics_and_evaluations_of_a_round_are_of_one_step(tmp_path: Path) -> None:
+    result = await train_in_thread(tmp_path)
+    steps = {step for step, _ in await metrics_of(tmp_path, result.run_id)}
+    store = open_store(f"sqlite:///{tmp_path}/runs.db")
+    assert {rollout.step for rollout in await store.rollouts(result.run_id, purpose="train")} == steps
+    await store.close()
+    assert [evaluation.step for evaluation in result.evaluations] == [0, max(steps)]
 
 
 async def test_the_budget_ends_the_race(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def _root(rollout: Rollout, spans: Sequence[Span], task: Task | None, rewards: I
         "agentlightning.rollout.total_reward": rollout.total_reward,
         names.INPUT_MESSAGES: _as_messages("user", task.input) if task is not None else None,
         names.OUTPUT_MESSAGES: _as_messages("assistant", rollout.output),
-        **{f"agentlightning.resource.{name}": number for name, number in rollout.resources.items()},
+        **{f"agentlightning.resource.{name}": digest for name, digest in rollout.resources.items()},
     }
     return _completed(root, (began, ended), attributes, rollout.failure, rewards)
 

@@ -119,7 +119,7 @@ class Training:
 
     async def evaluate(self, engine: Engine, *, step: int) -> None:
         """Runs the held-out tasks, where there are any, sampled and greedy, after ``step`` training steps."""
-        if not self.run.held_out:
+        if not self.run.held_out or step < self.done:  # or it was evaluated before the run was cut off
             return
         wanted, resource = self.config.evaluate, self._resource(engine)
         await self.run.evaluate(step=step, variant="sampled", resources=[resource], samples=wanted.samples)

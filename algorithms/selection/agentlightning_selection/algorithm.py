@@ -21,7 +21,8 @@ class Selection(Algorithm):
     """Races the candidates on the same tasks, round by round, drops those that cannot win, and publishes the winner
     as a `ModelChoice`. How it decides: `agentlightning_selection.race`.
 
-    The collections are named by round and candidate, so a race that was cut off replays what it has and goes on.
+    A round is a step, and each candidate's collection in it has a key of its own, so a race that was cut off replays
+    what it has and goes on.
     """
 
     Config = SelectionConfig
@@ -49,8 +50,7 @@ class Selection(Algorithm):
         for round in range(1, rounds + 1):
             tasks = batch(round)[: len(run.tasks) - (round - 1) * size]
             for index in race.remaining:
-                step = (round - 1) * len(choices) + index + 1
-                async for group in run.collect(tasks, step=step, resources=[choices[index]]):
+                async for group in run.collect(tasks, step=round, resources=[choices[index]], key=f"{round}/{index}"):
                     await _record(race, index, group, choices[index], run)
                     excluded += group.excluded
             for index, reason in race.eliminate().items():
@@ -69,7 +69,7 @@ class Selection(Algorithm):
         run.result("model", labels[winner])
 
     def _choices(self, run: Run) -> list[ModelChoice]:
-        """One version of one resource per candidate, so a rollout's record says which of them it ran with."""
+        """One version of one resource per candidate: a rollout's record names the one it ran with."""
         agents = tuple(self.config.agents if self.config.agents is not None else run.train)
         return [
             ModelChoice(

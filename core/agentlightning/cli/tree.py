@@ -71,9 +71,7 @@ def rollout_summary(rollout: Rollout, task: Task | None) -> list[tuple[str, Rend
             lines.append(("total reward", _sum(rollout.total_reward)))
         lines += [("", _reward_line(reward)) for reward in rollout.rewards]
     if rollout.resources:
-        lines.append(
-            ("resources", Text(", ".join(f"{name} v{version}" for name, version in rollout.resources.items())))
-        )
+        lines.append(("resources", Text(", ".join(f"{name} {digest}" for name, digest in rollout.resources.items()))))
     if rollout.failure is not None:
         lines.append(("failure", failure_line(rollout.failure)))
     lines += [("tried before", failure_line(failure)) for failure in rollout.failed_attempts]

@@ -127,6 +127,7 @@ class Store(ABC):
         *,
         purpose: Purpose | None = None,
         step: int | None = None,
+        collection: str | None = None,
         ids: Iterable[str] | None = None,
     ) -> list[Rollout]:
         """Rollouts of a run in the order they were added: all, or only those that are of all that is given."""
@@ -164,11 +165,16 @@ class Store(ABC):
 
     @abstractmethod
     async def put_resource(self, run_id: str, resource: AnyResource) -> None:
-        """Keeps a version of a resource."""
+        """Keeps a resource under the digest of its content; what is there under it already is replaced."""
 
     @abstractmethod
     async def resources(self, run_id: str) -> list[AnyResource]:
-        """Every version of every resource of a run, in the order they were put."""
+        """Every resource of a run, in the order they were first put."""
+
+    @abstractmethod
+    async def resource(self, run_id: str, digest: str) -> AnyResource | None:
+        """The resource of a run with that `Resource.digest`, as a rollout's ``resources`` name it; None when there is
+        none."""
 
     @abstractmethod
     async def put_checkpoint(self, checkpoint: Checkpoint) -> None:

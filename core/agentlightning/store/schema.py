@@ -46,7 +46,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             owner BLOB,
             lease_until REAL,
             record BLOB NOT NULL)""",
-        "CREATE INDEX rollouts_by_run ON rollouts (run_id, purpose, step)",
+        "CREATE INDEX rollouts_by_run ON rollouts (run_id, collection)",
         "CREATE INDEX rollouts_by_status ON rollouts (status)",
         """CREATE TABLE spans (
             seq INTEGER PRIMARY KEY,
@@ -67,10 +67,9 @@ MIGRATIONS: tuple[Migration, ...] = (
         """CREATE TABLE resources (
             seq INTEGER PRIMARY KEY,
             run_id TEXT NOT NULL,
-            name TEXT NOT NULL,
-            version INTEGER NOT NULL,
+            digest TEXT NOT NULL,
             record BLOB NOT NULL,
-            UNIQUE (run_id, name, version))""",
+            UNIQUE (run_id, digest))""",
         """CREATE TABLE checkpoints (
             run_id TEXT NOT NULL,
             step INTEGER NOT NULL,

@@ -155,13 +155,15 @@ class SQLiteStore(Store):
         *,
         purpose: Purpose | None = None,
         step: int | None = None,
+        collection: str | None = None,
         ids: Iterable[str] | None = None,
     ) -> list[Rollout]:
+        by = {"purpose": purpose, "step": step, "collection": collection}
+        chosen = {f"AND {column} = ? ": value for column, value in by.items() if value is not None}
         wanted, among = _among(ids)
         rows = await self._read(
-            "SELECT record, status, attempt FROM rollouts WHERE run_id = ?1 AND purpose = coalesce(?2, purpose) "
-            f"AND step = coalesce(?3, step) {wanted} ORDER BY seq",
-            *(run_id, purpose, step, *among),
+            f"SELECT record, status, attempt FROM rollouts WHERE run_id = ? {''.join(chosen)} {wanted} ORDER BY seq",
+            *(run_id, *chosen.values(), *among),
         )
         return [self._decode_rollout(*row) for row in rows]
 
@@ -204,16 +206,19 @@ class SQLiteStore(Store):
         await self._write(lambda db: None)
 
     async def put_resource(self, run_id: str, resource: AnyResource) -> None:
-        row = (run_id, resource.name, operator.index(resource.version), encode(resource))
         await self._write_many(
-            "INSERT INTO resources (run_id, name, version, record) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (run_id, name, version) DO UPDATE SET record = excluded.record",
-            [row],
+            "INSERT INTO resources (run_id, digest, record) VALUES (?, ?, ?) "
+            "ON CONFLICT (run_id, digest) DO UPDATE SET record = excluded.record",
+            [(run_id, resource.digest, encode(resource))],
         )
 
     async def resources(self, run_id: str) -> list[AnyResource]:
         rows = await self._read("SELECT record FROM resources WHERE run_id = ? ORDER BY seq", run_id)
         return [self._decode(record, AnyResource) for (record,) in rows]
+
+    async def resource(self, run_id: str, digest: str) -> AnyResource | None:
+        rows = await self._read("SELECT record FROM resources WHERE run_id = ? AND digest = ?", run_id, digest)
+        return self._decode(rows[0][0], AnyResource) if rows else None
 
     async def put_checkpoint(self, checkpoint: Checkpoint) -> None:
         row = (checkpoint.run_id, operator.index(checkpoint.step), encode(checkpoint))

@@ -143,7 +143,7 @@ def _resources(resources: Sequence[AnyResource]) -> Table:
     from agentlightning.records import ModelChoice, Policy, Prompt
 
     latest = {resource.name: resource for resource in resources}
-    versions = Counter(resource.name for resource in resources)
+    versions = Counter(name for name, _ in {(resource.name, resource.version) for resource in resources})
     table = _table(
         "Resources", "name", "kind", "latest version", "versions", "what", right=("latest version", "versions")
     )

@@ -21,7 +21,10 @@ def reward_value(value: Any) -> float | None:
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # a scalar of numpy or torch
         value = value.item()
     if not isinstance(value, Real | Decimal):
-        raise RewardError(f"gave {type(value).__name__} {shown(value)}: expected a number, a dict of numbers, or None")
+        raise RewardError(
+            f"gave {type(value).__name__} {shown(value)}: expected a number, a dict of numbers, a Reward or several, "
+            "or None"
+        )
     try:
         number = float(value)
     except (OverflowError, ValueError):  # an integer of 400 digits; a signalling NaN

@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,15 +36,13 @@ from agentlightning.report import Comparison, compare_evaluations, evaluations_o
 from agentlightning.resume import digest_of, find_run_to_resume, name_of, refuse_what_differs, usable_checkpoint
 from agentlightning.run import CheckDone, TrainingRun
 from agentlightning.runner import Runner
-from agentlightning.scoring import Scoring
+from agentlightning.scoring import RewardLike, Scoring
 from agentlightning.store import open_store
 from agentlightning.store.base import Checkpoint, RunRecord, RunStatus, Store
 from agentlightning.store.database import FOLDER_MODE
 from agentlightning.threads import run_on_process_loop, use_daemon_threads
 
 logger = logging.getLogger(__name__)
-
-RewardLike = str | Callable[..., Any] | RewardConfig
 
 HELD_OUT_SHARE = 0.2
 HELD_OUT_MOST = 100

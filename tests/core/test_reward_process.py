@@ -243,7 +243,7 @@ async def test_what_it_prints_and_reads_is_not_taken_for_an_answer() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs POSIX signals")
 async def test_an_alarm_that_one_call_leaves_does_not_end_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlightning.reward_process.PROCESSES", 1)
+    monkeypatch.setattr("agentlightning.scoring.processes.PROCESSES", 1)
     scoring = Scoring([named("leaves_its_alarm", process=True)], Plugins([]))
     try:
         for number in range(3):
@@ -287,7 +287,7 @@ async def test_it_ends_with_the_run() -> None:
 
     scoring = Scoring([named("of_main_thread", process=True)], Plugins([]))
     await scoring.score(rollout(), TASK, [])
-    workers = [child for child in psutil.Process().children() if "reward_worker" in " ".join(child.cmdline())]
+    workers = [child for child in psutil.Process().children() if "scoring.worker" in " ".join(child.cmdline())]
     assert workers
     scoring.close()
     assert psutil.wait_procs(workers, timeout=30)[1] == []

@@ -87,6 +87,58 @@ async def test_a_dict_gives_a_component_for_each_key_of_the_same_weight() -> Non
     assert failures == []
 
 
+async def test_a_reward_may_say_why_and_of_which_step() -> None:
+    def judge(rollout: Rollout, task: Task, spans: list[Span]) -> list[Reward]:
+        return [
+            Reward(name="right", value=1, weight=0.5, reason="the sum is right"),
+            Reward(name="used", value=True, span_id=spans[0].id),
+        ]
+
+    rewards, failures = await score(RewardConfig(name="exact"), judge)
+    assert failures == []
+    exact, right, used = rewards
+    assert exact == msgspec.structs.replace(exact, name="exact", value=1.0, reason=None, step=False)
+    assert (right.name, right.value, right.weight, right.reason) == ("judge.right", 1.0, 0.5, "the sum is right")
+    assert (used.name, used.value, used.step, used.span_id) == ("judge.used", 1.0, True, SPANS[0].id)
+    rollout = msgspec.structs.replace(ROLLOUT, rewards=rewards)
+    assert (rollout.outcome, rollout.total_reward) == (1.5, 2.5)
+
+
+async def test_one_reward_is_as_good_as_a_list_and_its_weight_is_times_the_configs() -> None:
+    rewards, _ = await score(RewardConfig(name="explained", weight=4.0))
+    (reward,) = rewards
+    assert (reward.name, reward.value, reward.weight, reward.reason) == ("explained", None, 2.0, "no answer")
+
+
+def explained(rollout: Rollout, task: Task) -> Reward:
+    return Reward(name="explained", value=None, weight=0.5, reason="no answer")
+
+
+async def test_no_reward_for_any_step_is_no_failure() -> None:
+    rewards, failures = await score(lambda rollout, task: [])
+    assert (rewards, failures) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (Reward(name="x", value=math.nan), "reward 'odd.x' gave nan"),
+        (Reward(name="x", value="good"), "reward 'odd.x' gave str 'good'"),  # type: ignore[arg-type]
+        (Reward(name="x", value=1.0, weight=math.inf), "reward 'odd.x' gave inf"),
+        (Reward(name="x", value=1.0, span_id="of another"), "reward 'odd.x' names the span 'of another', which its"),
+        (Reward(name="x", value=1.0, step=True), "reward 'odd.x' is of a step and names no span"),
+    ],
+    ids=["nan", "text", "infinite weight", "a span of another rollout", "no span"],
+)
+async def test_a_reward_that_makes_no_sense_is_a_failure_and_never_zero(reward: Reward, message: str) -> None:
+    def odd(rollout: Rollout, task: Task) -> Reward:
+        return reward
+
+    (kept,), (failure,) = await score(odd)
+    assert (kept.value, kept.step) == (None, False)
+    assert failure.message.startswith(message)
+
+
 async def test_none_stays_none_and_is_no_failure() -> None:
     rewards, failures = await score(lambda rollout, task: None)
     assert values(rewards) == {"reward": None}

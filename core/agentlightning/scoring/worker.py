@@ -1,4 +1,4 @@
-"""The process that `agentlightning.reward_process` starts: one reward, in its main thread, call after call."""
+"""The process that `agentlightning.scoring.processes` starts: one reward, in its main thread, call after call."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from agentlightning.config import RewardConfig
 from agentlightning.loading import explain
 from agentlightning.plugins import plugins
 from agentlightning.records import decode, encode
-from agentlightning.reward_component import Component, Scored, make_component
-from agentlightning.reward_process import Request, Started, read, write
+from agentlightning.scoring.component import Component, Scored, make_component
+from agentlightning.scoring.processes import Answer, Request, Started, read, write
 
 GRACE_SECONDS = 10.0
 """Past its limit by that, a process ends itself: nobody else does, where its parent was killed."""
@@ -40,22 +40,22 @@ def main() -> None:
             except EOFError:
                 return
             faulthandler.dump_traceback_later(request.seconds + GRACE_SECONDS, exit=True, file=nowhere)
-            write(answers, encode(_score(component, request, runner)))
+            write(answers, encode(Answer(scored=_score(component, request, runner))))
             faulthandler.cancel_dump_traceback_later()
             _forget_alarms()
 
 
-def _score(component: Component, request: Request, runner: asyncio.Runner) -> Scored:
+def _score(component: Component, request: Request, runner: asyncio.Runner) -> list[Scored]:
     async def settled(value: Awaitable[object]) -> object:
         return await value
 
     try:
-        value = component.call(request.rollout, request.task, request.spans)
+        value = component.call(request.call)
         if isinstance(value, Awaitable):
             value = runner.run(settled(value))
     except BaseException as error:  # noqa: BLE001 - whatever a reward raises is its failure
-        return component.unscored(error)
-    return component.scored(value)
+        return [component.unscored(error) for _ in request.call.rollouts]
+    return component.scored(value, len(request.call.rollouts))
 
 
 def _forget_alarms() -> None:

@@ -13,12 +13,11 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from typing import IO
 
 from agentlightning.errors import RewardError
-from agentlightning.records import Record, Rollout, Span, Task, decode, encode
-from agentlightning.reward_component import Component, Scored
+from agentlightning.records import Record, decode, encode
+from agentlightning.scoring.component import Call, Component, Scored
 
 START_SECONDS = 120.0
 """How long a process may take to import the reward's module."""
@@ -27,17 +26,21 @@ PROCESSES = os.cpu_count() or 1
 
 _LENGTH = struct.Struct("!Q")
 _PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from agentlightning.reward_worker import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from agentlightning.scoring.worker import main; main()"
 )
 
 
 class Request(Record, kw_only=True):
-    """One call of the reward."""
+    """One call of the reward, and how long it may take."""
 
-    rollout: Rollout
-    task: Task
-    spans: list[Span]
+    call: Call
     seconds: float
+
+
+class Answer(Record, kw_only=True):
+    """What each rollout of a call was given."""
+
+    scored: list[Scored]
 
 
 class Started(Record, kw_only=True):
@@ -56,22 +59,22 @@ class RewardProcesses:
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
 
-    def score(self, rollout: Rollout, task: Task, spans: Sequence[Span], seconds: float) -> Scored:
+    def score(self, call: Call, seconds: float) -> list[Scored]:
         """Blocks until the reward has scored. Raises `RewardError` when its process has ended or took too long."""
-        wanted = list(spans) if self._component.wants_spans else []
-        request = encode(Request(rollout=rollout, task=task, spans=wanted, seconds=seconds))
+        spans = call.spans if self._component.wants_spans else [[] for _ in call.rollouts]
+        request = encode(Request(call=Call(rollouts=call.rollouts, task=call.task, spans=spans), seconds=seconds))
         with self._slots:
             process = self._take()
             try:
                 if not process.ready:
                     process.start(self._component)
-                scored: Scored = decode(process.ask(request, seconds, "runner.reward_timeout"), Scored)
+                answer: Answer = decode(process.ask(request, seconds, "runner.reward_timeout"), Answer)
             except BaseException:
                 process.kill()
                 raise
             finally:
                 self._put_back(process)
-        return scored
+        return answer.scored
 
     def close(self) -> None:
         """Ends them all."""

@@ -65,6 +65,7 @@ class Answer:
     choices: list[Choice]
     prompt_token_ids: list[int] = field(default_factory=lambda: [1, 2, 3])
     policy_version: int | None = None
+    logprobs_mode: str | None = "tempered"
     exact: bool | None = None
     """Whether token ids are given; None: where the request asks for them."""
     breaks_after: int | None = None

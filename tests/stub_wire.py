@@ -56,6 +56,8 @@ def _calls(choice: Choice) -> list[dict[str, Any]]:
 
 def _extra(answer: Answer, exact: bool) -> dict[str, Any]:
     extra: dict[str, Any] = {"prompt_token_ids": answer.prompt_token_ids} if exact else {}
+    if exact and answer.logprobs_mode is not None:
+        extra["logprobs_mode"] = answer.logprobs_mode
     if answer.policy_version is not None:
         extra["policy_version"] = answer.policy_version
     return extra

@@ -81,6 +81,7 @@ def _answer(exact: bool) -> bytes:
     }
     if exact:
         body |= {"prompt_token_ids": list(range(1000, 1000 + PROMPT_TOKENS)), "policy_version": 3}
+        body["logprobs_mode"] = "tempered"
         token = {"token": "word", "logprob": -0.123456789, "bytes": None, "top_logprobs": []}
         choice["logprobs"] = {"content": [token] * ANSWER_TOKENS}
         choice["token_ids"] = list(range(2000, 2000 + ANSWER_TOKENS))

@@ -117,7 +117,7 @@ def test_usage_that_counts_nothing_does_no_harm(ask, usage) -> None:
 )
 def test_tokens_without_logprobs_are_text(ask, logprobs, streamed) -> None:
     tokens = {"token_ids": [1], "logprobs": logprobs}
-    answer = chat(choice(SAID, **tokens, delta=SAID), prompt_token_ids=[1])
+    answer = chat(choice(SAID, **tokens, delta=SAID), prompt_token_ids=[1], logprobs_mode="tempered")
     span = ask(answer, streamed=streamed)
     assert (span.generation.response, span.generation.provenance) == (SAID, "text")
 
@@ -125,13 +125,13 @@ def test_tokens_without_logprobs_are_text(ask, logprobs, streamed) -> None:
 @pytest.mark.parametrize("ids", [[1.5], ["1"], [2**31], [[1]], [None], "1", [1, [2]]], ids=str)
 def test_token_ids_that_are_none_are_not_rounded(ask, ids) -> None:
     logprobs = {"content": [{"token": "t", "logprob": -1.0, "bytes": None, "top_logprobs": []}]}
-    span = ask(chat(choice(SAID, token_ids=ids, logprobs=logprobs), prompt_token_ids=[1]))
+    span = ask(chat(choice(SAID, token_ids=ids, logprobs=logprobs), prompt_token_ids=[1], logprobs_mode="tempered"))
     assert (span.generation.response, span.generation.provenance) == (SAID, "text")
 
 
 def test_a_logprob_that_is_no_finite_number_is_not_trained_on(ask) -> None:
     logprobs = {"content": [{"token": "t", "logprob": float("-inf"), "bytes": None, "top_logprobs": []}]}
-    span = ask(chat(choice(SAID, token_ids=[1], logprobs=logprobs), prompt_token_ids=[1]))
+    span = ask(chat(choice(SAID, token_ids=[1], logprobs=logprobs), prompt_token_ids=[1], logprobs_mode="tempered"))
     assert span.generation.provenance == "text"
 
 
@@ -190,7 +190,8 @@ def test_a_legacy_completion_without_text_keeps_its_finish_reason(ask, text, str
 @pytest.mark.parametrize("logprobs", [None, {}, {"token_logprobs": None}, {"token_logprobs": [None]}], ids=str)
 def test_a_legacy_completion_without_logprobs_is_text(ask, logprobs) -> None:
     tokens = {"token_ids": [1], "prompt_token_ids": [1], "logprobs": logprobs}
-    span = ask({"choices": [{"index": 0, "text": "Hello.", "finish_reason": "stop", **tokens}]}, api="text")
+    completion = {"choices": [{"index": 0, "text": "Hello.", "finish_reason": "stop", **tokens}]}
+    span = ask({**completion, "logprobs_mode": "tempered"}, api="text")
     assert (span.generation.response, span.generation.provenance) == (SAID, "text")
 
 

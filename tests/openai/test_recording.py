@@ -188,6 +188,22 @@ def test_token_ids_and_logprobs_of_the_engine_are_exact(rollout, stub, client) -
     assert said.policy is None
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("mode", [None, "raw"], ids=["says nothing", "raw"])
+def test_tokens_are_exact_only_where_the_endpoint_says_what_its_logprobs_are_of(
+    rollout, stub, client, mode, stream
+) -> None:
+    stub.reply(Answer([Choice("ok", token_ids=[5, 6], logprobs=[-0.5, -1.5])], logprobs_mode=mode))
+    with rollout():
+        answer = client.chat.completions.create(
+            model="m", messages=MESSAGES, logprobs=True, stream=stream, extra_body={"return_token_ids": True}
+        )
+        list(answer)
+    said = rollout.span.generation
+    assert (said.provenance, said.response_ids, said.logprobs) == ("text", None, None)
+    assert said.response["content"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("choice", "logprobs", "ids"),
     [

@@ -15,8 +15,8 @@ from agentlightning_openai.deltas import fields_of, plain
 from agentlightning_openai.failures import type_and_fault
 from agentlightning_openai.request import Operation
 
-# What an engine adds where it is asked for `return_token_ids`, and its policy's version.
-_EXTRAS = ("prompt_token_ids", "token_ids", "policy_version")
+# What an engine adds where it is asked for `return_token_ids`, its policy's version, what its logprobs are of.
+_EXTRAS = ("prompt_token_ids", "token_ids", "policy_version", "logprobs_mode")
 
 
 @dataclass(slots=True)
@@ -41,6 +41,8 @@ class Answer:
     usage: Usage | None = None
     prompt_ids: list[int] | None = None
     policy_version: int | None = None
+    logprobs_mode: str | None = None
+    """What the endpoint says that its log-probabilities are of (`agentlightning.sampler.LogprobsMode`)."""
     failure: Failure | None = None
 
 
@@ -66,6 +68,7 @@ def _read_completion(completion: Any) -> Answer:
         usage=usage_of(fields.get("usage")),
         prompt_ids=fields.get("prompt_token_ids"),
         policy_version=fields.get("policy_version"),
+        logprobs_mode=fields.get("logprobs_mode"),
         failure=failure_in(errors[0]) if errors else failure,
     )
 
@@ -110,6 +113,7 @@ def read_response(response: Any) -> Answer:
         usage=usage_of(fields.get("usage")),
         prompt_ids=fields.get("prompt_token_ids"),
         policy_version=fields.get("policy_version"),
+        logprobs_mode=fields.get("logprobs_mode"),
         failure=failure_in(fields.get("error")),
     )
 
@@ -130,9 +134,12 @@ def _count(value: Any) -> int:
 
 
 def write_choice(generation: Generation, answer: Answer, choice: Choice) -> None:
-    """Writes an answer's choice into a generation: its tokens only where they are whole and exact."""
+    """Writes an answer's choice into a generation: its tokens only where they are whole, and the endpoint says that the
+    log-probabilities are those which a trainer computes again."""
     generation.response = choice.message
     generation.finish_reason = choice.finish_reason
+    if answer.logprobs_mode != "tempered":
+        return
     prompt_ids, response_ids = _ids(choice.prompt_ids or answer.prompt_ids), _ids(choice.token_ids)
     logprobs = _logprobs(choice.logprobs)
     if prompt_ids is None or response_ids is None or logprobs is None or len(response_ids) != len(logprobs):

@@ -37,6 +37,7 @@ class CompletionJoiner:
         answer.usage = usage_of(fields.get("usage")) or answer.usage
         answer.prompt_ids = fields.get("prompt_token_ids") or answer.prompt_ids
         answer.policy_version = fields.get("policy_version", answer.policy_version)
+        answer.logprobs_mode = fields.get("logprobs_mode", answer.logprobs_mode)
         says = False
         for choice in fields.get("choices") or ():
             known = fields_of(choice)
@@ -132,6 +133,7 @@ class ResponseJoiner:
             model=begun.get("model"),
             prompt_ids=begun.get("prompt_token_ids"),
             policy_version=begun.get("policy_version"),
+            logprobs_mode=begun.get("logprobs_mode"),
             failure=failure,
         )
 

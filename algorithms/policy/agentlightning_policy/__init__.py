@@ -8,3 +8,9 @@ optimize     AdamW, and its checkpoints
 training     what training algorithms do around their learning
 engine       the OpenAI API on loopback, served from the very weights under training
 """
+
+import os
+
+# Read when torch loads OpenMP: a thread that waits for another sleeps. By default it spins, and where other processes
+# want the cores, what it waits for cannot run meanwhile (tests/bench/waiting.py measures it).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -11,5 +11,10 @@ def register_adapters(register: Register) -> None:
 
 
 @hookimpl
+def register_algorithms(register: Register) -> None:
+    register("eval", "agentlightning.evaluation:Eval")
+
+
+@hookimpl
 def register_stores(register: Register) -> None:
     register("sqlite", "agentlightning.store.sqlite:open_sqlite")

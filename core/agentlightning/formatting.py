@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 
 def format_number(value: float) -> str:
     """``0.420``, ``1e+308``."""
@@ -24,3 +26,8 @@ def format_duration(seconds: float) -> str:
 def format_p(p: float) -> str:
     """``0.034``, ``1.2e-05``."""
     return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
+
+
+def format_time(seconds: float | None) -> str:
+    """Local date and time; ``–`` where there is none."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else "–"

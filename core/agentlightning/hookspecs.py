@@ -40,6 +40,11 @@ def register_rewards(register: Register) -> None:
 
 
 @hookspec
+def register_servers(register: Register) -> None:
+    """Register what serves a trained model: subclasses of `agentlightning.serving.ModelServer`."""
+
+
+@hookspec
 def register_stores(register: Register) -> None:
     """Register stores by URL scheme: callables ``(url) -> Store``."""
 

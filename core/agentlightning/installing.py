@@ -20,6 +20,7 @@ FOLDERS = {
     "agentlightning-crewai": ("adapters/openai", "adapters/crewai"),
     "agentlightning-openai-agents": ("adapters/openai", "adapters/openai-agents"),
     "agentlightning-otel": ("adapters/otel",),
+    "agentlightning-policy": ("adapters/gateway", "algorithms/policy"),
     "agentlightning-grpo": ("adapters/gateway", "algorithms/policy", "algorithms/grpo"),
     "agentlightning-sft": ("adapters/gateway", "algorithms/policy", "algorithms/sft"),
     "agentlightning-selection": ("adapters/openai", "algorithms/selection"),
@@ -41,6 +42,7 @@ ADAPTER_OF = {
 DISTRIBUTION_OF = {
     "algorithms": {"grpo": "agentlightning-grpo", "sft": "agentlightning-sft", "selection": "agentlightning-selection"},
     "rewards": dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),
+    "servers": {"torch": "agentlightning-policy"},
 }
 """Which distribution to install for a name that is missing, by kind of plugin."""
 

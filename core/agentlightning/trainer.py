@@ -27,6 +27,7 @@ from agentlightning.diagnostics import findings
 from agentlightning.errors import AdapterError, AlgorithmError, ConfigError, DataError, advice
 from agentlightning.function_adapter import FunctionAdapter, check_takes_input
 from agentlightning.loading import is_call, load, make
+from agentlightning.notebook import html_of
 from agentlightning.plugins import Plugins, plugins
 from agentlightning.progress import Progress
 from agentlightning.recording import outside
@@ -37,6 +38,7 @@ from agentlightning.resume import digest_of, find_run_to_resume, name_of, refuse
 from agentlightning.run import CheckDone, TrainingRun
 from agentlightning.runner import Runner
 from agentlightning.scoring import RewardLike, Scoring
+from agentlightning.serving import Servable, ServedModel
 from agentlightning.store import open_store
 from agentlightning.store.base import Checkpoint, RunRecord, RunStatus, Store
 from agentlightning.store.database import FOLDER_MODE
@@ -62,6 +64,20 @@ class FitResult(Record, kw_only=True):
     results: dict[str, str] = {}
     findings: list[str] = []
     directory: str = ""
+    servable: Servable | None = None
+    """What `serve` serves; None where the run trained no weights."""
+
+    def serve(self, *, name: str | None = None, port: int = 0) -> ServedModel:
+        """Serves the trained model behind the OpenAI API, for an agent that nobody changes, until it is stopped.
+
+        Raises `AlgorithmError` where the run trained no weights.
+        """
+        if self.servable is None:
+            raise AlgorithmError(f"run {self.run_id} trained no weights, so there is nothing to serve")
+        return ServedModel(self.servable, name=name, port=port)
+
+    def _repr_html_(self) -> str:
+        return html_of(self.comparisons, self.evaluations, {**self.results, "run": self.run_id}, self.findings)
 
 
 class Trainer:
@@ -259,6 +275,11 @@ class Trainer:
             results=run.results,
             findings=findings(await store.metrics(record.id), evaluations),
             directory=str(directory),
+            servable=(
+                Servable.of_run(record.config, Path(model), await store.resources(record.id))
+                if (model := run.results.get("model")) is not None
+                else None
+            ),
         )
 
     def _new_record(self) -> RunRecord:

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from finished_run import RUN, fill, rollout_id, url_in
 
 from agentlightning.cli import main
+from agentlightning.cli.app import COMMANDS
 from agentlightning.errors import DataError, StoreError
 
 Agl = Callable[..., Result]
@@ -39,14 +40,14 @@ def two_runs(agl: Agl, tmp_path: Path) -> None:
 def test_help_lists_every_command(agl: Agl) -> None:
     result = agl("--help")
     assert result.exit_code == 0
-    for name in ("train", "check", "runs", "show", "export", "plugins", "init"):
+    for name in COMMANDS:
         assert f"\n  {name} " in result.output
 
 
 def test_help_loads_neither_numpy_nor_the_terminal_library() -> None:
     probe = (
-        "import sys; from agentlightning.cli import main\n"
-        "for name in ('train', 'check', 'runs', 'show', 'export', 'plugins', 'init'): main.get_command(None, name)\n"
+        "import sys; from agentlightning.cli.app import COMMANDS, main\n"
+        "for name in COMMANDS: main.get_command(None, name)\n"
         "print([name for name in ('numpy', 'rich', 'msgspec') if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", probe], text=True).strip() == "[]"

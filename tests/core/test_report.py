@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from agentlightning.algorithm import Evaluation
-from agentlightning.cli.comparison_table import render
+from agentlightning.cli.tables import comparisons_table
 from agentlightning.records import Failure, Purpose, Reward, Rollout, Task
 from agentlightning.report import (
     Comparison,
@@ -155,7 +155,7 @@ def test_the_table_fits_a_terminal_of_a_hundred_columns() -> None:
     pairs = [evaluation([0.0] * 100, 0, v) for v in ("", "greedy")]
     pairs += [evaluation([1.0] * 100, 1, v) for v in ("", "greedy")]
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render(compare_evaluations(pairs)))
+    console.print(comparisons_table(compare_evaluations(pairs)))
     text = console.export_text()
     assert "1.6e-30" in text
     assert "McNemar, exact" in text
@@ -169,7 +169,7 @@ def test_the_table_fits_a_terminal_of_a_hundred_columns() -> None:
 def shown(result: Comparison, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO())
     with console.capture() as capture:
-        console.print(render([result]))
+        console.print(comparisons_table([result]))
     return capture.get()
 
 

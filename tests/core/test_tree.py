@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from agentlightning import semconv
-from agentlightning.cli.tree import rollout_summary, rollout_tree, shown
+from agentlightning.cli.tree import format_value, rollout_summary, rollout_tree
 from agentlightning.records import Failure, Generation, Reward, Rollout, Span, Usage
 
 ROLLOUT = Rollout(id="0123", run_id="run", group_id="group", task_id="task", purpose="train", step=1)
@@ -25,7 +25,7 @@ def span(kind: str, name: str, index: int = 0, **fields: Any) -> Span:
 
 
 def test_control_characters_are_shown_and_not_sent() -> None:
-    assert shown("a\x1b[31mred\x07\r\x9b\x7fz").plain == "a␛[31mred␇␍\ufffd\ufffdz"
+    assert format_value("a\x1b[31mred\x07\r\x9b\x7fz").plain == "a␛[31mred␇␍\ufffd\ufffdz"
 
 
 def test_markup_in_what_was_said_is_text() -> None:
@@ -34,11 +34,11 @@ def test_markup_in_what_was_said_is_text() -> None:
 
 
 def test_long_texts_are_cut_and_counted() -> None:
-    assert shown("x" * 2500).plain.endswith("x … 500 characters more")
+    assert format_value("x" * 2500).plain.endswith("x … 500 characters more")
 
 
 def test_values_that_are_no_text_are_json() -> None:
-    assert shown({"a": [1, None]}).plain == '{"a": [1, null]}'
+    assert format_value({"a": [1, None]}).plain == '{"a": [1, null]}'
 
 
 def test_a_span_whose_parent_is_unknown_hangs_under_the_rollout() -> None:

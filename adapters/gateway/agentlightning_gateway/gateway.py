@@ -12,7 +12,7 @@ from agentlightning.sampler import Sampler
 from agentlightning_gateway.chat import Chat
 from agentlightning_gateway.completions import Completions, GatewayStats
 from agentlightning_gateway.config import GatewayConfig
-from agentlightning_gateway.server import Server
+from agentlightning_gateway.server import Prepare, Server
 
 
 class Gateway:
@@ -21,18 +21,25 @@ class Gateway:
         async with Gateway(sampler) as gateway:
             client = AsyncOpenAI(base_url=gateway.base_url, api_key="none")
 
-    ``tokenizer`` is read from where the sampler's `ModelInfo` says, unless it is given. ``stats`` counts since `start`.
+    ``tokenizer`` is read from where the sampler's `ModelInfo` says, unless it is given. ``prepare`` may change a request's
+    body before it is read (`agentlightning_gateway.server.Server`). ``stats`` counts since `start`.
 
     Raises `PolicyError` where the port is taken.
     """
 
     def __init__(
-        self, sampler: Sampler, config: GatewayConfig | None = None, *, tokenizer: PreTrainedTokenizerBase | None = None
+        self,
+        sampler: Sampler,
+        config: GatewayConfig | None = None,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         self.sampler = sampler
         self.config = config or GatewayConfig()
         self.stats = GatewayStats()
         self._tokenizer = tokenizer
+        self._prepare = prepare
         self._server: Server | None = None
 
     @property
@@ -49,7 +56,7 @@ class Gateway:
         if self._tokenizer is None:
             self._tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, info.tokenizer)
         completions = Completions(self.sampler, Chat(self._tokenizer, info.end_ids), self.config)
-        server = Server(completions, host=self.config.host, port=self.config.port)
+        server = Server(completions, host=self.config.host, port=self.config.port, prepare=self._prepare)
         server.start()
         self.stats, self._server = completions.stats, server
 

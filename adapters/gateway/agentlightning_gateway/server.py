@@ -41,6 +41,10 @@ DRAINED = 2**28
 """Bytes of a request that is too long which are read all the same, for its client to hear so."""
 
 
+Prepare = Callable[[bytes, str], bytes]
+OPERATIONS = {"/chat/completions": "chat", "/responses": "responses", "/completions": "text_completion"}
+
+
 class Api(Protocol):
     """One API: reads a request, and gives the answer its shape, whole or as server-sent events."""
 
@@ -55,11 +59,13 @@ class Server:
     """Serves `Completions` at ``http://host:port``. The port is bound on construction, so a client may
     connect as soon as `start` has returned.
 
-    Raises `PolicyError` where the port is taken.
+    ``prepare`` gives what is read in place of a request's body, and is told of which API it is: ``chat``, ``responses``
+    or ``text_completion``. Raises `PolicyError` where the port is taken.
     """
 
-    def __init__(self, completions: Completions, *, host: str, port: int) -> None:
+    def __init__(self, completions: Completions, *, host: str, port: int, prepare: Prepare | None = None) -> None:
         self._completions = completions
+        self._prepare = prepare
         self._apis: dict[str, Api] = {
             "/chat/completions": ChatApi(completions),
             "/responses": ResponsesApi(completions),
@@ -94,7 +100,7 @@ class Server:
 
     def _app(self) -> Starlette:
         routes = [
-            *(Route(path, self._answer(api), methods=["POST"]) for path, api in self._apis.items()),
+            *(Route(path, self._answer(api, OPERATIONS[path]), methods=["POST"]) for path, api in self._apis.items()),
             Route("/models", self._models, methods=["GET"]),
         ]
         return Starlette(
@@ -113,7 +119,7 @@ class Server:
         model = {"id": self._completions.info.name, "object": "model", "created": 0, "owned_by": "agentlightning"}
         return JSONResponse({"object": "list", "data": [model]})
 
-    def _answer(self, api: Api) -> Callable[[Request], Awaitable[Response]]:
+    def _answer(self, api: Api, operation: str) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             rollout = request.path_params.get("rollout") or request.headers.get(ROLLOUT_HEADER)
             if rollout is not None and len(rollout) > MAX_ROLLOUT_ID:
@@ -122,6 +128,8 @@ class Server:
                 data = await self._body(request)
             except ClientDisconnect:
                 return Response(status_code=CLIENT_LEFT)
+            if self._prepare is not None:
+                data = self._prepare(data, operation)
             if len(data) > LARGE:
                 body, generation_request, prompts = await asyncio.to_thread(api.read, data, rollout)
             else:
@@ -209,6 +217,6 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise PolicyError(
-            f"the gateway cannot listen on {host}:{port}: {error.strerror or error}; set a free engine.port, or 0"
+            f"the gateway cannot listen on {host}:{port}: {error.strerror or error}; name a free port, or 0"
         ) from error
     return listening

@@ -16,8 +16,8 @@ from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder, matches
 from agentlightning.records import ModelChoice, Policy, Prompt
 from agentlightning.redaction import remember
+from agentlightning.system_prompts import swap
 from agentlightning_openai.internals import OWN_HEADER_PREFIXES, http_client, omitted, signs_requests
-from agentlightning_openai.prompts import swap
 from agentlightning_openai.request import Operation, path_of
 
 PLACEHOLDER_KEY = "agentlightning-placeholder"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.cli.commands.options import look, store_option
+from agentlightning.cli.commands.common import read_store, store_option
 
 if TYPE_CHECKING:
     from agentlightning.store.base import Store
@@ -88,7 +88,7 @@ def send(run: str, endpoint: str, headers: tuple[str, ...], url: str) -> None:
         return await send_run(store, await find_run(store, run), sender)
 
     try:
-        rollouts, spans = look(url, do)
+        rollouts, spans = read_store(url, do)
     finally:
         sender.close()
     click.echo(f"{rollouts} rollouts ({spans} spans) sent to {sender.url}")

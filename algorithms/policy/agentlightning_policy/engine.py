@@ -9,6 +9,7 @@ from typing import Any
 
 from agentlightning.records import Policy
 from agentlightning_gateway.gateway import Gateway
+from agentlightning_gateway.server import Prepare
 from agentlightning_policy.config import EngineConfig
 from agentlightning_policy.model import PolicyModel
 from agentlightning_policy.sampler import EmbeddedSampler
@@ -25,11 +26,13 @@ class Engine:
     Raises `PolicyError` where the port is taken or the model cannot be served.
     """
 
-    def __init__(self, policy: PolicyModel, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self, policy: PolicyModel, config: EngineConfig | None = None, *, prepare: Prepare | None = None
+    ) -> None:
         self.policy = policy
         self.config = config or EngineConfig()
         self.sampler = EmbeddedSampler(policy, self.config)
-        self.gateway = Gateway(self.sampler, self.config, tokenizer=policy.tokenizer)
+        self.gateway = Gateway(self.sampler, self.config, tokenizer=policy.tokenizer, prepare=prepare)
 
     @property
     def base_url(self) -> str:

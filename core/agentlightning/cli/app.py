@@ -11,8 +11,21 @@ import click
 
 from agentlightning.errors import AgentLightningError
 
-COMMANDS = ("train", "check", "runs", "show", "prompts", "export", "plugins", "prune", "init")
-"""Each is the function of its name in ``agentlightning.cli.commands.<name>``."""
+COMMANDS = {
+    "train": "train",
+    "check": "check",
+    "eval": "evaluate",
+    "runs": "runs",
+    "show": "show",
+    "compare-runs": "compare_runs",
+    "prompts": "prompts",
+    "serve": "serve",
+    "export": "export",
+    "plugins": "plugins",
+    "prune": "prune",
+    "init": "init",
+}
+"""The module in ``agentlightning.cli.commands`` that each is in, as the function of the module's name."""
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -30,7 +43,8 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
-            command: click.Command = getattr(import_module(f"agentlightning.cli.commands.{cmd_name}"), cmd_name)
+            module = COMMANDS[cmd_name]
+            command: click.Command = getattr(import_module(f"agentlightning.cli.commands.{module}"), module)
             return command
         from agentlightning.plugins import plugins
 

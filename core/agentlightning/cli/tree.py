@@ -27,7 +27,7 @@ KIND_STYLES = {
     "annotation": "bold white",
 }
 ROLE_STYLES = {"system": "yellow", "user": "green", "assistant": "blue", "tool": "magenta"}
-LONGEST = 2000
+MAX_CHARACTERS = 2000
 """Characters of a text that are shown; the rest is counted."""
 
 
@@ -58,13 +58,13 @@ def rollout_summary(rollout: Rollout, task: Task | None) -> list[tuple[str, Rend
         ("task", Text(rollout.task_id)),
     ]
     if task is not None:
-        lines.append(("input", shown(task.input)))
+        lines.append(("input", format_value(task.input)))
         if task.expected is not None:
-            lines.append(("expected", shown(task.expected)))
+            lines.append(("expected", format_value(task.expected)))
     seconds = rollout.ended_at - rollout.started_at if rollout.ended_at and rollout.started_at else None
     lasted = f", {format_duration(seconds)}" if seconds is not None else ""
     lines.append(("status", Text(f"{rollout.status}{lasted}", style="red" if rollout.status == "failed" else "")))
-    lines.append(("output", shown(rollout.output)))
+    lines.append(("output", format_value(rollout.output)))
     if rollout.rewards:
         lines.append(("outcome", _sum(rollout.outcome)))
         if rollout.total_reward != rollout.outcome:
@@ -78,18 +78,18 @@ def rollout_summary(rollout: Rollout, task: Task | None) -> list[tuple[str, Rend
     return lines
 
 
-def shown(value: Any) -> Text:
+def format_value(value: Any, limit: int = MAX_CHARACTERS) -> Text:
     """A value as text that a terminal can be trusted with: text as it is, the rest as JSON, control characters
-    made visible, and no longer than `LONGEST`."""
+    made visible, and no longer than ``limit``."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    safe = "".join(_visible(character) for character in text[:LONGEST])
-    rest = len(text) - LONGEST
+    safe = "".join(_visible(character) for character in text[:limit])
+    rest = len(text) - limit
     return Text(safe if rest <= 0 else f"{safe} … {rest} characters more")
 
 
 def failure_line(failure: Failure) -> Text:
     """``tool_error (agent): division by zero``."""
-    return Text.assemble((f"{failure.type} ({failure.fault})", "bold red"), ": ", shown(failure.message))
+    return Text.assemble((f"{failure.type} ({failure.fault})", "bold red"), ": ", format_value(failure.message))
 
 
 def _visible(character: str) -> str:
@@ -100,7 +100,7 @@ def _visible(character: str) -> str:
 
 def _heading(span: Span, above: str | None) -> Text:
     """``above`` is the agent of the span that this one hangs under."""
-    what = shown(span.name) if span.reward is None else _reward_line(span.reward)
+    what = format_value(span.name) if span.reward is None else _reward_line(span.reward)
     heading = Text.assemble((span.kind, KIND_STYLES[span.kind]), " ", what)
     structure = span.attributes.get(semconv.STRUCTURE)
     notes = [str(structure)] if structure else []
@@ -130,10 +130,10 @@ def _details(span: Span, said: list[list[dict[str, Any]]], *, tokens: bool) -> I
         (semconv.RETRIEVAL_DOCUMENTS, "documents"),
     ):
         if name in span.attributes:
-            yield _labelled(label, shown(span.attributes[name]))
+            yield _labelled(label, format_value(span.attributes[name]))
     for name, value in span.attributes.items():
         if not name.startswith(("gen_ai.", "agentlightning.", "error.", "http.")):
-            yield _labelled(name, shown(value))
+            yield _labelled(name, format_value(value))
     if span.failure is not None:
         yield failure_line(span.failure)
 
@@ -165,11 +165,13 @@ def _message(message: Mapping[str, Any], mark: str = "") -> Text:
     line = Text.assemble((f"{mark}{role}", ROLE_STYLES.get(role, "white")), "  ")
     content = message.get("content")
     if content:
-        line.append(shown(content))
+        line.append(format_value(content))
     for call in message.get("tool_calls") or []:
         function = call.get("function", {})
         line.append("\n" if content else "").append("calls ", "magenta")
-        line.append(shown(function.get("name", "?"))).append("(").append(shown(function.get("arguments", "")))
+        line.append(format_value(function.get("name", "?"))).append("(").append(
+            format_value(function.get("arguments", ""))
+        )
         line.append(")")
     return line
 
@@ -204,13 +206,13 @@ def _sum(value: float | None) -> Text:
 
 def _reward_line(reward: Reward) -> Text:
     value = "cannot be told" if reward.value is None else f"{reward.value:g}"
-    line = Text.assemble(shown(reward.name), " ", (value, "green" if reward.value is not None else "yellow"))
+    line = Text.assemble(format_value(reward.name), " ", (value, "green" if reward.value is not None else "yellow"))
     if reward.weight != 1.0:
         line.append(f" × {reward.weight:g}")
     if reward.step:
         line.append("  of a step", "dim")
     if reward.reason is not None:
-        line.append("  ", "dim").append(shown(reward.reason))
+        line.append("  ", "dim").append(format_value(reward.reason))
     return line
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentlightning.cli.commands.options import overrides_option
+from agentlightning.cli.commands.common import overrides_option
 from agentlightning.cli.commands.screen import own_screen
 from agentlightning.cli.commands.signals import ending_by_signal
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.cli.commands.options import look, store_option
+from agentlightning.cli.commands.common import read_store, store_option
 
 if TYPE_CHECKING:
     from agentlightning.cli.export import Format, What
@@ -35,5 +35,5 @@ def export(run: str, format: Format, what: What, output: str | None, url: str) -
         path = None if output == "-" else Path(output or f"{found.id}-{what}.{format}")
         return path, await write(store, found.id, what=what, format=format, path=path)
 
-    path, count = look(url, do)
+    path, count = read_store(url, do)
     click.echo(f"{count} {what if count != 1 else what[:-1]} written to {path or 'standard output'}", err=path is None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from agentlightning.cli.commands.options import console
+from agentlightning.cli.commands.common import console
 
 
 @click.command()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from agentlightning.cli.commands.options import console
+from agentlightning.cli.commands.common import console
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.cli.commands.options import console, look, store_option
+from agentlightning.cli.commands.common import console, read_store, store_option
 
 if TYPE_CHECKING:
     from agentlightning.cli.prompts import FoundPrompt
@@ -27,7 +27,7 @@ def prompts(run: str, every: bool, url: str) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    found = look(url, lambda store: _found(store, run))
+    found = read_store(url, lambda store: _found(store, run))
     if not found:
         click.echo("no agent of this run gave its model a system prompt")
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.cli.commands.options import look, store_option
+from agentlightning.cli.commands.common import read_store, store_option
 
 if TYPE_CHECKING:
     from agentlightning.store.base import RunRecord, Store
@@ -25,7 +25,9 @@ def prune(runs: tuple[str, ...], yes: bool, url: str) -> None:
     """
     from agentlightning.checkpoints import remove, size_of
 
-    found = [(run, folder) for run, folders in look(url, lambda store: _prunable(store, runs)) for folder in folders]
+    found = [
+        (run, folder) for run, folders in read_store(url, lambda store: _prunable(store, runs)) for folder in folders
+    ]
     if not found:
         click.echo("no checkpoints of runs that have ended")
         return
@@ -34,7 +36,7 @@ def prune(runs: tuple[str, ...], yes: bool, url: str) -> None:
     if not yes and not click.confirm("Remove them? These runs can then not be resumed"):
         click.echo("nothing removed")
         return
-    still = {run.id for run, _ in look(url, lambda store: _prunable(store, [run.id for run, _ in found]))}
+    still = {run.id for run, _ in read_store(url, lambda store: _prunable(store, [run.id for run, _ in found]))}
     freed = sum(remove(folder) for run, folder in found if run.id in still)
     click.echo(f"{megabytes(freed)} freed")
 

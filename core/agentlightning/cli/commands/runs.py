@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.cli.commands.options import console, look, store_option
+from agentlightning.cli.commands.common import console, read_store, store_option
 
 if TYPE_CHECKING:
     from agentlightning.algorithm import Evaluation
     from agentlightning.store.base import RunRecord, Store
-
-STATUS_STYLES = {
-    "running": "cyan",
-    "succeeded": "green",
-    "failed": "red",
-    "cancelled": "yellow",
-    "interrupted": "yellow",
-    "queued": "dim",
-}
 
 
 @click.command()
@@ -30,7 +20,10 @@ def runs(url: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    rows = look(url, _rows)
+    from agentlightning.cli.record_view import STATUS_STYLES
+    from agentlightning.formatting import format_duration, format_time
+
+    rows = read_store(url, _rows)
     if not rows:
         click.echo(f"no runs in {url}")
         return
@@ -47,8 +40,8 @@ def runs(url: str) -> None:
             Text(run.status, style=STATUS_STYLES[run.status]),
             str(steps) if steps else "–",
             reward,
-            when(run.created_at),
-            lasted(run),
+            format_time(run.created_at),
+            format_duration(run.ended_at - run.created_at) if run.ended_at else "–",
         )
     console().print(table)
 
@@ -64,24 +57,13 @@ async def _rows(store: Store) -> list[tuple[RunRecord, int, str]]:
 
 
 def before_after(evaluations: list[Evaluation]) -> str:
-    """``0.140 → 0.800`` of the first variant; what was not evaluated is left open."""
+    """``0.140 → 0.800`` of the first variant: its first evaluation, and its last where there are several."""
     from agentlightning.report import ends
 
     if not evaluations:
         return "–"
     variant = evaluations[0].variant
-    found = ends([evaluation for evaluation in evaluations if evaluation.variant == variant])
-    before, after = ("…" if one is None or one.mean is None else f"{one.mean:.3f}" for one in found)
-    return f"{before} → {after}" + (f" ({variant})" if variant else "")
-
-
-def when(seconds: float | None) -> str:
-    """Local date and time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else "–"
-
-
-def lasted(run: RunRecord) -> str:
-    """How long a run took."""
-    from agentlightning.formatting import format_duration
-
-    return format_duration(run.ended_at - run.created_at) if run.ended_at else "–"
+    before, after = ends([evaluation for evaluation in evaluations if evaluation.variant == variant])
+    shown = [before] if after is None else [before, after]
+    text = " → ".join("–" if each.mean is None else f"{each.mean:.3f}" for each in shown)
+    return text + (f" ({variant})" if variant else "")

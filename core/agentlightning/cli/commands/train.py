@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentlightning.cli.app import RUN_LOG
-from agentlightning.cli.commands.options import DEFAULT_STORE, console, look, overrides_option
+from agentlightning.cli.commands.common import console, overrides_option, read_store, store_hint
 from agentlightning.cli.commands.screen import own_screen
 from agentlightning.cli.commands.signals import ending_by_signal
 from agentlightning.errors import AgentLightningError, CheckError
@@ -68,19 +68,19 @@ def train(ctx: click.Context, config: str | None, overrides: tuple[str, ...], re
 def _report(result: FitResult, url: str) -> None:
     from rich.text import Text
 
-    from agentlightning.cli.comparison_table import render
     from agentlightning.cli.curve import WITHOUT_MATPLOTLIB, can_draw
+    from agentlightning.cli.tables import comparisons_table
 
     output = console()
     if result.comparisons:
-        output.print(render(result.comparisons))
+        output.print(comparisons_table(result.comparisons))
     for finding in result.findings:
         output.print(Text(finding, style="yellow"), soft_wrap=not output.is_terminal)
     facts = dict(result.results)
-    curve = look(url, partial(_draw_curve, result))
+    curve = read_store(url, partial(_draw_curve, result))
     if curve is not None:
         facts["curve"] = curve
-    facts["run"] = f"{result.run_id}  (agl show {result.run_id}{_store_hint(url)})"
+    facts["run"] = f"{result.run_id}  (agl show {result.run_id}{store_hint(url)})"
     width = max(map(len, facts))
     for name, value in facts.items():
         output.print(Text(f"{name:{width}}  {value}"), soft_wrap=True)
@@ -93,11 +93,6 @@ async def _draw_curve(result: FitResult, store: Store) -> str | None:
 
     run = await store.run(result.run_id)
     return await draw_curve(store, run, Path(result.directory) / "curve.png") if run is not None else None
-
-
-def _store_hint(url: str) -> str:
-    """The option that the other commands need to find this store; empty for the default one."""
-    return "" if url == DEFAULT_STORE else f" --store {url}"
 
 
 def _saved(run: RunRecord, url: str, config: str, overrides: tuple[str, ...]) -> str:
@@ -117,7 +112,7 @@ def _saved(run: RunRecord, url: str, config: str, overrides: tuple[str, ...]) ->
 
     again = " ".join(["agl train", config, *(f"--set {shlex.quote(override)}" for override in overrides)])
     try:
-        finished, step, found = look(url, ask)
+        finished, step, found = read_store(url, ask)
     except AgentLightningError as error:
         return f"run {run.id} has stopped, and its store cannot be read: {error}"
     if not finished and step is None:

@@ -25,7 +25,7 @@ overrides_option = click.option(
 store_option = click.option("--store", "url", default=DEFAULT_STORE, show_default=True, help="URL of the store.")
 
 
-def look(url: str, question: Callable[[Store], Awaitable[T]]) -> T:
+def read_store(url: str, query: Callable[[Store], Awaitable[T]]) -> T:
     """The answer to a question about a store, which is opened for reading only where it is a file."""
     from agentlightning.store import open_store
 
@@ -33,11 +33,16 @@ def look(url: str, question: Callable[[Store], Awaitable[T]]) -> T:
         only_read = url.startswith("sqlite:///") and "?" not in url
         store = open_store(f"{url}?mode=ro" if only_read else url)
         try:
-            return await question(store)
+            return await query(store)
         finally:
             await store.close()
 
     return asyncio.run(ask())
+
+
+def store_hint(url: str) -> str:
+    """The option that other commands need to find this store; empty for the default one."""
+    return "" if url == DEFAULT_STORE else f" --store {url}"
 
 
 def console() -> Console:

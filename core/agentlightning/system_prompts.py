@@ -1,4 +1,4 @@
-"""Swapping the system prompt of a request."""
+"""Swapping the system prompt of a request to the OpenAI API. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentlightning.records import Prompt
-from agentlightning_openai.request import Operation
 
 _SYSTEM_ROLES = ("system", "developer")
 
@@ -23,13 +22,13 @@ def render(prompt: Prompt) -> str:
     return re.sub(rf"\{{({fields})\}}", lambda found: prompt.variables[found[1]], prompt.template)
 
 
-def swap(body: Mapping[str, Any], operation: Operation, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def swap(body: Mapping[str, Any], operation: str, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """The body with its system prompt replaced; the body given is not changed.
 
     In a chat that is the first system (or developer) message; in a responses request the ``instructions``,
     else the first system item of the input. A prompt with ``replaces`` takes the place of that very text
     wherever it stands, and of nothing else. One without takes the first, and is put in front where a request
-    has none.
+    has none. ``operation`` is ``chat`` or ``responses``.
     """
     for prompt in prompts:
         body = _swap_in_chat(body, prompt) if operation == "chat" else _swap_in_responses(body, prompt)

@@ -1,0 +1,81 @@
+"""``agl eval``: how good an agent is, with nothing learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentlightning.cli.commands.common import console, overrides_option, store_hint
+from agentlightning.cli.commands.screen import own_screen
+from agentlightning.cli.commands.signals import ending_by_signal
+
+if TYPE_CHECKING:
+    from agentlightning.config import Config
+
+OWN = "own"
+
+
+@click.command(name="eval")
+@click.argument("config")
+@click.option(
+    "--model",
+    metavar="FOLDER",
+    help=f"Model that the trained agents call: a folder, or a hub name; `{OWN}` leaves them their own.  "
+    "[default: the one that the config trains, as it is before training]",
+)
+@click.option("--tasks", metavar="FILE", help="Tasks to run.  [default: those that the config holds out]")
+@overrides_option
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.pass_context
+def evaluate(
+    ctx: click.Context, config: str, model: str | None, tasks: str | None, overrides: tuple[str, ...], quiet: bool
+) -> None:
+    """Run the agent that the file CONFIG names on tasks, and learn nothing.
+
+    Kept in the store as a run of its own, which `agl compare-runs` compares with others.
+    """
+    from agentlightning.cli.progress import make_progress
+    from agentlightning.config import load_config
+
+    settings = without_training(load_config(config, overrides), model, tasks)
+    progress = make_progress(quiet=quiet)
+    debug = ctx.find_root().params["debug"]
+    with own_screen(progress, settings.directory, quiet=quiet, debug=debug), ending_by_signal():
+        from agentlightning.trainer import Trainer
+
+        result = Trainer.from_config(settings, progress=progress).fit()
+    if quiet:
+        return
+    from agentlightning.cli.tables import evaluations_table
+
+    output = console()
+    output.print(evaluations_table(result.evaluations))
+    hint = store_hint(settings.store)
+    output.print(f"run  {result.run_id}  (agl compare-runs RUN {result.run_id}{hint})", soft_wrap=True, markup=False)
+
+
+def without_training(config: Config, model: str | None, tasks: str | None) -> Config:
+    """The same agent, tasks and reward under the algorithm ``eval``, with the model and sampling of the config."""
+    import msgspec
+
+    from agentlightning.config import TasksConfig
+    from agentlightning.serving import UNTRAINED
+
+    algorithm = config.algorithm
+    section: dict[str, Any] = {"name": "eval"}
+    for name, value in {**algorithm, **(algorithm.get("evaluate") or {})}.items():
+        if name in ("model", "engine", "temperature", "samples", "greedy"):
+            section[name] = value
+    if isinstance(section.get("model"), dict):
+        section["model"] = {name: value for name, value in section["model"].items() if name not in UNTRAINED}
+    if model == OWN:
+        section.pop("model", None)
+    elif model is not None:
+        section["model"] = {**section.get("model", {}), "path": model}
+    asked: str | TasksConfig = config.tasks
+    if tasks is not None:
+        fields = asked.fields if isinstance(asked, TasksConfig) else {}
+        asked = TasksConfig(train=tasks, held_out=tasks, fields=fields)
+    name = f"{config.name}-eval" if config.name else "eval"
+    return msgspec.structs.replace(config, algorithm=section, tasks=asked, name=name)

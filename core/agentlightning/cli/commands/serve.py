@@ -1,0 +1,72 @@
+"""``agl serve``: a trained model behind the OpenAI API."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agentlightning.cli.commands.common import read_store, store_option
+from agentlightning.cli.commands.screen import own_screen
+from agentlightning.cli.commands.signals import ending_by_signal
+
+if TYPE_CHECKING:
+    from agentlightning.serving import Servable, ServedModel
+    from agentlightning.store.base import Store
+
+PORT = 8000
+
+
+@click.command()
+@click.argument("model", metavar="RUN|FOLDER")
+@click.option("--name", help="Answer only requests for a model of this name.  [default: whatever they name]")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any free one.")
+@store_option
+@click.pass_context
+def serve(ctx: click.Context, model: str, name: str | None, port: int, url: str) -> None:
+    """Serve what a RUN trained, or a model's FOLDER, behind the OpenAI API on this machine, until Ctrl-C.
+
+    The prompts that the run published, or its config has, take the place of the agent's own.
+    """
+    from agentlightning.progress import Progress
+    from agentlightning.serving import Servable, ServedModel
+
+    folder = Path(model)
+    what = Servable.of_folder(folder) if folder.is_dir() else read_store(url, lambda store: _of_run(store, model))
+    screen = own_screen(Progress(), ".", quiet=False, debug=ctx.find_root().params["debug"])
+    with screen, ending_by_signal(), ServedModel(what, name=name, port=port) as served:
+        click.echo(_introduction(what, served, name))
+        threading.Event().wait()
+
+
+async def _of_run(store: Store, id: str) -> Servable:
+    from agentlightning.cli.commands.find import find_run
+    from agentlightning.serving import Servable, model_folder
+
+    run = await find_run(store, id)
+    return Servable.of_run(run.config, model_folder(run), await store.resources(run.id))
+
+
+def _introduction(what: Servable, served: ServedModel, name: str | None) -> str:
+    body = json.dumps({"model": name or "any", "messages": [{"role": "user", "content": "What is 2 + 3?"}]})
+    lines = [
+        f"{what.model['path']} answers at {served.base_url}, to {'any model name' if name is None else repr(name)}",
+        *(f"prompt for {', '.join(prompt.agents)}: {_short(prompt.template)}" for prompt in what.prompts),
+        *(f"not applied: {text}" for text in what.passed_over),
+        "",
+        *(f"export {variable}={value}" for variable, value in served.environment.items()),
+        "",
+        f"try: curl {served.base_url}/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+        "Ctrl-C ends it",
+    ]
+    return "\n".join(lines)
+
+
+def _short(text: str) -> str:
+    from textwrap import shorten
+
+    return repr(shorten(text, 80, placeholder=" …"))

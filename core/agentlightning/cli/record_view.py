@@ -1,0 +1,186 @@
+"""A run of the store, or a rollout, as what a terminal shows of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from agentlightning.cli.commands.common import store_hint
+from agentlightning.cli.commands.find import find_record
+from agentlightning.cli.rollout_list import chosen, rollouts_list
+from agentlightning.cli.tables import comparisons_table, evaluations_table, facts_table, plain_table
+from agentlightning.cli.tree import format_value, rollout_summary, rollout_tree
+from agentlightning.diagnostics import findings
+from agentlightning.errors import ConfigError
+from agentlightning.formatting import format_duration, format_time
+from agentlightning.records import AnyResource, ModelChoice, Policy, Prompt, Rollout
+from agentlightning.report import compare_evaluations, evaluations_of
+from agentlightning.serving import model_folder
+from agentlightning.store.base import Metric, RunRecord, Store
+
+LATEST_STEPS = 6
+LATEST_ROLLOUTS = 10
+STATUS_STYLES = {
+    "running": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "interrupted": "yellow",
+    "queued": "dim",
+}
+
+
+async def view(
+    store: Store, id: str, *, tokens: bool = False, rollouts: str | None = None, url: str
+) -> list[RenderableType]:
+    """The parts of what is shown of the run or rollout whose id begins with ``id``; of a run only ``rollouts``, where
+    given (`agentlightning.cli.rollout_list.chosen`)."""
+    found = await find_record(store, id)
+    if isinstance(found, Rollout):
+        return await _rollout(store, found, tokens)
+    if rollouts is not None:
+        listed = chosen(await store.rollouts(found.id), rollouts)
+        return rollouts_list(listed, await store.tasks(found.id, {rollout.task_id for rollout in listed}))
+    return await _run(store, found, url)
+
+
+async def _rollout(store: Store, rollout: Rollout, tokens: bool) -> list[RenderableType]:
+    tasks = await store.tasks(rollout.run_id, [rollout.task_id])
+    spans = await store.spans(rollout.id)
+    summary = rollout_summary(rollout, tasks.get(rollout.task_id))
+    return [facts_table(summary), rollout_tree(rollout, spans, tokens=tokens)]
+
+
+async def _run(store: Store, run: RunRecord, url: str) -> list[RenderableType]:
+    rollouts = await store.rollouts(run.id)
+    evaluations = evaluations_of(rollouts, {})
+    comparisons = compare_evaluations(evaluations)
+    counted = [rollout for rollout in rollouts if rollout.counts]
+    resources, metrics = await store.resources(run.id), await store.metrics(run.id)
+    parts: list[RenderableType | None] = [
+        facts_table(_about(run, counted)),
+        comparisons_table(comparisons) if comparisons else evaluations_table(evaluations) if evaluations else None,
+        _resources(resources) if resources else None,
+        Text("\n".join(found), style="yellow") if (found := findings(metrics, evaluations)) else None,
+        _metrics(metrics) if metrics else None,
+        _failures(counted),
+        _latest(rollouts) if rollouts else None,
+        facts_table(_next_commands(run, url)),
+    ]
+    return [part for part in parts if part is not None]
+
+
+def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, RenderableType]]:
+    statuses = Counter(rollout.status for rollout in rollouts)
+    took = f", took {format_duration(run.ended_at - run.created_at)}" if run.ended_at else ""
+    message = run.message
+    if run.status == "interrupted":
+        message = "nobody runs it any more: its process ended without a word"
+    model, curve = _model(run), Path(str(run.config.get("directory") or "runs"), run.id, "curve.png")
+    facts: list[tuple[str, RenderableType | None]] = [
+        ("run", Text(run.id, style="bold")),
+        ("algorithm", Text(f"{run.algorithm}, seed {run.seed}")),
+        ("status", Text(run.status, style=STATUS_STYLES[run.status])),
+        ("message", format_value(message) if message else None),
+        ("started", Text(f"{format_time(run.created_at)}{took}")),
+        ("rollouts", Text(", ".join(f"{count} {status}" for status, count in statuses.most_common()) or "none")),
+        ("model", Text(str(model)) if model is not None else None),
+        ("curve", Text(str(curve)) if curve.is_file() else None),
+        ("config", format_value(yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True).rstrip())),
+    ]
+    return [(name, value) for name, value in facts if value is not None and (name != "config" or run.config)]
+
+
+def _model(run: RunRecord) -> Path | None:
+    try:
+        return model_folder(run)
+    except ConfigError:
+        return None
+
+
+def _next_commands(run: RunRecord, url: str) -> list[tuple[str, RenderableType]]:
+    """What can be done with the run, as commands."""
+    model, store = _model(run), store_hint(url)
+    commands = [
+        ("go on with it", f"agl train CONFIG --resume {run.id}", run.status in ("failed", "cancelled", "interrupted")),
+        ("serve its model", f"agl serve {run.id}{store}", model is not None),
+        ("evaluate its model", f"agl eval CONFIG --model {model}", model is not None),
+        ("compare it", f"agl compare-runs {run.id} OTHER{store}", run.status == "succeeded"),
+        ("see its best rollouts", f"agl show {run.id} --rollouts best{store}", True),
+        ("take it elsewhere", f"agl export {run.id}{store}", True),
+    ]
+    return [(what, Text(command)) for what, command, applies in commands if applies]
+
+
+def _resources(resources: Sequence[AnyResource]) -> Table:
+    latest = {resource.name: resource for resource in resources}
+    versions = Counter(name for name, _ in {(resource.name, resource.version) for resource in resources})
+    table = plain_table(
+        "Resources", "name", "kind", "latest version", "versions", "what", right=("latest version", "versions")
+    )
+    for name, resource in latest.items():
+        kind = {Policy: "policy", Prompt: "prompt", ModelChoice: "model choice"}[type(resource)]
+        what = resource.template if isinstance(resource, Prompt) else resource.model
+        table.add_row(name, kind, str(resource.version), str(versions[name]), format_value(what))
+    return table
+
+
+def _metrics(metrics: Sequence[Metric]) -> Table:
+    steps = sorted({metric.step for metric in metrics})[-LATEST_STEPS:]
+    values = {(metric.name, metric.step): metric.value for metric in metrics}
+    headings = [f"step {step}" for step in steps]
+    table = plain_table(
+        f"Metrics of the last {len(steps)} steps" if len(steps) > 1 else "Metrics", "", *headings, right=headings
+    )
+    for name in dict.fromkeys(metric.name for metric in metrics if metric.step in steps):
+        row = [values.get((name, step)) for step in steps]
+        table.add_row(name, *("–" if value is None else f"{value:.4g}" for value in row))
+    return table
+
+
+def _failures(rollouts: Sequence[Rollout]) -> Table | None:
+    ended = Counter(
+        (rollout.failure.type, rollout.failure.fault) for rollout in rollouts if rollout.failure is not None
+    )
+    retried = Counter((failure.type, failure.fault) for rollout in rollouts for failure in rollout.failed_attempts)
+    latest = {
+        (failure.type, failure.fault): f"{rollout.id}: {failure.message}"
+        for rollout in rollouts
+        for failure in [*rollout.failed_attempts, *([rollout.failure] if rollout.failure is not None else [])]
+    }
+    if not latest:
+        return None
+    table = plain_table(
+        "Failures", "type", "fault", "rollouts", "tried again", "the last one", right=("rollouts", "tried again")
+    )
+    for (type, fault), example in latest.items():
+        first_line = example.splitlines()[0][:200]
+        table.add_row(type, fault, str(ended[type, fault]), str(retried[type, fault]), format_value(first_line))
+    return table
+
+
+def _latest(rollouts: Sequence[Rollout]) -> Table:
+    ended = sorted(rollouts, key=lambda rollout: rollout.ended_at or rollout.started_at or 0.0)[-LATEST_ROLLOUTS:]
+    table = plain_table(
+        f"Latest rollouts (of {len(rollouts)})",
+        *("id", "collection", "task", "status", "outcome", "duration", "failure"),
+        right=("outcome", "duration"),
+    )
+    for rollout in ended:
+        seconds = rollout.ended_at - rollout.started_at if rollout.ended_at and rollout.started_at else None
+        table.add_row(
+            rollout.id,
+            rollout.collection,
+            Text(rollout.task_id),
+            Text(rollout.status, style=STATUS_STYLES[rollout.status]),
+            "–" if rollout.outcome is None else f"{rollout.outcome:.3g}",
+            "–" if seconds is None else format_duration(seconds),
+            rollout.failure.type if rollout.failure else "",
+        )
+    return table

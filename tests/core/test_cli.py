@@ -128,6 +128,53 @@ def test_show_of_a_run_tells_what_came_of_it(agl: Agl, two_runs: None) -> None:
     assert failures["rate_limited"].split()[1:4] == ["infrastructure", "0", "1"]
 
 
+def test_show_of_a_run_names_its_model_its_curve_and_the_commands_to_go_on_with(
+    agl: Agl, two_runs: None, tmp_path: Path
+) -> None:
+    assert "agl serve" not in agl("show", RUN).output
+    folder = tmp_path / "runs" / RUN
+    (folder / "model").mkdir(parents=True)
+    (folder / "curve.png").touch()
+    lines = [" ".join(line.split()) for line in agl("show", RUN).output.splitlines()]
+    for line in (
+        f"model runs/{RUN}/model",
+        f"curve runs/{RUN}/curve.png",
+        f"serve its model agl serve {RUN}",
+        f"evaluate its model agl eval CONFIG --model runs/{RUN}/model",
+        f"compare it agl compare-runs {RUN} OTHER",
+    ):
+        assert line in lines
+
+
+def test_failed_rollouts_are_listed_with_what_went_in_and_what_came_out(agl: Agl, two_runs: None) -> None:
+    lines = [" ".join(line.split()) for line in agl("show", RUN, "--rollouts", "failed").output.splitlines()]
+    assert lines[0].startswith(f"rollout {FAILED} ")
+    assert lines[1:6] == [
+        "task task-0",
+        "input What is 0 + 1?",
+        'output {"messages": [{"role": "assistant", "content": "1"}]}',
+        "failure tool_error (agent): division by zero",
+        "at line 3",
+    ]
+    assert sum(line.startswith("rollout ") for line in lines) == 1
+
+
+def test_the_best_rollouts_come_first_and_the_rest_is_counted(agl: Agl, two_runs: None) -> None:
+    lines = agl("show", RUN, "--rollouts", "best").output.splitlines()
+    listed = [line for line in lines if line.startswith("rollout ")]
+    assert len(listed) == 20
+    assert all("outcome 1," in line for line in listed[:10])
+    assert "… and 28 more; `agl export` writes all" in "\n".join(lines)
+
+
+def test_the_rollouts_of_a_step_are_listed(agl: Agl, two_runs: None) -> None:
+    lines = agl("show", RUN, "--rollouts", "step=2").output.splitlines()
+    assert sum(line.startswith("rollout ") for line in lines) == 8
+    assert "no such rollouts" in agl("show", RUN, "--rollouts", "step=99").output
+    result = agl("show", RUN, "--rollouts", "worst")
+    assert (result.exit_code, result.stderr) == (2, "error: --rollouts worst: expected failed, best, or step=N\n")
+
+
 def test_the_beginning_of_an_id_is_enough(agl: Agl, two_runs: None) -> None:
     assert f"run        {RUN}" in agl("show", RUN[:18]).output
     assert f"rollout {FAILED}" in agl("show", FAILED[:9]).output

@@ -140,10 +140,10 @@ def test_an_untouched_agent_is_answered_by_the_trained_model(
 
 def test_the_trained_model_is_evaluated_as_a_run_of_its_own_and_compared(trained: Path, run: str) -> None:
     table = agl(trained, "eval", "config.yaml", "--model", f"runs/{run}/model")
-    assert [line.split()[:3] for line in table.splitlines() if line.startswith("sampled")] == [["sampled", "eval", "6"]]
-    other = agl(trained, "runs").splitlines()[-1].split()
-    assert other[2:4] == ["eval", "succeeded"]
-    compared = agl(trained, "compare-runs", run, other[0])
+    assert [line.split()[:3] for line in table.splitlines() if line.startswith("sampled")] == [["sampled", "0", "6"]]
+    (other,) = [line.split()[0] for line in agl(trained, "runs").splitlines() if line.startswith("small-eval")]
+    assert "algorithm  eval, seed 0" in agl(trained, "show", other)
+    compared = agl(trained, "compare-runs", run, other)
     (line,) = [line for line in compared.splitlines() if line.startswith("sampled")]
     assert line.split()[1] == "6"
 

@@ -21,8 +21,8 @@ class Gateway:
         async with Gateway(sampler) as gateway:
             client = AsyncOpenAI(base_url=gateway.base_url, api_key="none")
 
-    ``tokenizer`` is read from where the sampler's `ModelInfo` says, unless it is given. ``prepare`` may change a request's
-    body before it is read (`agentlightning_gateway.server.Server`). ``stats`` counts since `start`.
+    ``tokenizer`` is read from where the sampler's `ModelInfo` says, unless it is given. ``prepare`` may change
+    what is read of a request (`agentlightning_gateway.server.Server`). ``stats`` counts since `start`.
 
     Raises `PolicyError` where the port is taken.
     """

@@ -14,7 +14,7 @@ from agentlightning.cli.commands.common import console, read_store, store_option
     "--rollouts",
     metavar="failed|best|step=N",
     help="List rollouts of a run, with what went in and what came out: those that failed, those with the highest "
-    "reward, or those of a training step.",
+    "outcome, or those of a training step.",
 )
 @store_option
 def show(id: str, tokens: bool, rollouts: str | None, url: str) -> None:

@@ -1,0 +1,85 @@
+"""What a run leaves behind to be served, and what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentlightning.algorithm import Evaluation
+from agentlightning.errors import AlgorithmError, ConfigError, PluginError
+from agentlightning.plugins import Plugins
+from agentlightning.records import Policy, Prompt, Task
+from agentlightning.report import compare_evaluations
+from agentlightning.serving import Servable, ServedModel, model_folder
+from agentlightning.store import RunRecord
+from agentlightning.trainer import FitResult
+
+
+def test_the_model_is_served_as_it_was_trained_but_for_what_only_training_needs(tmp_path: Path) -> None:
+    config = {
+        "algorithm": {
+            "name": "grpo",
+            "model": {"path": "base", "dtype": "bfloat16", "lora": {"rank": 4}},
+            "engine": {"max_tokens": 2048, "host": "127.0.0.1", "port": 4000},
+        }
+    }
+    servable = Servable.of_run(config, tmp_path, [])
+    assert servable.model == {"path": str(tmp_path), "dtype": "bfloat16"}
+    assert servable.engine == {"max_tokens": 2048}
+
+
+def test_the_latest_prompts_go_along_where_a_request_tells_enough(tmp_path: Path) -> None:
+    resources = [
+        Policy(name="policy", model="m", base_url="http://127.0.0.1:1"),
+        Prompt(name="all", version=0, template="old"),
+        Prompt(name="all", version=1, template="new"),
+        Prompt(name="writers", agents=("writer",), replaces="You write.", template="You write well."),
+        Prompt(name="critics", agents=("critic",), template="You are strict."),
+    ]
+    servable = Servable.of_run({}, tmp_path, resources)
+    assert [prompt.template for prompt in servable.prompts] == ["new", "You write well."]
+    assert servable.passed_over == ["critics: it is for critic, and a request does not say which agent makes it"]
+
+
+def test_a_run_without_a_model_says_so(tmp_path: Path) -> None:
+    run = RunRecord(id="r1", name="r", algorithm="selection", status="failed", config={"directory": str(tmp_path)})
+    with pytest.raises(ConfigError, match=r"run r1 \(selection, failed\) left no model"):
+        model_folder(run)
+    (tmp_path / "r1" / "model").mkdir(parents=True)
+    assert model_folder(run) == tmp_path / "r1" / "model"
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no folder"):
+        Servable.of_folder(tmp_path / "nothing")
+
+
+def test_without_a_server_installed_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlightning.serving.plugins", lambda: Plugins([]))
+    with pytest.raises(PluginError, match=r"server 'torch' is not installed: pip install .*policy"):
+        ServedModel(Servable.of_folder(tmp_path))
+
+
+def test_a_result_without_weights_cannot_be_served() -> None:
+    with pytest.raises(AlgorithmError, match="run r1 trained no weights"):
+        FitResult(run_id="r1", status="succeeded").serve()
+
+
+def test_a_notebook_shows_a_result_as_a_table_with_nothing_of_it_taken_for_markup() -> None:
+    tasks = [Task(id="a", input="?"), Task(id="b", input="?")]
+    evaluations = [
+        Evaluation(step=step, variant="<b>", tasks=tasks, rollouts=[], rewards=[0.0, float(step)]) for step in (0, 1)
+    ]
+    result = FitResult(
+        run_id="r1",
+        status="succeeded",
+        evaluations=evaluations,
+        comparisons=compare_evaluations(evaluations),
+        results={"model": "runs/r1/model"},
+        findings=["too few tasks"],
+    )
+    html = result._repr_html_()
+    for text in ("<td>&lt;b&gt;</td><td>2</td><td>0.000</td><td>0.500</td>", "runs/r1/model", "r1", "too few tasks"):
+        assert text in html
+    assert "<b>" not in html

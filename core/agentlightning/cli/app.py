@@ -96,6 +96,8 @@ def main(debug: bool) -> None:
     agl init my_agent:graph           write a config for an agent
     agl check agentlightning.yaml     run it once, and say what a run would learn from
     agl train agentlightning.yaml     train it
+    agl eval agentlightning.yaml      measure it, and learn nothing
+    agl serve RUN                     answer its calls with the trained model
     agl runs                          what was trained
     agl show RUN                      one run, or one rollout
 

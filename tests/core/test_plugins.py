@@ -104,7 +104,7 @@ def test_two_plugins_with_one_name_fail_when_it_is_used_and_not_before(install: 
 
 
 def test_a_well_known_name_says_what_to_install() -> None:
-    with pytest.raises(PluginError, match=r"'grpo' is not installed: pip install \S+/policy \S+/grpo"):
+    with pytest.raises(PluginError, match=r"'grpo' is not installed: pip install \S+/gateway \S+/policy \S+/grpo"):
         Plugins([]).find("algorithms", "grpo")
 
 

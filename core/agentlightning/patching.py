@@ -18,7 +18,7 @@ class Patches:
     others have put in a method's place before, or put there later, is called as well."""
 
     def __init__(self) -> None:
-        self._made: list[_Patch] = []
+        self._made: dict[tuple[type, str], _Patch] = {}
         self._lock = threading.Lock()
 
     @property
@@ -27,20 +27,21 @@ class Patches:
         return len(self._made) > 0
 
     def add(self, *methods: tuple[type, str, Wrapper]) -> None:
-        """Wraps methods that the classes themselves define, all of them or, where one is not there, none; nothing where
-        there are some already. Raises `AttributeError`."""
+        """Wraps methods that the classes themselves define, all of them or, where one is not there, none; each once.
+        Raises `AttributeError`."""
         for owner, name, _ in methods:
             if name not in owner.__dict__:
                 raise AttributeError(f"{owner.__module__}.{owner.__qualname__} defines no {name}")
         with self._lock:
-            if not self._made:
-                self._made.extend(_Patch(*method) for method in methods)
+            for owner, name, wrapper in methods:
+                if (owner, name) not in self._made:
+                    self._made[owner, name] = _Patch(owner, name, wrapper)
 
     def remove(self) -> None:
         """Puts back the very objects that were there. Where somebody else has wrapped a method since, ours stays under
         theirs, switched off, and that is said."""
         with self._lock:
-            for patch in reversed(self._made):
+            for patch in reversed(self._made.values()):
                 patch.remove()
             self._made.clear()
 

@@ -7,6 +7,7 @@ import json
 import logging
 
 import pytest
+import wrapt
 from autogen_agentchat.agents import AssistantAgent, BaseChatAgent
 from autogen_agentchat.base import ChatAgent, Team
 from autogen_agentchat.messages import TextMessage
@@ -21,7 +22,7 @@ import agentlightning.adapter
 from agentlightning import semconv
 from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder
-from agentlightning_autogen import hooks, private
+from agentlightning_autogen import hooks, internals
 from agentlightning_autogen.adapter import AutoGenAdapter
 
 
@@ -131,7 +132,7 @@ async def test_a_class_written_after_the_hooks_is_hooked(adapter, rollout, assis
     with rollout() as recorded:
         await adapter.run(Late("late", assistant("solver")._model_client), "Hello.")
     assert recorded.outline() == ["agent late [late]", "  llm chat own-model [late]"]
-    assert hasattr(vars(Late)["on_messages"], hooks.MARK)
+    assert isinstance(vars(Late)["on_messages"], wrapt.FunctionWrapper)
 
 
 async def test_another_version_has_no_hooks_and_one_warning(rollout, adapter, assistant, monkeypatch, caplog):
@@ -151,9 +152,9 @@ async def test_another_version_has_no_hooks_and_one_warning(rollout, adapter, as
 
 async def test_without_the_private_names_less_is_recorded(rollout, adapter, assistant, endpoint, model, monkeypatch):
     adapter.uninstall()
-    monkeypatch.setattr(private, "HANDLER_METHOD", "gone")
-    monkeypatch.setattr(private, "team_id", lambda _: None)
-    monkeypatch.setattr(private, "handoffs", lambda _: {})
+    monkeypatch.setattr(internals, "HANDLER_METHOD", "gone")
+    monkeypatch.setattr(internals, "team_id", lambda _: None)
+    monkeypatch.setattr(internals, "handoffs", lambda _: {})
     adapter.install()
     endpoint.reply(text("writer"), tool_call("transfer_to_critic"))
     agents = [assistant("writer", handoffs=["critic"]), assistant("critic")]

@@ -14,7 +14,7 @@ from openai import RateLimitError
 from stub_answers import error, text
 
 from agentlightning.runner import _blame
-from agentlightning_autogen import running
+from agentlightning_autogen import adapter as ours
 
 
 class Broken(BaseChatAgent):
@@ -114,7 +114,7 @@ def slow_endpoint(endpoint):
 async def test_a_cancelled_team_ends_with_all_it_has_begun(
     adapter, rollout, assistant, slow_endpoint, monkeypatch, waits
 ):
-    monkeypatch.setattr(running, "GRACE_SECONDS", 60.0)  # none is needed
+    monkeypatch.setattr(ours, "GRACE_SECONDS", 60.0)  # none is needed
     agent = assistant("writer") if waits == "model" else Waiting(slow_endpoint)
     inner = RoundRobinGroupChat([agent], name="inner")
     team = RoundRobinGroupChat([inner], name="outer")
@@ -134,7 +134,7 @@ async def test_a_cancelled_team_ends_with_all_it_has_begun(
 async def test_a_cancelled_model_call_ends_its_team_without_the_hooks(
     adapter, rollout, assistant, slow_endpoint, monkeypatch
 ):
-    monkeypatch.setattr(running, "GRACE_SECONDS", 60.0)  # none is needed
+    monkeypatch.setattr(ours, "GRACE_SECONDS", 60.0)  # none is needed
     adapter.uninstall()
     team = RoundRobinGroupChat([assistant("writer")])
     with rollout():
@@ -143,7 +143,7 @@ async def test_a_cancelled_model_call_ends_its_team_without_the_hooks(
 
 async def test_a_cancelled_run_that_does_not_end_is_left(adapter, rollout, slow_endpoint, monkeypatch):
     """Without the hooks, nobody knows the tasks of the runtime."""
-    monkeypatch.setattr(running, "GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(ours, "GRACE_SECONDS", 0.01)
     adapter.uninstall()
     with rollout():
         await cancelled_once(slow_endpoint, adapter.run(RoundRobinGroupChat([Waiting(slow_endpoint)]), "Go."))

@@ -67,7 +67,7 @@ def test_without_a_bus_that_can_be_listened_to_there_is_a_warning(monkeypatch, c
     monkeypatch.delattr(CrewAIEventsBus, "emit")
     hooks.install()
     assert "cannot be listened to" in caplog.text
-    assert not hooks._patches
+    assert not hooks._patches.in_place
 
 
 async def test_a_hook_that_raises_is_logged_and_the_crew_goes_on(monkeypatch, caplog, rollout, adapter, stub, made):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any, ClassVar
 
 from agentlightning.adapter import Adapter, supports
+from agentlightning.adapterkit.serialize import is_a, plain
+from agentlightning.errors import AdapterError
 
 OLDEST, BELOW = "0.7.0", "0.8"
+
+GRACE_SECONDS = 5.0
+"""How long a cancelled run may take to end."""
 
 
 class AutoGenAdapter(Adapter):
@@ -21,20 +29,37 @@ class AutoGenAdapter(Adapter):
 
     def accepts(self, agent: Any) -> bool:
         """True for every ``ChatAgent`` and ``Team``."""
-        base = sys.modules.get("autogen_agentchat.base")
-        kinds = tuple(kind for name in ("ChatAgent", "Team") if isinstance(kind := getattr(base, name, None), type))
-        return isinstance(agent, kinds)
+        return any(is_a(agent, "autogen_agentchat.base", kind) for kind in ("ChatAgent", "Team"))
 
     async def run(self, agent: Any, input: Any) -> Any:
-        """Runs a copy of the agent with the input as its task; returns its messages and stop reason as plain data
-        (`agentlightning_autogen.plain`), the answer last.
+        """Runs a copy of the agent with the input as its task; returns plain data, ``{"messages": [{"role", "name",
+        "type", "content"}, …], "stop_reason"}``, the answer last.
 
         The input is a text or a list of messages. What a participant of a team raises comes out as it was raised,
         where AutoGen has a ``RuntimeError`` with its text. Raises `AdapterError` where the input is anything else.
         """
-        from agentlightning_autogen import running
+        from autogen_core import CancellationToken
 
-        return await running.run(agent, input)
+        from agentlightning_autogen.isolation import isolated
+        from agentlightning_autogen.span_stack import collect_tasks, root_cause
+
+        task = _to_task(input)
+        own = await isolated(agent)
+        tasks = collect_tasks()
+        token = CancellationToken()
+        running = asyncio.ensure_future(own.run(task=task, cancellation_token=token))
+        try:
+            result = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            token.cancel()
+            await _stop(running, tasks)
+            raise
+        except RuntimeError as error:
+            failure = error
+        else:
+            messages = [_from_message(message) for message in result.messages]
+            return {"messages": messages, "stop_reason": result.stop_reason}
+        raise root_cause(failure)
 
     def hook(self) -> None:
         """Hooks into AutoGen, where it is of a version that is supported."""
@@ -48,3 +73,65 @@ class AutoGenAdapter(Adapter):
         hooks = sys.modules.get("agentlightning_autogen.hooks")
         if hooks is not None:
             hooks.uninstall()
+
+
+async def _stop(running: asyncio.Future[Any], tasks: set[asyncio.Task[Any]]) -> None:
+    """A team that is cancelled waits until its participants have answered: they are cancelled, too."""
+    for task in [*tasks, running]:
+        task.cancel()
+    done, _ = await asyncio.wait([running], timeout=GRACE_SECONDS)
+    running.cancel()
+    for ended in done:
+        if not ended.cancelled():
+            ended.exception()
+
+
+def _to_task(input: Any) -> str | list[Any]:
+    """A task's input as AutoGen takes it: a text, or a list of messages (AutoGen's, or of the chat API)."""
+    if isinstance(input, str):
+        return input
+    if is_a(input, "autogen_agentchat.messages", "BaseChatMessage"):
+        return [input]
+    if isinstance(input, Sequence) and not isinstance(input, bytes) and input:
+        messages = [message for message in map(_to_message, input) if message is not None]
+        if len(messages) == len(input):
+            return messages
+    raise AdapterError(
+        f"an AutoGen agent takes a text or a list of messages, and the task's input is a {type(input).__name__}: give "
+        'each task an input such as "What is 2 + 3?" or [{"role": "user", "content": "What is 2 + 3?"}]'
+    )
+
+
+def _to_message(item: Any) -> Any:
+    from autogen_agentchat.messages import BaseChatMessage, TextMessage
+
+    if isinstance(item, BaseChatMessage):
+        return item
+    if isinstance(item, Mapping) and isinstance(item.get("content"), str):
+        return TextMessage(content=item["content"], source=str(item.get("name") or item.get("role") or "user"))
+    return None
+
+
+def _from_message(message: Any) -> dict[str, Any]:
+    """A message or event; ``content`` is its text, or a structured message's content as a mapping."""
+    from autogen_agentchat.messages import BaseChatMessage, HandoffMessage, StructuredMessage
+
+    is_text = isinstance(message, BaseChatMessage) and not isinstance(message, StructuredMessage)
+    return {
+        "role": "user" if message.source == "user" else "assistant",
+        "name": message.source,
+        "type": type(message).__name__.partition("[")[0],
+        "content": message.to_text() if is_text else to_plain(message.content),
+        **({"target": message.target} if isinstance(message, HandoffMessage) else {}),
+    }
+
+
+def to_plain(value: Any) -> Any:
+    """``value`` with every pydantic model and dataclass in it as a mapping; text for what is no data."""
+    return plain(value, _convert)
+
+
+def _convert(value: Any) -> Any:
+    if is_a(value, "pydantic", "BaseModel"):
+        return to_plain(value.model_dump())
+    return value if is_dataclass(value) and not isinstance(value, type) else str(value)

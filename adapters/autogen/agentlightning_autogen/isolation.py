@@ -1,4 +1,4 @@
-"""A copy of an agent or team for each rollout: they hold what was said to them.
+"""A copy of an agent or team for each rollout: they keep what they were told.
 
 AutoGen's own ``dump_component`` loses the globals and closures of tool functions, and cannot dump a selector function
 or an agent without a config. So the objects themselves are copied, those that hold state and no others.
@@ -19,7 +19,7 @@ from autogen_core.model_context import ChatCompletionContext
 from autogen_core.tools import BaseTool, StaticWorkbench
 from pydantic import BaseModel
 
-from agentlightning_autogen import private
+from agentlightning_autogen import internals
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ FRAMEWORK = ("autogen_agentchat", "autogen_core", "autogen_ext", "pydantic")
 A = TypeVar("A")
 
 
-async def fresh(agent: A) -> A:
+async def isolated(agent: A) -> A:
     """A copy of an agent or team as it stands, which shares nothing with it that it writes to.
 
     Copied: agents, teams, their model contexts, memories, termination conditions (which are reset), tools, static
@@ -38,10 +38,10 @@ async def fresh(agent: A) -> A:
     with what they close over, and whatever has a ``__del__``.
     """
     copier = Copier()
-    made: A = copier.copy(agent)
+    own: A = copier.copy(agent)
     for condition in copier.conditions:
         await condition.reset()
-    return made
+    return own
 
 
 class Copier:
@@ -69,7 +69,7 @@ class Copier:
         elif kind is set:
             made = {self.copy(item) for item in value}
         elif isinstance(value, types.MethodType):
-            made = types.MethodType(value.__func__, self.copy(value.__self__))
+            made = _rebind(value, self.copy(value.__self__))
         elif self._holds_state(value):
             made = self._copy_object(value)
         else:
@@ -93,10 +93,16 @@ class Copier:
         for name, item in list(held.items()):
             held[name] = self.copy(item)
         if isinstance(made, Team):
-            private.renew(made)
+            internals.renew(made)
         elif isinstance(made, TerminationCondition):
             self.conditions.append(made)
         return made
+
+
+def _rebind(method: types.MethodType, owner: Any) -> Any:
+    """The same method of another object, with whatever it is wrapped in there."""
+    bound = getattr(owner, method.__name__, None)
+    return bound if getattr(bound, "__func__", None) is method.__func__ else types.MethodType(method.__func__, owner)
 
 
 def _package(value: Any) -> str:

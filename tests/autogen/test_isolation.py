@@ -16,7 +16,7 @@ from autogen_core.memory import ListMemory, MemoryContent
 from autogen_core.model_context import BufferedChatCompletionContext
 from stub_answers import text, tool_call
 
-from agentlightning_autogen.copies import fresh
+from agentlightning_autogen.isolation import isolated
 
 
 def asked(endpoint) -> list[list[str]]:
@@ -78,14 +78,14 @@ async def test_what_one_rollout_remembers_no_other_does(adapter, assistant, endp
         return fact
 
     agent = assistant("solver", memory=[memory], tools=[remember])
-    copied = await fresh(agent)
+    copied = await isolated(agent)
     await copied._memory[0].add(MemoryContent(content="a fact", mime_type="text/plain"))
     assert memory.content == []
     assert copied._memory[0] is not memory
 
 
 async def test_the_model_client_is_shared(assistant, model):
-    copied = await fresh(RoundRobinGroupChat([assistant("a"), assistant("b")]))
+    copied = await isolated(RoundRobinGroupChat([assistant("a"), assistant("b")]))
     assert {id(agent._model_client) for agent in copied._participants} == {id(model)}
 
 
@@ -149,6 +149,26 @@ async def test_an_agents_own_objects_are_copied(adapter):
     assert (clerk.board.notes, clerk.counts.seen, clerk.log) == ([], 0, {"all": []})
 
 
+class Asking(Clerk):
+    """Keeps a method of another agent, which is hooked."""
+
+    def __init__(self, other) -> None:
+        super().__init__()
+        self.ask = other.on_messages
+
+    async def on_messages(self, messages, cancellation_token):
+        return await self.ask(messages, cancellation_token)
+
+
+async def test_a_method_that_an_agent_keeps_is_its_copys_and_recorded(adapter, rollout):
+    helper = Clerk()
+    with rollout() as recorded:
+        for _ in range(2):
+            await adapter.run(Asking(helper), "Hello.")
+    assert recorded.outline() == ["agent clerk [clerk]", "  agent clerk [clerk]"] * 2
+    assert helper.board.notes == []
+
+
 class Connection:
     """Something that must not be closed twice."""
 
@@ -161,7 +181,7 @@ class Connection:
 async def test_what_cleans_up_after_itself_is_shared():
     clerk = Clerk()
     clerk.connection = Connection()
-    copied = await fresh(clerk)
+    copied = await isolated(clerk)
     assert copied.connection is clerk.connection
     del copied
     gc.collect()
@@ -176,7 +196,7 @@ async def test_what_cannot_be_copied_is_shared():
     Stubborn.__module__ = Clerk.__module__
     clerk = Clerk()
     clerk.board = Stubborn()
-    copied = await fresh(clerk)
+    copied = await isolated(clerk)
     assert copied.board is clerk.board
 
 

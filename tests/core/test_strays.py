@@ -44,10 +44,10 @@ def test_it_is_said_once_with_its_place(caplog: pytest.LogCaptureFixture) -> Non
             call()
     (stray,) = stray_calls()
     assert (stray.model, stray.host, stray.count, stray.refused) == ("gpt", "api.example.com", 3, False)
-    file, line = stray.place.rsplit(":", 1)
+    file, line = stray.location.rsplit(":", 1)
     assert Path(file).name == Path(__file__).name
     assert "contextvars.Context().run" in Path(__file__).read_text(encoding="utf-8").splitlines()[int(line) - 1]
-    assert [stray.place in record.getMessage() for record in caplog.records] == [True]
+    assert [stray.location in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_in_a_training_run_it_is_an_error() -> None:
@@ -91,7 +91,7 @@ def test_the_place_is_a_librarys_threads_name_where_no_code_of_the_user_calls() 
         thread.name = "a-worker"
         contextvars.Context().run(thread.start)
         thread.join(SECONDS)
-    assert [stray.place for stray in stray_calls()] == ["thread a-worker"]
+    assert [stray.location for stray in stray_calls()] == ["thread a-worker"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no process")

@@ -70,7 +70,7 @@ def test_in_a_training_run_a_stray_call_is_an_error_and_not_sent(rollout, stub, 
     assert stub.requests == policy_stub.requests == []
     (stray,) = stray_calls()
     assert (stray.model, stray.host, stray.count, stray.refused) == ("gpt", "127.0.0.1", 1, True)
-    assert "ways_to_call.py:" in stray.place
+    assert "ways_to_call.py:" in stray.location
 
 
 def test_where_nothing_is_trained_a_stray_call_is_sent_and_said_once(rollout, stub, caplog) -> None:

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from agentlightning import semconv
-from agentlightning.adapterkit.attributes import given, parse_arguments, tool_attributes
+from agentlightning.adapterkit.attributes import without_none, parse_arguments, tool_attributes
 from agentlightning.adapterkit.failures import failure_of_call
 from agentlightning.recording import Recorder, failure_of
 from agentlightning.records import Failure, Generation, Usage
@@ -67,7 +67,7 @@ def call_failed(frame: EventFrame, event: Any) -> Failure | None:
 def _request(event: Any) -> tuple[Generation, dict[str, Any]]:
     """What the model is asked, and the span's attributes, as far as they are known before the answer."""
     temperature = getattr(event, "temperature", None)
-    attributes = given(
+    attributes = without_none(
         {
             semconv.OPERATION_NAME: "chat",
             semconv.REQUEST_MODEL: event.model,

@@ -11,7 +11,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from agentlightning import semconv
-from agentlightning.adapterkit.attributes import given
+from agentlightning.adapterkit.attributes import without_none
 from agentlightning.records import Generation, Usage
 from agentlightning_langgraph.serialize import plain_message, plain_messages
 
@@ -38,7 +38,7 @@ def call_attributes(request: Request) -> tuple[str, dict[str, Any]]:
         semconv.REQUEST_MAX_TOKENS: metadata.get("ls_max_tokens"),
     }
     name = f"{operation} {model}" if model else operation
-    return name, given(known)
+    return name, without_none(known)
 
 
 def to_generation(request: Request, response: LLMResult | None, attributes: dict[str, Any]) -> Generation:
@@ -72,7 +72,7 @@ def to_generation(request: Request, response: LLMResult | None, attributes: dict
         semconv.USAGE_INPUT_TOKENS: said.usage.input_tokens if said.usage else None,
         semconv.USAGE_OUTPUT_TOKENS: said.usage.output_tokens if said.usage else None,
     }
-    attributes.update(given(known))
+    attributes.update(without_none(known))
     return said
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentlightning import semconv
-from agentlightning.adapterkit.attributes import given, parse_arguments, tool_attributes
+from agentlightning.adapterkit.attributes import without_none, parse_arguments, tool_attributes
 from agentlightning.recording import Recorder
 from agentlightning.records import Failure, Generation, Span, Usage
 from agentlightning_openai import responses_api
@@ -144,7 +144,7 @@ def ended_attributes(span: Any, frame: TraceFrame) -> dict[str, Any]:
     server = (data.mcp_data or {}).get("server")
     return {
         **tool_attributes(data.name, call.get("id"), _parsed(arguments)),
-        **given({semconv.TOOL_CALL_RESULT: result, MCP_SERVER: server}),
+        **without_none({semconv.TOOL_CALL_RESULT: result, MCP_SERVER: server}),
     }
 
 
@@ -156,7 +156,7 @@ def handoff_attributes(frame: TraceFrame) -> dict[str, Any]:
         function = call.get("function") or {}
         if not any(_fits(function, tool, None) for tool in tools):
             arguments = _parsed(function.get("arguments"))
-            return given({semconv.TOOL_CALL_ID: call.get("id"), semconv.TOOL_CALL_ARGUMENTS: arguments})
+            return without_none({semconv.TOOL_CALL_ID: call.get("id"), semconv.TOOL_CALL_ARGUMENTS: arguments})
     return {}
 
 

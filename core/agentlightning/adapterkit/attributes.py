@@ -16,7 +16,7 @@ def agent_attributes(structure: str) -> dict[str, Any]:
 
 def tool_attributes(name: str, call_id: str | None = None, arguments: Any = None) -> dict[str, Any]:
     """Those of a ``tool`` span that begins; ``call_id`` is the id that the model gave its call."""
-    return given(
+    return without_none(
         {
             semconv.OPERATION_NAME: "execute_tool",
             semconv.TOOL_NAME: name,
@@ -27,7 +27,7 @@ def tool_attributes(name: str, call_id: str | None = None, arguments: Any = None
     )
 
 
-def given(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Without those that are None."""
     return {name: value for name, value in attributes.items() if value is not None}
 

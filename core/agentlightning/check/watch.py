@@ -48,7 +48,7 @@ def calls_outside() -> Iterator[list[str]]:
 
 
 def _place(call: StrayCall) -> str:
-    return f"{call.model} at {call.host}, made in {call.place}"
+    return f"{call.model} at {call.host}, made in {call.location}"
 
 
 @contextmanager

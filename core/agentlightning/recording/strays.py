@@ -37,7 +37,7 @@ class StrayCall(Record, kw_only=True):
     model: str
     host: str
     """Where the calls were for."""
-    place: str
+    location: str
     """``file:line`` of the user's code; the thread's name where a library's own thread made them."""
     count: int = 1
     refused: bool
@@ -45,7 +45,7 @@ class StrayCall(Record, kw_only=True):
 
 
 def stray_calls() -> list[StrayCall]:
-    """The stray calls of this process so far, one entry a place, model and host."""
+    """The stray calls of this process so far, one entry a location, model and host."""
     with _lock:
         return list(_strays.values())
 
@@ -96,17 +96,17 @@ def belongs_to_none(model: str | None, host: str) -> None:
     stray = StrayCall(
         model=model or "(no model)",
         host=host,
-        place=caller() or f"thread {threading.current_thread().name}",
+        location=caller() or f"thread {threading.current_thread().name}",
         refused=refused,
     )
-    key = (stray.place, stray.model, stray.host)
+    key = (stray.location, stray.model, stray.host)
     with _lock:
         known = _strays.setdefault(key, stray)
         if known is not stray:
             known.count += 1
             known.refused = refused
     what = (
-        f"a call of {stray.model} at {stray.host}, made in {stray.place}, belongs to no rollout while rollouts run: "
+        f"a call of {stray.model} at {stray.host}, made in {stray.location}, belongs to no rollout while rollouts run: "
         "it was made in a thread or task that none of them began"
     )
     advice = (

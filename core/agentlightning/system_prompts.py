@@ -19,7 +19,7 @@ def render(prompt: Prompt) -> str:
     if not prompt.variables:
         return prompt.template
     fields = "|".join(re.escape(name) for name in prompt.variables)
-    return re.sub(rf"\{{({fields})\}}", lambda found: prompt.variables[found[1]], prompt.template)
+    return re.sub(rf"\{{({fields})\}}", lambda field: prompt.variables[field[1]], prompt.template)
 
 
 def swap(body: Mapping[str, Any], operation: str, prompts: Sequence[Prompt]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from agentlightning import semconv
-from agentlightning.adapterkit.attributes import without_none, parse_arguments, tool_attributes
+from agentlightning.adapterkit.attributes import parse_arguments, tool_attributes, without_none
 from agentlightning.adapterkit.failures import failure_of_call
 from agentlightning.recording import Recorder, failure_of
 from agentlightning.records import Failure, Generation, Usage

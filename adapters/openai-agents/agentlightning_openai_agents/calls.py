@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentlightning import semconv
-from agentlightning.adapterkit.attributes import without_none, parse_arguments, tool_attributes
+from agentlightning.adapterkit.attributes import parse_arguments, tool_attributes, without_none
 from agentlightning.recording import Recorder
 from agentlightning.records import Failure, Generation, Span, Usage
 from agentlightning_openai import responses_api

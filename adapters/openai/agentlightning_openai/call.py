@@ -178,7 +178,7 @@ class Call:
         """Whether the parsed stream is read, not the body under it: others may have had it parsed, and dropped it."""
         return self._joiner is not None and self._watch is not None and not self._watch.keep
 
-    def shows(self, chunk: Any) -> bool:
+    def take_chunk(self, chunk: Any) -> bool:
         """Takes a chunk of the stream; whether the agent is to have it."""
         self._last_chunk_at = time.time()
         try:
@@ -202,7 +202,7 @@ class Call:
             answer.failure = Failure(type="invalid_response", message=message, fault="infrastructure")
         self.finish(answer)
 
-    def left(self) -> None:
+    def reader_left(self) -> None:
         """The agent reads no more of the stream: its answer is what was seen, and ended with the last chunk."""
         if self._joiner is not None and self._is_followed and not self._done:
             self.finish(self._joiner.answer(), at=self._last_chunk_at)
@@ -211,7 +211,7 @@ class Call:
         """The response's body was closed: by its end, or by an agent that has read enough."""
         if self._is_followed:
             if not self.reading:
-                self.left()
+                self.reader_left()
         elif not self._done:
             self.finish(self._body_so_far())
 

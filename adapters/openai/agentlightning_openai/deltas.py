@@ -87,7 +87,7 @@ class ToolCallJoiner:
         none; an id on each piece, on the first only, a new one on each, or none at all; the name again on each piece.
         """
         index, id = piece.get("index"), piece.get("id")
-        name, written = _said_by(piece)
+        name, written = _name_and_arguments(piece)
         there = [call for call in self._calls if index is None or call["index"] in (index, None)]
         of_this_id = [call for call in there if id and _whole(call["id"]) == id]
         if not there:
@@ -97,7 +97,7 @@ class ToolCallJoiner:
             return call
         if id and call["id"] and not of_this_id:
             return None
-        known_name, known_written = _said_by(call)
+        known_name, known_written = _name_and_arguments(call)
         if written and _is_complete(known_written):
             return None
         in_pieces = index is not None and not written and not known_written
@@ -108,8 +108,8 @@ def fields_of(value: Any) -> dict[str, Any]:
     """The fields of a parsed object, known and unknown; of what the client could not parse, those it has."""
     if isinstance(value, dict):
         return value
-    given, extra = getattr(value, "__dict__", {}), getattr(value, "model_extra", None)
-    return {**given, **extra} if extra else given
+    fields, extra = getattr(value, "__dict__", {}), getattr(value, "model_extra", None)
+    return {**fields, **extra} if extra else fields
 
 
 def plain(value: Any) -> Any:
@@ -117,10 +117,10 @@ def plain(value: Any) -> Any:
     return value.to_dict() if hasattr(value, "to_dict") else value
 
 
-def _said_by(call: dict[str, Any]) -> tuple[Any, Any]:
+def _name_and_arguments(call: dict[str, Any]) -> tuple[Any, Any]:
     """Name, and arguments or input, of a call or a piece of one."""
-    said = fields_of(call.get("function") or call.get("custom"))
-    return _whole(said.get("name")), _whole(said.get("arguments") or said.get("input"))
+    function = fields_of(call.get("function") or call.get("custom"))
+    return _whole(function.get("name")), _whole(function.get("arguments") or function.get("input"))
 
 
 def _is_complete(arguments: Any) -> bool:
@@ -176,15 +176,15 @@ def _joined_entries(known: list[Any], new: list[Any]) -> list[Any]:
     for entry in new:
         fields = fields_of(entry)
         if fields.get("index") is not None:
-            place = next((at for at in reversed(range(len(known))) if _has_index(known[at], fields)), None)
+            at = next((index for index in reversed(range(len(known))) if _has_index(known[index], fields)), None)
         else:
             last = before - 1
             first_of_new = len(known) == before
-            place = last if first_of_new and last >= 0 and _is_text_of(known[last], fields) else None
-        if place is None:
+            at = last if first_of_new and last >= 0 and _is_text_of(known[last], fields) else None
+        if at is None:
             known.append(_joined(None, entry))
         else:
-            known[place] = _joined(known[place], entry)
+            known[at] = _joined(known[at], entry)
     return known
 
 

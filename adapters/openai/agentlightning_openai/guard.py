@@ -32,7 +32,7 @@ def check(client: Any, options: Any) -> None:
 
     One that belongs to no rollout is noted (`agentlightning.recording.strays`). One that belongs to a rollout is an
     error where that has resources, since it would be sent as it is: raises `RedirectError`; else a warning, once for
-    each place.
+    each location.
     """
     recorder = current()
     if recorder is None and not any_active():
@@ -45,15 +45,15 @@ def check(client: Any, options: Any) -> None:
     if recorder is None:
         belongs_to_none(model, host)
         return
-    why, place = FORKED if recorder.forked else UNSEEN, caller()
+    reason, location = FORKED if recorder.forked else UNSEEN, caller()
     if recorder.resources:
-        error = RedirectError(f"a call of {model} at {host}, made in {place}, was not sent: {why}")
+        error = RedirectError(f"a call of {model} at {host}, made in {location}, was not sent: {reason}")
         if not recorder.forked:
             _record(recorder, options, operation, error)
         raise error
-    if (why, place) not in _warned:
-        _warned.add((why, place))
-        logger.warning("a call of %s at %s, made in %s, is not recorded: %s", model, host, place, why)
+    if (reason, location) not in _warned:
+        _warned.add((reason, location))
+        logger.warning("a call of %s at %s, made in %s, is not recorded: %s", model, host, location, reason)
 
 
 def _record(recorder: Recorder, options: Any, operation: Operation, error: RedirectError) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 _TEXT_PARTS = ("input_text", "output_text", "text")
 
 
-def chat_messages(instructions: str | None, given: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+def chat_messages(instructions: str | None, input: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     """``instructions`` and ``input`` of a request as messages."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
-    if isinstance(given, str):
-        messages.append({"role": "user", "content": given})
+    if isinstance(input, str):
+        messages.append({"role": "user", "content": input})
     else:
-        _add_items(messages, given or [])
+        _add_items(messages, input or [])
     return messages
 
 
@@ -69,7 +69,7 @@ def _add_items(messages: list[dict[str, Any]], items: Iterable[dict[str, Any]]) 
         if kind == "message" and item.get("role") != "assistant":
             messages.append({"role": item.get("role"), "content": _content(item.get("content"))})
         elif kind == "message":
-            _add_said(messages, item.get("content"))
+            _add_assistant_message(messages, item.get("content"))
         elif kind == "function_call":
             call = {"name": item.get("name"), "arguments": item.get("arguments")}
             calls = _open_assistant(messages).setdefault("tool_calls", [])
@@ -86,11 +86,11 @@ def _add_items(messages: list[dict[str, Any]], items: Iterable[dict[str, Any]]) 
             messages.append({**_assistant(), "items": [item]})
 
 
-def _add_said(messages: list[dict[str, Any]], content: Any) -> None:
+def _add_assistant_message(messages: list[dict[str, Any]], content: Any) -> None:
     """An assistant's message, into the open one where that has only thought so far."""
     last = messages[-1] if messages else None
-    fresh = last is not None and last["role"] == "assistant" and last["content"] is None and "tool_calls" not in last
-    target = last if fresh and last is not None else _assistant()
+    is_open = last is not None and last["role"] == "assistant" and last["content"] is None and "tool_calls" not in last
+    target = last if is_open and last is not None else _assistant()
     if target is not last:
         messages.append(target)
     refusals = [part["refusal"] for part in content or [] if isinstance(part, dict) and part.get("type") == "refusal"]

@@ -167,8 +167,9 @@ def _redirect(
             "construct the client without, where its calls are redirected"
         )
     own = [name for name in getattr(http, "headers", ()) if not _is_kept(name) and name.lower() != "authorization"]
+    omit = omitted()
     headers: dict[str, Any] = dict.fromkeys(own, "")
-    headers.update((name, omitted()) for name in [*client.default_headers, "api-key"] if not _is_kept(name))
+    headers.update((name, omit) for name in [*client.default_headers, "api-key"] if not _is_kept(name))
     headers.update((name, value) for name, value in _headers_of(options).items() if _is_kept(name))
     headers.update(added)
     # Last, and beside an "authorization" left out: openai 2 tells header names apart by their case.
@@ -176,7 +177,7 @@ def _redirect(
     headers["Authorization"] = f"Bearer {key_of(resource)}"
     options.url = base_url.rstrip("/") + path_of(operation)
     options.headers = headers
-    options.params = {name: omitted() for name in client.default_query}
+    options.params = dict.fromkeys(client.default_query, omit)
     if hasattr(options, "security"):
         options.security = {}
 

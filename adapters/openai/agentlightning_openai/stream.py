@@ -40,10 +40,10 @@ class CompletionJoiner:
         answer.logprobs_mode = fields.get("logprobs_mode", answer.logprobs_mode)
         says = False
         for choice in fields.get("choices") or ():
-            known = fields_of(choice)
-            index = known.get("index")
+            parts = fields_of(choice)
+            index = parts.get("index")
             joiner = self._choices.setdefault(index if isinstance(index, int) else 0, _ChoiceJoiner())
-            says = joiner.add(choice, known) or says
+            says = joiner.add(choice, parts) or says
         return says
 
     def answer(self) -> Answer:
@@ -174,17 +174,17 @@ class Reader(Protocol):
 
     def waits_for_chunk(self) -> None: ...
 
-    def shows(self, chunk: Any) -> bool: ...
+    def take_chunk(self, chunk: Any) -> bool: ...
 
     def fail(self, error: BaseException) -> None: ...
 
     def end_of_stream(self) -> None: ...
 
-    def left(self) -> None: ...
+    def reader_left(self) -> None: ...
 
 
 class _Watched:
-    """The chunks of a stream for the agent, each shown to ``call`` before.
+    """The chunks of a stream for the agent, each of which ``call`` takes before.
 
     No generator: one that is left early is closed at a time, in a thread and in a task of the collector's choosing,
     and an asynchronous one raises there into the log of the loop.
@@ -206,7 +206,7 @@ class _Watched:
         self._call.reading = False
 
     def __del__(self) -> None:
-        self._call.left()
+        self._call.reader_left()
 
 
 class Watched(_Watched):
@@ -219,7 +219,7 @@ class Watched(_Watched):
         with self:
             while True:
                 chunk = next(self._chunks)
-                if self._call.shows(chunk):
+                if self._call.take_chunk(chunk):
                     return chunk
 
 
@@ -233,5 +233,5 @@ class AsyncWatched(_Watched):
         with self:
             while True:
                 chunk = await anext(self._chunks)
-                if self._call.shows(chunk):
+                if self._call.take_chunk(chunk):
                     return chunk

@@ -158,7 +158,7 @@ def test_messages_that_the_client_passes_on_uncopied_are_recorded_as_they_were_s
     assert rollout.span.generation.messages == [{"role": "user", "content": "Hi"}]
 
 
-@pytest.mark.parametrize("resources", [[], [ModelChoice(name="choice", model="cheap")]], ids=["as it is", "steered"])
+@pytest.mark.parametrize("resources", [[], [ModelChoice(name="choice", model="cheap")]], ids=["as it is", "routed"])
 def test_the_requests_options_are_not_changed_in_place(rollout, client, resources) -> None:
     options = FinalRequestOptions.construct(
         method="post", url="/chat/completions", json_data={"model": "m", "messages": MESSAGES}, extra_json={"top_k": 1}
@@ -318,7 +318,7 @@ def _raw_requests(stub: StubServer, client: openai.OpenAI) -> list[tuple[str, st
     return [(request.method, request.path, request.headers, request.body) for request in stub.requests]
 
 
-def test_calls_that_are_not_steered_are_sent_byte_for_byte_as_without_us(stub, client, request) -> None:
+def test_calls_that_are_not_routed_are_sent_byte_for_byte_as_without_us(stub, client, request) -> None:
     without = _raw_requests(stub, client)
     rollout = request.getfixturevalue("rollout")
     others = Policy(name="p", agents=("somebody-else",), model="x", base_url="http://127.0.0.1:9/v1")
@@ -328,7 +328,7 @@ def test_calls_that_are_not_steered_are_sent_byte_for_byte_as_without_us(stub, c
     assert len(rollout.spans) == len(without)
 
 
-def test_answers_that_are_not_steered_are_what_they_are_without_us(stub, client, rollout) -> None:
+def test_answers_that_are_not_routed_are_what_they_are_without_us(stub, client, rollout) -> None:
     def ask() -> tuple[Any, Any]:
         stub.reply(Answer([Choice("ok")], exact=True), Answer([Choice("ok")], exact=True))
         whole = client.chat.completions.create(model="m", messages=MESSAGES, logprobs=True)

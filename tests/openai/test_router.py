@@ -104,13 +104,13 @@ def test_the_agent_gets_no_fields_that_it_did_not_ask_for(rollout, stub, policy,
     stub.reply(Answer([Choice("ok")]))
     plain = got()
     with rollout(policy):
-        steered = got()
-    for one in steered if stream else [steered]:
+        routed = got()
+    for one in routed if stream else [routed]:
         one["model"] = "gpt"
         one.pop("usage", None) if stream else None
     for one in plain if stream else [plain]:
         one.pop("policy_version", None)
-    assert steered == plain
+    assert routed == plain
     assert rollout.span.generation.provenance == "exact"
 
 

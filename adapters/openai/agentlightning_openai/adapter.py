@@ -12,7 +12,7 @@ from agentlightning_openai.router import PLACEHOLDER_KEY
 
 
 class OpenAIAdapter(Adapter):
-    """Records every call of the ``openai`` client while a rollout is active, and sends it where the rollout's resources say.
+    """Records every call of the ``openai`` client while a rollout is active, and routes it by its resources.
 
     A plain function that uses the client is run by core's function adapter; this one accepts no agent.
     """

@@ -1,4 +1,4 @@
-"""LangChain's cache of answers: a rollout whose calls are steered asks each time; everything else has the cache."""
+"""LangChain's cache of answers: a rollout whose calls are routed asks each time; everything else has the cache."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""LangChain's cache of answers (``set_llm_cache``) is passed by where an answer is wanted of a policy, or of another
-prompt or model than the agent's own: each rollout is to ask, and LangChain knows nothing of what it is asked with."""
+"""LangChain's cache of answers (``set_llm_cache``), bypassed where a policy is to answer, or another prompt or model
+is used than the agent's own: each rollout asks anew, and LangChain's key for an answer knows nothing of that."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from langchain_core.globals import get_llm_cache, set_llm_cache
 from agentlightning.recording import current, locate, matches
 
 
-class PassedBy(BaseCache):
+class BypassedCache(BaseCache):
     """The cache that the agent has set, which knows and keeps nothing for calls of agents that a resource is for."""
 
     def __init__(self, cache: BaseCache) -> None:
         self.cache = cache
 
     def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        return None if _is_steered() else self.cache.lookup(prompt, llm_string)
+        return None if _has_resource() else self.cache.lookup(prompt, llm_string)
 
     def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        if not _is_steered():
+        if not _has_resource():
             self.cache.update(prompt, llm_string, return_val)
 
     def clear(self, **kwargs: Any) -> None:
         self.cache.clear(**kwargs)
 
     async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        return None if _is_steered() else await self.cache.alookup(prompt, llm_string)
+        return None if _has_resource() else await self.cache.alookup(prompt, llm_string)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        if not _is_steered():
+        if not _has_resource():
             await self.cache.aupdate(prompt, llm_string, return_val)
 
     async def aclear(self, **kwargs: Any) -> None:
@@ -44,18 +44,18 @@ class PassedBy(BaseCache):
 def install() -> None:
     """Stands before the cache that is set now, where one is."""
     cache = get_llm_cache()
-    if cache is not None and not isinstance(cache, PassedBy):
-        set_llm_cache(PassedBy(cache))
+    if cache is not None and not isinstance(cache, BypassedCache):
+        set_llm_cache(BypassedCache(cache))
 
 
 def uninstall() -> None:
     """Sets the agent's cache again."""
     cache = get_llm_cache()
-    if isinstance(cache, PassedBy):
+    if isinstance(cache, BypassedCache):
         set_llm_cache(cache.cache)
 
 
-def _is_steered() -> bool:
+def _has_resource() -> bool:
     recorder = current()
     if recorder is None or not recorder.resources:
         return False

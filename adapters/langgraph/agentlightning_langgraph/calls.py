@@ -43,7 +43,7 @@ def call_attributes(request: Request) -> tuple[str, dict[str, Any]]:
 
 def to_generation(request: Request, response: LLMResult | None, attributes: dict[str, Any]) -> Generation:
     """What was asked and answered; adds what the answer tells to ``attributes``."""
-    said = Generation(
+    generation = Generation(
         messages=[{"role": "user", "content": request.prompt}]
         if isinstance(request.prompt, str)
         else plain_messages(request.prompt),
@@ -55,25 +55,25 @@ def to_generation(request: Request, response: LLMResult | None, attributes: dict
     )
     candidates = response.generations[0] if response is not None and response.generations else []
     if not candidates:
-        return said
+        return generation
     answer = candidates[0]
     details = answer.generation_info or {}
     if isinstance(answer, ChatGeneration):
-        said.response = plain_message(answer.message)
+        generation.response = plain_message(answer.message)
         details = {**details, **answer.message.response_metadata}
-        said.usage = _usage(answer.message)
+        generation.usage = _usage(answer.message)
     else:
-        said.response = {"role": "assistant", "content": answer.text}
-    said.model = details.get("model_name") or details.get("model") or said.model
-    said.finish_reason = details.get("finish_reason") or details.get("stop_reason") or details.get("done_reason")
+        generation.response = {"role": "assistant", "content": answer.text}
+    generation.model = details.get("model_name") or details.get("model") or generation.model
+    generation.finish_reason = details.get("finish_reason") or details.get("stop_reason") or details.get("done_reason")
     known = {
-        semconv.RESPONSE_MODEL: said.model,
-        semconv.RESPONSE_FINISH_REASONS: [said.finish_reason] if said.finish_reason else None,
-        semconv.USAGE_INPUT_TOKENS: said.usage.input_tokens if said.usage else None,
-        semconv.USAGE_OUTPUT_TOKENS: said.usage.output_tokens if said.usage else None,
+        semconv.RESPONSE_MODEL: generation.model,
+        semconv.RESPONSE_FINISH_REASONS: [generation.finish_reason] if generation.finish_reason else None,
+        semconv.USAGE_INPUT_TOKENS: generation.usage.input_tokens if generation.usage else None,
+        semconv.USAGE_OUTPUT_TOKENS: generation.usage.output_tokens if generation.usage else None,
     }
     attributes.update(without_none(known))
-    return said
+    return generation
 
 
 def _usage(message: BaseMessage) -> Usage | None:

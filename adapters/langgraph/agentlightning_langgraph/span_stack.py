@@ -81,7 +81,7 @@ class RunFrame(Frame):
         return self.is_named and self.agent == self.name
 
     @property
-    def given_name(self) -> str | None:
+    def agent_name(self) -> str | None:
         """The name given to ``create_agent``, where this is the run of its graph; what runs in it has it as well."""
         name = self.metadata.get("lc_agent_name")
         return name if self.parent is None or name != self.parent.metadata.get("lc_agent_name") else None
@@ -118,8 +118,8 @@ def begin_run(run_id: UUID, parent: RunFrame | None, name: str, metadata: dict[s
         path=parent.path if parent is not None else "",
         is_named=parent.is_named if parent is not None else False,
     )
-    if run.given_name is not None:
-        run.agent, run.is_named = run.given_name, True
+    if run.agent_name is not None:
+        run.agent, run.is_named = run.agent_name, True
     elif run.is_node and parent is not None:
         _name_node(run, parent, str(metadata.get("langgraph_node") or name))
     recorder.adapter_state.setdefault("langgraph", {})[run_id] = run
@@ -130,8 +130,8 @@ def begin_run(run_id: UUID, parent: RunFrame | None, name: str, metadata: dict[s
 def _name_node(run: RunFrame, graph: RunFrame, node: str) -> None:
     """Says whose a node is: the agent's whose loop it is a part of, or its own."""
     has_name = graph.name != UNNAMED and not graph.is_node
-    if graph.given_name is not None:
-        run.path = graph.given_name
+    if graph.agent_name is not None:
+        run.path = graph.agent_name
         return
     if has_name and node in MODEL_NODES:
         graph.agent, graph.is_named = graph.name, True

@@ -181,7 +181,12 @@ def test_a_legacy_completions_stream_is_recorded(rollout, stub, client) -> None:
     def chunk(text: str, *ids: int) -> dict[str, object]:
         choice = {"index": 0, "text": text, "token_ids": ids, "finish_reason": None}
         choice["logprobs"] = {"token_logprobs": [-1.0] * len(ids)}
-        return {"id": "c", "object": "text_completion", "choices": [{**choice, "prompt_token_ids": [1]}]}
+        return {
+            "id": "c",
+            "object": "text_completion",
+            "logprobs_mode": "tempered",
+            "choices": [{**choice, "prompt_token_ids": [1]}],
+        }
 
     stub.reply(stream(chunk("He", 1072, 1101), chunk("llo.", 1108)))
     with rollout() as recorder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ class DrawnRun:
         group_size: int = 1,
         resources: Sequence[AnyResource] = (),
         key: str | None = None,
-    ) -> AsyncIterator[Group]:
+    ) -> AsyncGenerator[Group, None]:
         self.events.append(f"collect {step}")
         for task in tasks:
             yield self.drawn(task, step)

@@ -23,7 +23,7 @@ same rollouts, and gets those that were finished as they were recorded; only the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -77,13 +77,16 @@ class Run(Protocol):
         group_size: int = 1,
         resources: Sequence[AnyResource] = (),
         key: str | None = None,
-    ) -> AsyncIterator[Group]:
+    ) -> AsyncGenerator[Group, None]:
         """Runs the agent ``group_size`` times on each task; yields the groups in the order of ``tasks``, each when it
         and those before it are whole.
 
         The published resources apply, with ``resources`` over them. Each call is a collection of its own; ``key``
         names it, unique in the run, and asking for a known key again gives what was recorded. Raises `AlgorithmError`
         where the known one had other tasks, another group size, another step or other resources.
+
+        To stop early, leave the block ``async with contextlib.aclosing(run.collect(…)) as groups``: what is running is
+        cancelled before it ends, and runs when the collection is asked for again.
         """
         ...
 

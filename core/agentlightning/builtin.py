@@ -16,5 +16,10 @@ def register_algorithms(register: Register) -> None:
 
 
 @hookimpl
+def register_runners(register: Register) -> None:
+    register("local", "agentlightning.local_runner:LocalRunner")
+
+
+@hookimpl
 def register_stores(register: Register) -> None:
     register("sqlite", "agentlightning.store.sqlite:open_sqlite")

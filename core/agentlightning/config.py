@@ -62,13 +62,15 @@ class RewardConfig(Section):
 
 
 class RunnerConfig(Section):
-    """How rollouts run: how many at once, for how long an agent and each reward may run (seconds), and how often
-    infrastructure failures are tried again."""
+    """How rollouts run: by which runner, how many at once, for how long an agent and each reward may run (seconds), and
+    how often infrastructure failures are tried again. ``config`` are the runner's own options."""
 
+    name: str = "local"
     concurrency: PositiveInt = 64
     timeout: Seconds = 300.0
     reward_timeout: Seconds = 60.0
     retries: NonNegativeInt = 2
+    config: dict[str, Any] = {}
 
 
 class Config(Section):

@@ -45,6 +45,11 @@ def register_servers(register: Register) -> None:
 
 
 @hookspec
+def register_runners(register: Register) -> None:
+    """Register runners: subclasses of `agentlightning.runner.Runner`."""
+
+
+@hookspec
 def register_stores(register: Register) -> None:
     """Register stores by URL scheme: callables ``(url) -> Store``."""
 

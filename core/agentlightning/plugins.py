@@ -27,6 +27,7 @@ KINDS: dict[str, str | None] = {
     "adapters": "agentlightning.adapter:Adapter",
     "algorithms": "agentlightning.algorithm:Algorithm",
     "rewards": None,
+    "runners": "agentlightning.runner:Runner",
     "servers": "agentlightning.serving:ModelServer",
     "stores": None,
     "commands": None,

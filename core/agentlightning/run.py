@@ -9,10 +9,10 @@ import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,20 +23,24 @@ from agentlightning.check import CheckReport, inspect_rollout, render
 from agentlightning.check.watch import calls_outside, logged_warnings, notice_when_slow
 from agentlightning.checkpoints import CHECKPOINTS
 from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts, held_out_note
-from agentlightning.errors import CheckError
-from agentlightning.plugins import Plugins
+from agentlightning.errors import CheckError, StoreError
 from agentlightning.progress import Progress
 from agentlightning.records import AnyResource, Group, Policy, Rollout, RolloutRows, Span, Task
 from agentlightning.report import evaluation_of
-from agentlightning.runner import Finished, Runner
+from agentlightning.runner import Runner
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
 from agentlightning.tracebacks import running_now
 from agentlightning.transitions import build_rows
 from agentlightning.work_orders import WorkOrders
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 CHECKED_TASKS = 3
+
+Ended = tuple[Rollout, list[Span]]
+"""A rollout that has ended, and the spans of its last attempt, as the store has them."""
 
 
 class CheckDone(BaseException):
@@ -51,7 +55,6 @@ class TrainingRun:
         record: RunRecord,
         store: Store,
         runner: Runner,
-        plugins: Plugins,
         progress: Progress,
         *,
         tasks: Sequence[Task],
@@ -73,7 +76,6 @@ class TrainingRun:
         self._record = record
         self._store = store
         self._runner = runner
-        self._notify = plugins.notify
         self._progress = progress
         self._orders = WorkOrders(record.id, store)
         self._resources: dict[str, AnyResource] = {}
@@ -85,9 +87,9 @@ class TrainingRun:
         self.checked: CheckReport | None = None
         """What the first rollout told, where there was one."""
 
-    def leasing(self) -> AbstractAsyncContextManager[None]:
-        """Keeps what is running alive in the store inside the block."""
-        return self._runner.leasing()
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """What rollouts need to run is there inside the block."""
+        return self._runner.running()
 
     async def check(self) -> None:
         """Runs the agent on one training task before anything is spent, and says what happened.
@@ -121,11 +123,13 @@ class TrainingRun:
         queued = await self._orders.enqueue(planned, resources)
         hung_before = running_now()
         with logged_warnings() as logged, calls_outside() as outside, notice_when_slow(self._progress.message):
-            (finished,) = [one async for one in self._runner.run(queued, {task.id: task}, resources)]
+            async for _ in self._runner.run(queued, {task.id: task}, resources):
+                pass
+        rollout, spans = await self._read(queued[0].id)
         return inspect_rollout(
             task,
-            finished.rollout,
-            finished.spans,
+            rollout,
+            spans,
             resources=resources,
             train=self.train,
             start_seconds=start_seconds,
@@ -170,22 +174,23 @@ class TrainingRun:
         group_size: int = 1,
         resources: Sequence[AnyResource] = (),
         key: str | None = None,
-    ) -> AsyncIterator[Group]:
+    ) -> AsyncGenerator[Group, None]:
         """Runs the agent ``group_size`` times on each task; yields the groups in the order of ``tasks``."""
         await self._only_check()
         collection = self._orders.next_key(step) if key is None else key
         rollouts = self._orders.plan(collection, tasks, group_size, purpose="train", step=step)
         by_id = {task.id: task for task in tasks}
-        groups: dict[str, list[Finished]] = {rollout.group_id: [] for rollout in rollouts}
+        groups: dict[str, list[Ended]] = {rollout.group_id: [] for rollout in rollouts}
         waiting = deque(groups)
-        async for finished in self._finish_all(rollouts, by_id, resources, self._counts):
-            groups[finished.rollout.group_id].append(finished)
-            while waiting and len(groups[waiting[0]]) == group_size:
-                members = groups[waiting.popleft()]
-                group = _group(by_id[members[0].rollout.task_id], members)
-                self._counts.add_group(group)
-                self._tell_of_calls(group)
-                yield group
+        async with aclosing(self._finish_all(rollouts, by_id, resources, self._counts)) as finished:
+            async for rollout, spans in finished:
+                groups[rollout.group_id].append((rollout, spans))
+                while waiting and len(groups[waiting[0]]) == group_size:
+                    members = groups.pop(waiting.popleft())
+                    group = _group(by_id[members[0][0].task_id], members)
+                    self._counts.add_group(group)
+                    self._tell_of_calls(group)
+                    yield group
 
     def _tell_of_calls(self, group: Group) -> None:
         """Says, once a run, that rollouts made no call while others of their task did; the counts go with each step."""
@@ -216,8 +221,8 @@ class TrainingRun:
         by_id = {task.id: task for task in tasks}
         ended: dict[str, Rollout] = {}
         counts = Counts()
-        async for finished in self._finish_all(rollouts, by_id, resources, counts):
-            ended[finished.rollout.id] = finished.rollout
+        async for rollout, _ in self._finish_all(rollouts, by_id, resources, counts):
+            ended[rollout.id] = rollout
         evaluation = evaluation_of([ended[rollout.id] for rollout in rollouts], by_id, step=step, variant=variant)
         if evaluation.rollouts and evaluation.mean is None:
             logger.warning("%s: no task could be scored: %s", name, explain_rollouts(evaluation.rollouts))
@@ -307,43 +312,48 @@ class TrainingRun:
         tasks: Mapping[str, Task],
         resources: Sequence[AnyResource],
         counts: Counts,
-    ) -> AsyncIterator[Finished]:
+    ) -> AsyncGenerator[Ended, None]:
         """Every planned rollout, finished and counted: those the store has as they were recorded, the rest run now."""
         applied = {**self._resources, **{item.name: self._for_trained_agents(item) for item in resources}}
         trains = any(isinstance(resource, Policy) for resource in applied.values())
 
-        def ended(finished: Finished) -> Finished:
-            counts.add(finished.rollout, finished.spans, only_policy=trains)
-            return self._finished(finished)
-
         known = await self._orders.enqueue(plan, applied.values())
         self._progress.collection(plan[0].collection, len(plan), purpose=plan[0].purpose)
-        for rollout in known:
-            if rollout.finished:
-                spans = await self._store.spans(rollout.id, attempt=rollout.attempt)
-                yield ended(Finished(rollout=rollout, spans=spans))
         pending = [rollout for rollout in known if not rollout.finished]
-        async for finished in self._runner.run(pending, tasks, list(applied.values())):
-            yield ended(finished)
+        async with aclosing(self._runner.run(pending, tasks, list(applied.values()))) as running:
+            async for id in _chain([rollout.id for rollout in known if rollout.finished], running):
+                rollout, spans = await self._read(id)
+                counts.add(rollout, spans, only_policy=trains)
+                generations = (span.generation for span in spans)
+                usages = (one.usage for one in generations if one is not None and one.usage is not None)
+                self._progress.rollout(rollout, sum(usage.output_tokens for usage in usages))
+                yield rollout, spans
 
-    def _finished(self, finished: Finished) -> Finished:
-        generations = (span.generation for span in finished.spans)
-        tokens = sum(said.usage.output_tokens for said in generations if said is not None and said.usage is not None)
-        self._progress.rollout(finished.rollout, tokens)
-        return finished
+    async def _read(self, id: str) -> Ended:
+        rollout = await self._store.rollout(id)
+        if rollout is None:
+            raise StoreError(f"rollout {id} of run {self.id} is gone from the store: something else removed it")
+        return rollout, await self._store.spans(id, attempt=rollout.attempt)
 
 
-def _group(task: Task, members: Iterable[Finished]) -> Group:
-    members = sorted(members, key=lambda member: member.rollout.sample)
+async def _chain(first: Iterable[T], then: AsyncIterable[T]) -> AsyncIterator[T]:
+    for item in first:
+        yield item
+    async for item in then:
+        yield item
+
+
+def _group(task: Task, members: Iterable[Ended]) -> Group:
+    members = sorted(members, key=lambda member: member[0].sample)
     return Group(
-        id=members[0].rollout.group_id,
+        id=members[0][0].group_id,
         task=task,
         rollouts=[
-            RolloutRows(rollout=one.rollout, spans=one.spans, rows=build_rows(one.rollout, one.spans))
-            for one in members
-            if one.rollout.is_trainable
+            RolloutRows(rollout=rollout, spans=spans, rows=build_rows(rollout, spans))
+            for rollout, spans in members
+            if rollout.is_trainable
         ],
-        excluded=[one.rollout for one in members if not one.rollout.is_trainable],
+        excluded=[rollout for rollout, _ in members if not rollout.is_trainable],
     )
 
 

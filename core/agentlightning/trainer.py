@@ -36,7 +36,7 @@ from agentlightning.redaction import redact, redact_config
 from agentlightning.report import Comparison, compare_evaluations, evaluations_of
 from agentlightning.resume import digest_of, find_run_to_resume, name_of, refuse_what_differs, usable_checkpoint
 from agentlightning.run import CheckDone, TrainingRun
-from agentlightning.runner import Runner
+from agentlightning.runner import RunnerSetup
 from agentlightning.scoring import RewardLike, Scoring
 from agentlightning.serving import Servable, ServedModel
 from agentlightning.store import open_store
@@ -117,6 +117,8 @@ class Trainer:
         ]
         self._seed = decode_section(seed, Seed, at="seed")
         self._runner_config = validated(runner or RunnerConfig(), at="runner")
+        self._runner = self._plugins.find("runners", self._runner_config.name)
+        self._runner_options = decode_section(self._runner_config.config, self._runner.Options, at="runner.config")
         self._algorithm_name, self._algorithm = _algorithm(algorithm, self._plugins)
         self._name = name or self._algorithm_name
         # Before the rewards: one may live in the agent's module, which needs what the adapters prepare.
@@ -212,20 +214,20 @@ class Trainer:
         restored: Checkpoint | None = None,
         check_only: bool = False,
     ) -> TrainingRun:
-        runner = Runner(
-            self._agent,
-            self._adapter,
-            self._scoring,
-            store,
-            self._plugins,
-            self._runner_config,
-            seed=self._seed,
+        setup = RunnerSetup(
+            run=record,
+            agent=self._agent,
+            adapter=self._adapter,
+            scoring=self._scoring,
+            store=store,
+            notify=self._plugins.notify,
+            config=self._runner_config,
         )
+        runner = self._runner(setup, self._runner_options)
         return TrainingRun(
             record,
             store,
             runner,
-            self._plugins,
             progress,
             tasks=self._tasks,
             held_out=self._held_out,
@@ -239,7 +241,7 @@ class Trainer:
         await store.add_tasks(run.id, [*self._tasks, *self._held_out])
         for prompt in self._prompts:
             await run.publish(prompt)
-        async with run.leasing():
+        async with run.running():
             with outside():  # an algorithm's own model calls are part of no rollout
                 await self._algorithm.run(run)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doing import Doing
 
-from agentlightning import Algorithm, Trainer
+from agentlightning import Trainer
 from agentlightning.errors import AlgorithmError
 from agentlightning.records import Group, ModelChoice, Policy, Prompt, Rollout
 from agentlightning.store import Store, open_store
@@ -20,17 +21,6 @@ POLICY = Policy(name="policy", version=1, model="m", base_url="http://127.0.0.1:
 
 Body = Callable[[Any], Awaitable[None]]
 Train = Callable[..., str]
-
-
-class Doing(Algorithm):
-    """Does one thing with its run."""
-
-    def __init__(self, body: Body) -> None:
-        super().__init__(self.Config())
-        self.body = body
-
-    async def run(self, run: Any) -> None:
-        await self.body(run)
 
 
 def echo(number: int) -> int:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from agentlightning.errors import DataError
-from agentlightning.records import Rollout, Span, Task
+from agentlightning.records import Rollout, Span, Task, Transition
 from agentlightning.store.base import Store
 from agentlightning.transitions import build_rows
 
@@ -24,7 +24,7 @@ What = Literal["rollouts", "spans", "transitions"]
 Format = Literal["jsonl", "parquet"]
 Row = dict[str, Any]
 
-DEEPEST = 100
+MAX_DEPTH = 100
 
 _json = msgspec.json.Encoder(enc_hook=repr)
 
@@ -72,7 +72,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         return {name: plain(getattr(value, name), depth + 1) for name in value.__struct_fields__}
     if isinstance(value, np.ndarray):
         return value.tolist()
-    if isinstance(value, dict | list | tuple) and depth > DEEPEST:
+    if isinstance(value, dict | list | tuple) and depth > MAX_DEPTH:
         return f"<{type(value).__name__}>"
     if isinstance(value, dict):
         return {str(key): plain(item, depth + 1) for key, item in value.items()}
@@ -145,8 +145,16 @@ async def _write_json_lines(found: AsyncIterator[Row], file: BinaryIO, what: Wha
 
 
 async def _write_parquet(found: AsyncIterator[Row], file: BinaryIO, what: What) -> None:
-    from agentlightning.cli.parquet import RowWriter
+    from agentlightning.cli.parquet import RowWriter, columns_of
 
-    with RowWriter(file, what) as writer:
+    about = {"run_id": str, "purpose": str, "step": int, "variant": str, "task_id": str}
+    rewards = {"outcome": float, "total_reward": float}
+    tokens = {"row": int, **dict.fromkeys(("prompt_ids", "response_ids", "logprobs"), np.ndarray), "temperature": float}
+    columns: dict[What, dict[str, Any]] = {
+        "rollouts": {**columns_of(Rollout), **rewards, "task": Task, "spans": list[Span]},
+        "spans": {**about, **columns_of(Span)},
+        "transitions": {**about, "group_id": str, "rollout_id": str, **columns_of(Transition), **tokens, **rewards},
+    }
+    with RowWriter(file, columns[what]) as writer:
         async for row in found:
             writer.write(row)

@@ -6,29 +6,39 @@ attributes …) is JSON text, in columns whose metadata says ``format: json``.
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Mapping
 from importlib import import_module
-from types import TracebackType
+from types import NoneType, TracebackType, UnionType
 from typing import Any, BinaryIO
 
 import msgspec
+import numpy as np
 
 from agentlightning.errors import DataError
 
 BATCH_ROWS = 500
+JSON = {b"format": b"json"}
 
 _json = msgspec.json.Encoder(enc_hook=repr)
 
 
-class RowWriter:
-    """Writes rows of one kind to an open file, `BATCH_ROWS` at a time. Raises `DataError` without pyarrow."""
+def columns_of(record: type[msgspec.Struct]) -> dict[str, Any]:
+    """The types of a record's fields, by name."""
+    return {field.name: field.type for field in msgspec.structs.fields(record)}
 
-    def __init__(self, file: BinaryIO, what: str) -> None:
+
+class RowWriter:
+    """Writes rows with ``columns`` (types by name) to an open file, `BATCH_ROWS` at a time. Raises `DataError` without
+    pyarrow."""
+
+    def __init__(self, file: BinaryIO, columns: Mapping[str, Any]) -> None:
         try:
             pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
         except ImportError as error:
             raise DataError("Parquet needs pyarrow: pip install pyarrow") from error
         self._arrow = pyarrow
-        self._schema = _schemas(pyarrow)[what]
+        self._schema = _schema(pyarrow, columns)
         self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
         self._batch: list[dict[str, Any]] = []
 
@@ -65,74 +75,30 @@ class RowWriter:
         return value
 
 
-JSON = {b"format": b"json"}
+def _schema(arrow: Any, columns: Mapping[str, Any]) -> Any:
+    return arrow.schema([_field(arrow, name, kind) for name, kind in columns.items()])
 
 
-def _schemas(arrow: Any) -> dict[str, Any]:
-    text, integer, real = arrow.string(), arrow.int64(), arrow.float64()
-    ids, logprobs = arrow.list_(arrow.int32()), arrow.list_(arrow.float32())
+def _field(arrow: Any, name: str, kind: Any) -> Any:
+    """The column of a record's field ``name`` of type ``kind``; JSON text where it has no fixed shape."""
+    kinds = _alternatives(kind) - {NoneType}
+    kind = kinds.pop() if len(kinds) == 1 else Any
+    if kind in (str, int, float, bool):
+        of = {str: arrow.string(), int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_()}
+        return arrow.field(name, of[kind])
+    if kind is np.ndarray:
+        return arrow.field(name, arrow.list_(arrow.float32() if name == "logprobs" else arrow.int32()))
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return arrow.field(name, arrow.struct([_field(arrow, *column) for column in columns_of(kind).items()]))
+    if typing.get_origin(kind) is list:
+        item = _field(arrow, "item", typing.get_args(kind)[0])
+        if item.metadata != JSON:
+            return arrow.field(name, arrow.list_(item.type))
+    return arrow.field(name, arrow.string(), metadata=JSON)
 
-    def json(name: str) -> Any:
-        return arrow.field(name, text, metadata=JSON)
 
-    def fields(kind: Any, *names: str) -> list[Any]:
-        return [arrow.field(name, kind) for name in names]
-
-    def struct(name: str, *inner: Any) -> Any:
-        return arrow.field(name, arrow.struct(inner))
-
-    def many(name: str, inner: Any) -> Any:
-        return arrow.field(name, arrow.list_(inner.type))
-
-    failure = struct("failure", *fields(text, "type", "message", "fault", "exception", "traceback", "where"))
-    reward = struct(
-        "reward",
-        *fields(text, "name", "span_id", "reason"),
-        *fields(real, "value", "weight", "at"),
-        arrow.field("step", arrow.bool_()),
-    )
-    generation = struct(
-        "generation",
-        *map(json, ("messages", "tools", "response")),
-        *fields(text, "model", "finish_reason", "provenance", "policy"),
-        struct("usage", *fields(integer, "input_tokens", "output_tokens")),
-        *fields(ids, "prompt_ids", "response_ids"),
-        *fields(logprobs, "logprobs"),
-        *fields(real, "temperature"),
-        *fields(integer, "policy_version"),
-    )
-    span = [
-        *fields(text, "id", "rollout_id"),
-        *fields(integer, "attempt", "index"),
-        *fields(text, "parent_id", "kind", "name", "agent"),
-        *fields(real, "started_at", "ended_at"),
-        json("attributes"),
-        generation,
-        reward,
-        failure,
-    ]
-    rollout = [
-        *fields(text, "id", "run_id", "group_id", "task_id", "purpose", "variant", "collection"),
-        *fields(integer, "step", "sample", "attempt"),
-        *fields(text, "status"),
-        *map(json, ("resources", "output")),
-        *fields(real, "outcome", "total_reward"),
-        many("rewards", reward),
-        failure,
-        many("failed_attempts", failure),
-        *fields(real, "created_at", "started_at", "ended_at"),
-        struct("task", *fields(text, "id"), *map(json, ("input", "expected", "metadata"))),
-        many("spans", struct("span", *span)),
-    ]
-    transition = [
-        *fields(text, "run_id", "purpose", "variant", "task_id", "group_id", "rollout_id", "span_id", "agent"),
-        *fields(integer, "step", "row", "start", "end"),
-        *fields(ids, "prompt_ids", "response_ids"),
-        *fields(logprobs, "logprobs"),
-        *fields(real, "temperature"),
-        *fields(text, "policy"),
-        *fields(integer, "policy_version"),
-        *fields(real, "reward", "outcome", "total_reward"),
-    ]
-    spans = [*fields(text, "run_id", "purpose", "variant", "task_id"), *fields(integer, "step"), *span]
-    return {"rollouts": arrow.schema(rollout), "spans": arrow.schema(spans), "transitions": arrow.schema(transition)}
+def _alternatives(kind: Any) -> set[Any]:
+    """The types of a union; literals count as their values' type."""
+    if typing.get_origin(kind) in (UnionType, typing.Union):
+        return {part for each in typing.get_args(kind) for part in _alternatives(each)}
+    return {type(value) for value in typing.get_args(kind)} if typing.get_origin(kind) is typing.Literal else {kind}

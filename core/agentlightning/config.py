@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import yaml
 
+from agentlightning import defaults
 from agentlightning.errors import ConfigError
 
 T = TypeVar("T")
@@ -87,8 +88,8 @@ class Config(Section):
     train: list[str] = msgspec.field(default_factory=lambda: ["*"])
     prompts: dict[str, str] = {}
     runner: RunnerConfig = msgspec.field(default_factory=RunnerConfig)
-    store: str = "sqlite:///runs/agentlightning.db"
-    directory: str = "runs"
+    store: str = defaults.STORE
+    directory: str = defaults.DIRECTORY
     name: str | None = None
     seed: Seed = 0
 

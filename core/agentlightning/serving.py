@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from agentlightning.defaults import DIRECTORY
 from agentlightning.errors import ConfigError
 from agentlightning.plugins import plugins
 from agentlightning.records import AnyResource, Policy, Prompt, Record
@@ -61,7 +62,7 @@ def model_server(name: str = SERVER) -> type[ModelServer]:
 
 def model_folder(run: RunRecord) -> Path:
     """The folder of the model that a run trained. Raises `ConfigError` where it left none."""
-    folder = Path(str(run.config.get("directory") or "runs")) / run.id / "model"
+    folder = Path(str(run.config.get("directory") or DIRECTORY)) / run.id / "model"
     if not folder.is_dir():
         raise ConfigError(f"run {run.id} ({run.algorithm}, {run.status}) left no model: there is no folder {folder}")
     return folder

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from agentlightning import defaults
 from agentlightning.adapter import Adapter
 from agentlightning.algorithm import Algorithm, Evaluation
 from agentlightning.check import CheckReport
@@ -101,8 +102,8 @@ class Trainer:
         train: Sequence[str] = ("*",),
         prompts: Mapping[str, str] | None = None,
         runner: RunnerConfig | None = None,
-        store: str | Store = "sqlite:///runs/agentlightning.db",
-        directory: str | Path = "runs",
+        store: str | Store = defaults.STORE,
+        directory: str | Path = defaults.DIRECTORY,
         name: str | None = None,
         seed: int = 0,
         progress: Progress | None = None,

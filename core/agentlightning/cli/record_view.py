@@ -16,6 +16,7 @@ from agentlightning.cli.commands.find import find_record
 from agentlightning.cli.rollout_list import chosen, rollouts_list
 from agentlightning.cli.tables import comparisons_table, evaluations_table, facts_table, plain_table
 from agentlightning.cli.tree import format_value, rollout_summary, rollout_tree
+from agentlightning.defaults import DIRECTORY
 from agentlightning.diagnostics import findings
 from agentlightning.errors import ConfigError
 from agentlightning.formatting import format_duration, format_time
@@ -82,7 +83,7 @@ def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, Rende
     message = run.message
     if run.status == "interrupted":
         message = "nobody runs it any more: its process ended without a word"
-    model, curve = _model(run), Path(str(run.config.get("directory") or "runs"), run.id, "curve.png")
+    model, curve = _model(run), Path(str(run.config.get("directory") or DIRECTORY), run.id, "curve.png")
     facts: list[tuple[str, RenderableType | None]] = [
         ("run", Text(run.id, style="bold")),
         ("algorithm", Text(f"{run.algorithm}, seed {run.seed}")),

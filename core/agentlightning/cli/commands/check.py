@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import click
 
+from agentlightning.cli.app import EXIT_FAILED
 from agentlightning.cli.commands.common import overrides_option
 from agentlightning.cli.commands.screen import own_screen
 from agentlightning.cli.commands.signals import ending_by_signal
-
-EXIT_ERRORS = 1
 
 
 @click.command()
@@ -42,4 +41,4 @@ def check(ctx: click.Context, config: str, overrides: tuple[str, ...]) -> None:
         report = Trainer.from_config(settings, progress=progress).check()
     click.echo(render(report))
     if not report.ok:
-        raise click.exceptions.Exit(EXIT_ERRORS)
+        raise click.exceptions.Exit(EXIT_FAILED)

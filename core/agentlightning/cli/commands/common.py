@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from agentlightning.defaults import STORE
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,12 +19,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PIPE_WIDTH = 120
-DEFAULT_STORE = "sqlite:///runs/agentlightning.db"
 
 overrides_option = click.option(
     "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a value of the config."
 )
-store_option = click.option("--store", "url", default=DEFAULT_STORE, show_default=True, help="URL of the store.")
+store_option = click.option("--store", "url", default=STORE, show_default=True, help="URL of the store.")
 
 
 def read_store(url: str, query: Callable[[Store], Awaitable[T]]) -> T:
@@ -42,7 +43,7 @@ def read_store(url: str, query: Callable[[Store], Awaitable[T]]) -> T:
 
 def store_hint(url: str) -> str:
     """The option that other commands need to find this store; empty for the default one."""
-    return "" if url == DEFAULT_STORE else f" --store {url}"
+    return "" if url == STORE else f" --store {url}"
 
 
 def console() -> Console:

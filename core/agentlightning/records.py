@@ -22,6 +22,7 @@ import hashlib
 import math
 import os
 import time
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -218,6 +219,16 @@ class Rollout(Record, kw_only=True):
         """The outcome and the step rewards together: what training learns from. None as `outcome` is, over all
         rewards; a rollout that has only step rewards has the sum of those."""
         return _weighted_sum(self.rewards)
+
+    def add_rewards(self, rewards: Iterable[Reward], failure: Failure | None = None) -> None:
+        """Adds rewards, each in the place of those of its name and span; and why one has no value, where nothing else
+        went wrong."""
+        added = list(rewards)
+        replaced = {(reward.name, reward.span_id) for reward in added}
+        kept = [reward for reward in self.rewards if (reward.name, reward.span_id) not in replaced]
+        self.rewards = [*kept, *added]
+        if self.failure is None:
+            self.failure = failure
 
     @property
     def counts(self) -> bool:

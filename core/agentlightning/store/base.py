@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from agentlightning.records import AnyResource, Purpose, Record, Rollout, Span, Task
+from agentlightning.records import AnyResource, Failure, Purpose, Record, Reward, Rollout, Span, Task
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
 
@@ -54,6 +54,31 @@ class Metric(Record, kw_only=True):
     name: str
     value: float
     at: float = 0.0
+
+
+class CollectionSummary(Record, kw_only=True):
+    """What the rollouts of one collection came to, without a look at any of them.
+
+    ``scored`` of its ``rollouts`` have an outcome. ``outcome`` is the mean over the tasks of the mean over each task's
+    scored rollouts; None where none is scored.
+    """
+
+    collection: str
+    purpose: Purpose
+    step: int
+    variant: str
+    rollouts: int
+    ended: int
+    scored: int
+    outcome: float | None
+
+
+class RunSummary(Record, kw_only=True):
+    """What a run came to so far: its collections in the order they were asked for, and the last step of its metrics (0:
+    none)."""
+
+    step: int
+    collections: list[CollectionSummary]
 
 
 class Store(ABC):
@@ -121,6 +146,26 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def wait(self, ids: Iterable[str], *, seconds: float | None = None) -> list[Rollout]:
+        """Those of the rollouts that have ended (`Rollout.finished`), as soon as there is one; none when ``seconds``
+        have passed, or where no id was given.
+
+        An attempt that is to be tried again has ended nothing. What this store object writes is seen at once; what
+        others write may be seen a second later.
+        """
+
+    @abstractmethod
+    async def add_rewards(
+        self, rollout_id: str, attempt: int, rewards: Sequence[Reward], failure: Failure | None = None
+    ) -> bool:
+        """Gives rewards to an attempt that has finished: those of its group, or of a user later on.
+
+        Each takes the place of those of its name and span that are there (`Rollout.add_rewards`). ``failure`` says why
+        one has no value, and is kept where the rollout has none. Returns False, and writes nothing, when that attempt
+        is not the last one of the rollout, or has not finished.
+        """
+
+    @abstractmethod
     async def rollouts(
         self,
         run_id: str,
@@ -129,8 +174,17 @@ class Store(ABC):
         step: int | None = None,
         collection: str | None = None,
         ids: Iterable[str] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
     ) -> list[Rollout]:
-        """Rollouts of a run in the order they were added: all, or only those that are of all that is given."""
+        """Rollouts of a run in the order they were added: all, or only those that are of all that is given.
+
+        A page at a time: at most ``limit``, from the one that was added next after the rollout ``after``.
+        """
+
+    @abstractmethod
+    async def summary(self, run_id: str) -> RunSummary:
+        """What a run came to so far, in sums."""
 
     @abstractmethod
     async def rollout(self, rollout_id: str) -> Rollout | None:

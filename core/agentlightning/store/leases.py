@@ -7,13 +7,15 @@ changes anything.
 from __future__ import annotations
 
 import json
+import operator
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentlightning.errors import StoreBusyError, StoreError
-from agentlightning.records import Rollout, decode, encode
+from agentlightning.records import Failure, Reward, Rollout, decode, encode
+from agentlightning.redaction import scrub
 from agentlightning.store.base import RunRecord, RunStatus
 from agentlightning.store.owner import Owner, has_ended
 
@@ -21,6 +23,39 @@ OWNED_SECONDS = 60.0
 """How long an owner on a machine that cannot be asked is believed to live, from `open_run` to the first heartbeat."""
 
 _FREE = "worker = NULL, owner = NULL, lease_until = NULL"
+
+
+class Row(NamedTuple):
+    """A rollout as its table holds it."""
+
+    id: str
+    run_id: str
+    purpose: str
+    step: int
+    variant: str
+    collection: str
+    task_id: str
+    status: str
+    outcome: float | None
+    attempt: int
+    record: bytes
+
+
+def row_of(rollout: Rollout) -> Row:
+    """The rollout as it is now; without an outcome where that does not count."""
+    return Row(
+        id=rollout.id,
+        run_id=rollout.run_id,
+        purpose=rollout.purpose,
+        step=operator.index(rollout.step),
+        variant=rollout.variant,
+        collection=rollout.collection,
+        task_id=rollout.task_id,
+        status=rollout.status,
+        outcome=rollout.outcome if rollout.is_scorable else None,
+        attempt=operator.index(rollout.attempt),
+        record=scrub(encode(rollout)),
+    )
 
 
 def open_run(db: sqlite3.Connection, owner: Owner, run_id: str, new: bytes) -> RunRecord:
@@ -82,17 +117,15 @@ def give_up(db: sqlite3.Connection, owner: Owner) -> None:
     _queue_again(db, "owner = ?", mine)
 
 
-def enqueue(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> list[Rollout]:
-    """Adds the rollouts that are new, of rows (id, run_id, purpose, step, collection, status, attempt,
-    record); returns all."""
+def enqueue(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Rollout]:
+    """Adds the rollouts that are new; returns all."""
+    columns = ", ".join(Row._fields)
     db.executemany(
-        "INSERT INTO rollouts (id, run_id, purpose, step, collection, status, attempt, record) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (id) DO NOTHING",
+        f"INSERT INTO rollouts ({columns}) VALUES ({', '.join('?' * len(Row._fields))}) ON CONFLICT (id) DO NOTHING",
         rows,
     )
     query = "SELECT record, status, attempt FROM rollouts WHERE id = ?"
-    return [_rollout(*db.execute(query, row[:1]).fetchone()) for row in rows]
+    return [_rollout(*db.execute(query, [row.id]).fetchone()) for row in rows]
 
 
 def lease(
@@ -130,13 +163,30 @@ def heartbeat(db: sqlite3.Connection, owner: Owner, worker: str, seconds: float)
     db.execute("UPDATE runs SET owner_until = ? WHERE owner = ?", [until, encode(owner)])
 
 
-def finish(db: sqlite3.Connection, id: str, attempt: int, status: str, record: bytes) -> bool:
+def finish(db: sqlite3.Connection, row: Row) -> bool:
     """Ends a lease with its result, if that attempt is the leased one."""
-    ended = db.execute(
-        f"UPDATE rollouts SET status = ?, record = ?, {_FREE} WHERE id = ? AND attempt = ? AND status = 'running'",
-        [status, record, id, attempt],
+    return _update(db, row, "status = 'running'")
+
+
+def add_rewards(
+    db: sqlite3.Connection, id: str, attempt: int, rewards: Sequence[Reward], failure: Failure | None
+) -> bool:
+    """Gives rewards to an attempt that has finished, if it is the last one."""
+    found = db.execute("SELECT record, status, attempt FROM rollouts WHERE id = ?", [id]).fetchone()
+    rollout = None if found is None else _rollout(*found)
+    if rollout is None or not rollout.finished or rollout.attempt != attempt:
+        return False
+    rollout.add_rewards(rewards, failure)
+    return _update(db, row_of(rollout), "true")
+
+
+def _update(db: sqlite3.Connection, row: Row, condition: str) -> bool:
+    updated = db.execute(
+        f"UPDATE rollouts SET task_id = :task_id, status = :status, outcome = :outcome, record = :record, {_FREE} "
+        f"WHERE id = :id AND attempt = :attempt AND {condition}",
+        row._asdict(),
     )
-    return ended.rowcount == 1
+    return updated.rowcount == 1
 
 
 def _queue_again(db: sqlite3.Connection, where: str, *values: Any) -> None:

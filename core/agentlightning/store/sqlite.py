@@ -7,6 +7,7 @@ import json
 import math
 import operator
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -16,10 +17,22 @@ from typing import Any, TypeVar
 import msgspec
 
 from agentlightning.errors import StoreError
-from agentlightning.records import FINAL_STATUSES, AnyResource, Purpose, Rollout, Span, Task, decode, encode
+from agentlightning.records import (
+    FINAL_STATUSES,
+    AnyResource,
+    Failure,
+    Purpose,
+    Reward,
+    Rollout,
+    Span,
+    Task,
+    decode,
+    encode,
+)
 from agentlightning.redaction import begin_redacting, scrub
 from agentlightning.store import leases
-from agentlightning.store.base import Checkpoint, Metric, RunRecord, RunStatus, Store
+from agentlightning.store.base import Checkpoint, CollectionSummary, Metric, RunRecord, RunStatus, RunSummary, Store
+from agentlightning.store.bell import Bell
 from agentlightning.store.database import connect_reader, store_error
 from agentlightning.store.owner import this_process
 from agentlightning.store.writer import Insert, Work, Writer
@@ -37,6 +50,8 @@ METRICS = Insert(
     ("run_id", "step", "name", "value", "at"),
     "ON CONFLICT (run_id, step, name) DO UPDATE SET value = excluded.value, at = excluded.at",
 )
+LOOK_AGAIN_SECONDS = 0.5
+"""How often `wait` looks for what other processes have written; what this one writes wakes it."""
 ROW_BYTES = 200
 """What a row takes beside its record, about."""
 
@@ -69,6 +84,7 @@ class SQLiteStore(Store):
         self._writer = None if read_only else Writer(self._path)
         self._read_connection = connect_reader(self._path)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="agentlightning-store-reader")
+        self._bell = Bell()
         self._closed = False
 
     async def open_run(self, run: RunRecord) -> RunRecord:
@@ -105,13 +121,7 @@ class SQLiteStore(Store):
         return {id: self._decode(record, Task) for id, record in rows}
 
     async def enqueue(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
-        rows = [
-            (
-                *(item.id, item.run_id, item.purpose, operator.index(item.step), item.collection),
-                *(item.status, operator.index(item.attempt), scrub(encode(item))),
-            )
-            for item in rollouts
-        ]
+        rows = [leases.row_of(rollout) for rollout in rollouts]
         return await self._write(lambda db: leases.enqueue(db, rows))
 
     async def lease(
@@ -141,13 +151,32 @@ class SQLiteStore(Store):
                 f"rollout {rollout.id} cannot be finished as {rollout.status!r}: expected one of "
                 f"{', '.join(sorted(FINAL_STATUSES))}, or queued to have it tried again"
             )
-        id, attempt, status, record = (
-            rollout.id,
-            operator.index(rollout.attempt),
-            rollout.status,
-            scrub(encode(rollout)),
-        )
-        return await self._write(lambda db: leases.finish(db, id, attempt, status, record))
+        row = leases.row_of(rollout)
+        finished = await self._write(lambda db: leases.finish(db, row))
+        self._bell.ring()
+        return finished
+
+    async def wait(self, ids: Iterable[str], *, seconds: float | None = None) -> list[Rollout]:
+        wanted = json.dumps(list(ids))
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
+        with self._bell.listening() as rung:
+            while True:
+                rung.clear()
+                rows = await self._read(
+                    "SELECT record, status, attempt FROM rollouts WHERE id IN (SELECT value FROM json_each(?)) "
+                    "AND status NOT IN ('queued', 'running') ORDER BY seq",
+                    wanted,
+                )
+                left = deadline - time.monotonic()
+                if rows or left <= 0 or wanted == "[]":
+                    return [self._decode_rollout(*row) for row in rows]
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(rung.wait(), min(left, LOOK_AGAIN_SECONDS))
+
+    async def add_rewards(
+        self, rollout_id: str, attempt: int, rewards: Sequence[Reward], failure: Failure | None = None
+    ) -> bool:
+        return await self._write(lambda db: leases.add_rewards(db, rollout_id, attempt, rewards, failure))
 
     async def rollouts(
         self,
@@ -157,15 +186,36 @@ class SQLiteStore(Store):
         step: int | None = None,
         collection: str | None = None,
         ids: Iterable[str] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
     ) -> list[Rollout]:
-        by = {"purpose": purpose, "step": step, "collection": collection}
-        chosen = {f"AND {column} = ? ": value for column, value in by.items() if value is not None}
+        conditions = {
+            "purpose = ?": purpose,
+            "step = ?": step,
+            "collection = ?": collection,
+            "seq > (SELECT seq FROM rollouts WHERE id = ?)": after,
+        }
+        chosen = {f"AND {condition} ": value for condition, value in conditions.items() if value is not None}
         wanted, among = _among(ids)
         rows = await self._read(
-            f"SELECT record, status, attempt FROM rollouts WHERE run_id = ? {''.join(chosen)} {wanted} ORDER BY seq",
-            *(run_id, *chosen.values(), *among),
+            f"SELECT record, status, attempt FROM rollouts WHERE run_id = ? {''.join(chosen)} {wanted} "
+            "ORDER BY seq LIMIT ?",
+            *(run_id, *chosen.values(), *among, -1 if limit is None else limit),
         )
         return [self._decode_rollout(*row) for row in rows]
+
+    async def summary(self, run_id: str) -> RunSummary:
+        ((step,),) = await self._read("SELECT coalesce(max(step), 0) FROM metrics WHERE run_id = ?", run_id)
+        rows = await self._read(
+            "SELECT collection, purpose, step, variant, sum(rollouts), sum(ended), sum(scored), avg(outcome) FROM ("
+            "SELECT min(seq) AS first, collection, purpose, step, variant, count(*) AS rollouts, "
+            "sum(status NOT IN ('queued', 'running')) AS ended, count(outcome) AS scored, avg(outcome) AS outcome "
+            "FROM rollouts WHERE run_id = ? GROUP BY collection, task_id) GROUP BY collection ORDER BY min(first)",
+            run_id,
+        )
+        names = CollectionSummary.__struct_fields__
+        collections = [CollectionSummary(**dict(zip(names, row, strict=True))) for row in rows]
+        return RunSummary(step=step, collections=collections)
 
     async def rollout(self, rollout_id: str) -> Rollout | None:
         rows = await self._read("SELECT record, status, attempt FROM rollouts WHERE id = ?", rollout_id)
@@ -236,6 +286,7 @@ class SQLiteStore(Store):
         if self._closed:
             return
         self._closed = True
+        self._bell.ring()
         try:
             if self._writer is not None:
                 await self._write(lambda db: leases.give_up(db, self._owner))

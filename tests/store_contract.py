@@ -1,0 +1,584 @@
+"""What every store must do. A new store is run through it: subclass `StoreContract` and `StoreMachine`, and say how to
+open one (tests/core/test_store_contract.py).
+
+Nothing here knows how a store keeps what it keeps, and nothing waits for a clock: a lease lasts for ever, or has ended
+as it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from store_records import a_rollout, a_run, a_span
+
+from agentlightning.errors import StoreError
+from agentlightning.records import Failure, ModelChoice, Policy, Prompt, Reward, Rollout, Task
+from agentlightning.store import Checkpoint, Metric, Store
+
+FOR_EVER = 1e9
+"""Seconds of a lease that does not end by itself."""
+
+
+async def finished(store: Store, id: str, status: Any = "succeeded", **fields: Any) -> Rollout:
+    """The rollout, queued, leased and finished."""
+    await store.enqueue([a_rollout(id)])
+    [leased] = await store.lease("worker", ids=[id])
+    leased.status = status
+    for name, value in fields.items():
+        setattr(leased, name, value)
+    assert await store.finish(leased)
+    return leased
+
+
+class StoreContract:
+    """Each test has a store of its own, new and empty."""
+
+    @pytest.fixture
+    def open_again(self) -> Callable[[], Store]:
+        """Opens the test's store, the same however often. A subclass gives it."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def store(self, open_again: Callable[[], Store]) -> AsyncIterator[Store]:
+        opened = open_again()
+        yield opened
+        await opened.close()
+
+    # Runs
+
+    async def test_a_run_is_kept_as_it_was_opened(self, store: Store) -> None:
+        await store.open_run(a_run("b", config={"lr": 0.1}, seed=3, created_at=12.0))
+        await store.open_run(a_run("a"))
+        assert [run.id for run in await store.runs()] == ["b", "a"]
+        assert await store.run("b") == a_run("b", config={"lr": 0.1}, seed=3, created_at=12.0)
+        assert await store.run("c") is None
+
+    async def test_a_run_that_is_opened_again_is_as_it_was_but_running(self, store: Store) -> None:
+        await store.open_run(a_run(seed=3))
+        await store.close_run("run", "failed", "out of memory")
+        closed = await store.run("run")
+        assert closed is not None
+        assert (closed.status, closed.message) == ("failed", "out of memory")
+        assert closed.ended_at is not None
+        assert await store.open_run(a_run(seed=4)) == a_run(seed=3)
+        assert await store.run("run") == a_run(seed=3)
+
+    async def test_opening_a_run_twice_in_one_store_keeps_its_leases(self, store: Store) -> None:
+        await store.open_run(a_run())
+        await store.enqueue([a_rollout("1")])
+        [leased] = await store.lease("worker")
+        await store.open_run(a_run())
+        leased.status = "succeeded"
+        assert await store.finish(leased)
+
+    async def test_closing_a_run_that_is_not_there_is_an_error(self, store: Store) -> None:
+        with pytest.raises(StoreError, match="no run nowhere"):
+            await store.close_run("nowhere", "failed")
+
+    # Tasks
+
+    async def test_tasks_are_kept_by_run_and_id(self, store: Store) -> None:
+        tasks = [Task(id=id, input={"question": id}, expected=1) for id in ("b", "a")]
+        await store.add_tasks("run", tasks)
+        await store.add_tasks("run", [Task(id="a", input="another")])
+        await store.add_tasks("other", [Task(id="c", input=0)])
+        assert list((await store.tasks("run")).items()) == [("b", tasks[0]), ("a", Task(id="a", input="another"))]
+        assert list(await store.tasks("run", ids=["a", "c"])) == ["a"]
+
+    # Rollouts and leases
+
+    async def test_enqueue_returns_rollouts_as_they_stand_in_the_order_given(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1"), a_rollout("2")])
+        [leased] = await store.lease("worker", ids=["2"])
+        leased.status, leased.output = "succeeded", {"answer": 4}
+        leased.rewards = [Reward(name="exact", value=1.0, at=5.0)]
+        await store.finish(leased)
+        known = await store.enqueue([a_rollout("3"), a_rollout("2"), a_rollout("1")])
+        assert [(rollout.id, rollout.status, rollout.attempt) for rollout in known] == [
+            ("3", "queued", 0),
+            ("2", "succeeded", 1),
+            ("1", "queued", 0),
+        ]
+        assert known[1] == leased
+        assert [rollout.id for rollout in await store.rollouts("run")] == ["1", "2", "3"]
+
+    async def test_rollouts_are_found_by_purpose_step_and_id(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1"), a_rollout("2", step=10), a_rollout("3"), a_rollout("4", run_id="other")])
+        assert [rollout.id for rollout in await store.rollouts("run", purpose="train", step=1)] == ["1", "3"]
+        assert await store.rollouts("run", purpose="evaluate") == []
+        assert [rollout.id for rollout in await store.rollouts("run", ids=["4", "3", "2"])] == ["2", "3"]
+        assert await store.rollout("5") is None
+
+    async def test_lease_hands_out_queued_rollouts_in_order_up_to_the_limit(self, store: Store) -> None:
+        await store.enqueue([a_rollout(id) for id in "dcba"])
+        first = await store.lease("one", limit=3)
+        second = await store.lease("two", limit=3)
+        assert [[rollout.id for rollout in leased] for leased in (first, second)] == [["d", "c", "b"], ["a"]]
+        assert {(rollout.status, rollout.attempt) for rollout in first + second} == {("running", 1)}
+
+    async def test_lease_by_id_hands_out_only_those_that_are_free(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1"), a_rollout("2")])
+        await store.lease("one", ids=["1"])
+        assert [rollout.id for rollout in await store.lease("two", ids=["2", "1", "2", "3"], limit=9)] == ["2"]
+
+    async def test_a_lease_that_ended_is_handed_out_again_and_the_old_attempt_is_fenced_off(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1")])
+        [slow] = await store.lease("slow", seconds=0)
+        [fast] = await store.lease("fast")
+        slow.status, slow.output = "succeeded", "slow"
+        assert not await store.finish(slow)
+        fast.status, fast.output = "succeeded", "fast"
+        assert await store.finish(fast)
+        kept = await store.rollout("1")
+        assert kept is not None
+        assert (kept.output, kept.attempt) == ("fast", 2)
+
+    async def test_a_heartbeat_renews_the_leases_of_its_worker_only(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1"), a_rollout("2")])
+        await store.lease("one", ids=["1"], seconds=0)
+        await store.lease("two", ids=["2"], seconds=0)
+        await store.heartbeat("one")
+        assert [rollout.id for rollout in await store.lease("three", limit=9)] == ["2"]
+
+    async def test_an_attempt_is_finished_once(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1")])
+        [leased] = await store.lease("worker")
+        leased.status = "failed"
+        leased.failure = Failure(type="timeout", message="too slow")
+        assert await store.finish(leased)
+        leased.status = "succeeded"
+        assert not await store.finish(leased)
+        kept = await store.rollout("1")
+        assert kept is not None
+        assert (kept.status, kept.failure) == ("failed", leased.failure)
+        assert await store.lease("worker") == []
+
+    async def test_an_attempt_finished_as_queued_is_handed_out_again(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1")])
+        [leased] = await store.lease("worker")
+        leased.status = "queued"
+        leased.failed_attempts = [Failure(type="rate_limited", message="429", fault="infrastructure")]
+        assert await store.finish(leased)
+        [again] = await store.lease("worker")
+        assert (again.attempt, again.failed_attempts) == (2, leased.failed_attempts)
+
+    async def test_a_rollout_cannot_be_finished_as_running(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1")])
+        [leased] = await store.lease("worker")
+        with pytest.raises(StoreError, match=r"rollout 1 .* 'running'"):
+            await store.finish(leased)
+
+    async def test_closing_a_run_queues_what_was_leased_of_it(self, store: Store) -> None:
+        await store.open_run(a_run())
+        await store.enqueue([a_rollout("1"), a_rollout("2", run_id="other")])
+        await store.lease("worker", limit=2)
+        await store.close_run("run", "cancelled")
+        assert [rollout.id for rollout in await store.lease("worker", limit=2)] == ["1"]
+
+    async def test_workers_of_several_loops_and_threads_share_the_work_out(self, store: Store) -> None:
+        await store.enqueue([a_rollout(str(number)) for number in range(100)])
+
+        async def work(worker: str) -> list[str]:
+            done = []
+            while leased := await store.lease(worker, limit=3):
+                for rollout in leased:
+                    rollout.status = "succeeded"
+                    assert await store.finish(rollout)
+                    done.append(rollout.id)
+            return done
+
+        threads = [asyncio.to_thread(asyncio.run, work(str(number))) for number in range(4)]
+        done = [id for part in await asyncio.gather(*threads) for id in part]
+        assert sorted(done, key=int) == [str(number) for number in range(100)]
+
+    async def test_an_output_that_no_format_holds_is_kept_in_a_plain_form_or_as_text(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1")])
+        [leased] = await store.lease("worker")
+        leased.status, leased.output = "succeeded", {"power": 10**30, "text": "\ud800", "set": {1}, "kind": object}
+        assert await store.finish(leased)
+        kept = await store.rollout("1")
+        assert kept is not None
+        assert kept.output == {"power": 10**30, "text": "?", "set": [1], "kind": "<class 'object'>"}
+
+    # Spans and metrics
+
+    async def test_a_span_comes_back_with_its_tokens(self, store: Store) -> None:
+        written = a_span("1")
+        store.add_spans([written])
+        await store.flush()
+        [read] = await store.spans("1")
+        assert written.generation is not None
+        assert read.generation is not None
+        for name in ("prompt_ids", "response_ids", "logprobs"):
+            before, after = getattr(written.generation, name), getattr(read.generation, name)
+            assert after.dtype == before.dtype
+            np.testing.assert_array_equal(after, before)
+            setattr(written.generation, name, None)
+            setattr(read.generation, name, None)
+        assert read == written
+
+    async def test_finish_makes_the_spans_handed_over_before_durable(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1")])
+        [leased] = await store.lease("worker")
+        store.add_spans([a_span("1", index) for index in (2, 0, 1)])
+        leased.status = "succeeded"
+        await store.finish(leased)
+        assert [span.index for span in await store.spans("1")] == [0, 1, 2]
+
+    async def test_a_span_written_twice_is_there_once_as_written_last(self, store: Store) -> None:
+        first, second = a_span("1"), a_span("1")
+        second.name = "again"
+        store.add_spans([first, a_span("1", 1), second])
+        await store.flush()
+        store.add_spans([a_span("1", 1)])
+        await store.flush()
+        assert [(span.index, span.name) for span in await store.spans("1")] == [(0, "again"), (1, "chat")]
+
+    async def test_a_span_is_kept_as_it_was_when_handed_over(self, store: Store) -> None:
+        span = a_span("1")
+        store.add_spans([span])
+        span.name = "changed later"
+        await store.flush()
+        assert [span.name for span in await store.spans("1")] == ["chat"]
+
+    async def test_spans_are_those_of_the_last_attempt_unless_another_is_asked_for(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1")])
+        for attempt in (1, 2):
+            await store.lease("worker", seconds=0)
+            store.add_spans([a_span("1", attempt=attempt), a_span("unknown", attempt=attempt)])
+        await store.flush()
+        assert [span.attempt for span in await store.spans("1")] == [2]
+        assert [span.attempt for span in await store.spans("unknown")] == [2]
+        assert [span.attempt for span in await store.spans("1", attempt=1)] == [1]
+        await store.lease("worker")
+        assert await store.spans("1") == []
+
+    async def test_spans_come_from_any_thread(self, store: Store) -> None:
+        def write(thread: int) -> None:
+            for index in range(50):
+                store.add_spans([a_span(str(thread), index, tokens=1)])
+
+        await asyncio.gather(*(asyncio.to_thread(write, thread) for thread in range(8)))
+        await store.flush()
+        counts = [len(await store.spans(str(thread))) for thread in range(8)]
+        assert counts == [50] * 8
+
+    async def test_the_last_value_of_a_metric_stays(self, store: Store) -> None:
+        store.add_metrics([Metric(run_id="run", step=2, name="b", value=1.0, at=1.0)])
+        store.add_metrics(
+            [
+                Metric(run_id="run", step=2, name="b", value=2.0, at=2.0),
+                Metric(run_id="run", step=2, name="a", value=math.inf, at=2.0),
+                Metric(run_id="run", step=1, name="b", value=math.nan, at=2.0),
+                Metric(run_id="other", step=1, name="b", value=0.0, at=2.0),
+            ]
+        )
+        await store.flush()
+        metrics = await store.metrics("run")
+        assert [(metric.step, metric.name, metric.at) for metric in metrics] == [
+            (1, "b", 2.0),
+            (2, "a", 2.0),
+            (2, "b", 2.0),
+        ]
+        np.testing.assert_equal([metric.value for metric in metrics], [math.nan, math.inf, 2.0])
+
+    # Resources and checkpoints
+
+    async def test_every_version_of_a_resource_is_kept_in_order(self, store: Store) -> None:
+        versions = [
+            Policy(name="policy", model="m", base_url="http://localhost", agents=("solver",)),
+            Prompt(name="prompt", template="Answer {question}"),
+            Policy(name="policy", version=1, model="m", base_url="http://localhost"),
+            ModelChoice(name="model", model="small", input_price=0.5),
+        ]
+        for resource in [*versions, versions[0]]:
+            await store.put_resource("run", resource)
+        assert await store.resources("run") == versions
+        assert [await store.resource("run", one.digest) for one in versions] == versions
+        assert await store.resource("other", versions[0].digest) is None
+        assert await store.resources("other") == []
+
+    async def test_the_checkpoint_of_the_highest_step_is_the_last(self, store: Store) -> None:
+        assert await store.last_checkpoint("run") is None
+        for step in (1, 10, 9):
+            await store.put_checkpoint(Checkpoint(run_id="run", step=step, state={"rng": [step]}, path=f"step-{step}"))
+        assert await store.last_checkpoint("run") == Checkpoint(
+            run_id="run", step=10, state={"rng": [10]}, path="step-10"
+        )
+
+    # Waiting for what ends
+
+    async def test_wait_gives_what_has_ended_and_not_what_runs(self, store: Store) -> None:
+        one = await finished(store, "1")
+        two = await finished(store, "2", "failed")
+        await store.enqueue([a_rollout("3"), a_rollout("4")])
+        await store.lease("worker", ids=["3"], seconds=FOR_EVER)
+        assert await store.wait(["2", "4", "3", "1"]) == [one, two]
+        assert await store.wait(["3", "4"], seconds=0) == []
+        assert await store.wait([]) == []
+
+    async def test_wait_returns_as_soon_as_one_ends(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1"), a_rollout("2")])
+        [leased] = await store.lease("worker", ids=["2"], seconds=FOR_EVER)
+        waiting = asyncio.create_task(store.wait(["1", "2"]))
+        await asyncio.sleep(0)
+        leased.status = "succeeded"
+        await store.finish(leased)
+        assert [rollout.id for rollout in await waiting] == ["2"]
+
+    async def test_an_attempt_to_be_tried_again_has_ended_nothing(self, store: Store) -> None:
+        await finished(store, "1", "queued")
+        assert await store.wait(["1"], seconds=0) == []
+
+    async def test_what_another_opener_of_the_store_ends_is_seen(
+        self, store: Store, open_again: Callable[[], Store]
+    ) -> None:
+        await store.enqueue([a_rollout("1")])
+        waiting = asyncio.create_task(store.wait(["1"]))
+        other = open_again()
+        await finished(other, "1")
+        assert [rollout.id for rollout in await waiting] == ["1"]
+        await other.close()
+
+    # Rewards that come later
+
+    async def test_rewards_that_come_later_are_kept_with_the_others(self, store: Store) -> None:
+        await finished(store, "1", rewards=[Reward(name="exact", value=1.0, at=1.0)])
+        late = [Reward(name="liked", value=0.5, at=2.0), Reward(name="used", value=0.25, span_id="s", at=2.0)]
+        assert await store.add_rewards("1", 1, late)
+        kept = await store.rollout("1")
+        assert kept is not None
+        assert kept.rewards == [Reward(name="exact", value=1.0, at=1.0), *late]
+        assert (kept.outcome, kept.total_reward) == (1.5, 1.75)
+
+    async def test_a_reward_takes_the_place_of_that_of_its_name_and_span(self, store: Store) -> None:
+        await finished(store, "1")
+        for value in (0.0, 1.0):
+            rewards = [Reward(name="liked", value=value), Reward(name="liked", value=value, span_id="s")]
+            assert await store.add_rewards("1", 1, rewards)
+        kept = await store.rollout("1")
+        assert kept is not None
+        assert [(reward.value, reward.span_id) for reward in kept.rewards] == [(1.0, None), (1.0, "s")]
+
+    async def test_why_a_late_reward_has_no_value_is_kept_where_nothing_else_went_wrong(self, store: Store) -> None:
+        broken = Failure(type="reward_error", message="the judge is away", fault="infrastructure")
+        crashed = Failure(type="agent_error", message="crashed")
+        await finished(store, "1")
+        await finished(store, "2", "failed", failure=crashed)
+        for id in ("1", "2"):
+            assert await store.add_rewards(id, 1, [Reward(name="judge", value=None)], broken)
+        assert [rollout.failure for rollout in await store.rollouts("run")] == [broken, crashed]
+
+    async def test_only_the_last_attempt_takes_rewards_and_only_when_it_has_finished(self, store: Store) -> None:
+        reward = [Reward(name="liked", value=1.0)]
+        await finished(store, "1", "queued")
+        assert not await store.add_rewards("1", 1, reward), "it is to be tried again"
+        [leased] = await store.lease("worker", ids=["1"])
+        assert not await store.add_rewards("1", 2, reward), "it still runs"
+        leased.status = "succeeded"
+        await store.finish(leased)
+        assert not await store.add_rewards("1", 1, reward), "it is not the last attempt"
+        assert not await store.add_rewards("unknown", 1, reward)
+        assert await store.add_rewards("1", 2, reward)
+
+    # Pages and sums
+
+    async def test_rollouts_come_a_page_at_a_time(self, store: Store) -> None:
+        await store.enqueue([a_rollout(id, step=len(id)) for id in ("c", "aa", "b", "a", "d")])
+        await store.enqueue([a_rollout("e", run_id="other")])
+        first = await store.rollouts("run", limit=2)
+        second = await store.rollouts("run", limit=2, after=first[-1].id)
+        third = await store.rollouts("run", limit=2, after=second[-1].id)
+        assert [[rollout.id for rollout in page] for page in (first, second, third)] == [["c", "aa"], ["b", "a"], ["d"]]
+        assert [rollout.id for rollout in await store.rollouts("run", step=1, after="c", limit=2)] == ["b", "a"]
+
+    async def test_a_run_comes_in_sums(self, store: Store) -> None:
+        def planned(id: str, task: str, collection: str, **fields: Any) -> Rollout:
+            return Rollout(id=id, run_id="run", group_id=task, task_id=task, collection=collection, **fields)
+
+        evaluation = {"collection": "evaluate/0", "purpose": "evaluate", "variant": "greedy"}
+        work = [
+            planned("a1", "a", **evaluation),
+            planned("a2", "a", **evaluation),
+            planned("b1", "b", **evaluation),
+            planned("b2", "b", **evaluation),
+            planned("t", "a", "train/1", purpose="train", step=1),
+        ]
+        await store.enqueue(work)
+        infrastructure = Failure(type="timeout", message="", fault="infrastructure")
+        step = Reward(name="hint", value=9.0, step=True)
+        values = {"a1": 1.0, "a2": 0.0, "b1": 1.0, "b2": 0.0}
+        for id, value in values.items():
+            [leased] = await store.lease("worker", ids=[id])
+            leased.status, leased.failure = "failed", infrastructure if id == "b2" else None
+            leased.rewards = [Reward(name="right", value=value), step]
+            await store.finish(leased)
+        store.add_metrics(
+            [Metric(run_id="run", step=3, name="loss", value=1.0), Metric(run_id="x", step=9, name="loss", value=1.0)]
+        )
+        await store.flush()
+
+        summary = await store.summary("run")
+        assert summary.step == 3
+        greedy, train = summary.collections
+        assert (greedy.collection, greedy.purpose, greedy.step, greedy.variant) == (
+            "evaluate/0",
+            "evaluate",
+            0,
+            "greedy",
+        )
+        assert (greedy.rollouts, greedy.ended, greedy.scored) == (4, 4, 3)
+        assert greedy.outcome == 0.75, "the mean over the tasks, as an evaluation reports it"
+        assert (train.rollouts, train.ended, train.scored, train.outcome) == (1, 0, 0, None)
+        await store.add_rewards("a2", 1, [Reward(name="right", value=1.0)])
+        assert (await store.summary("run")).collections[0].outcome == 1.0
+        assert (await store.summary("nowhere")).collections == []
+
+    # Closing
+
+    async def test_close_keeps_what_was_handed_over_and_may_be_called_twice(
+        self, store: Store, open_again: Callable[[], Store]
+    ) -> None:
+        store.add_spans([a_span("1")])
+        await store.close()
+        await store.close()
+        again = open_again()
+        assert len(await again.spans("1")) == 1
+        await again.close()
+
+    async def test_a_closed_store_says_so(self, store: Store) -> None:
+        await store.close()
+        with pytest.raises(StoreError, match="is closed"):
+            store.add_spans([a_span("1")])
+        with pytest.raises(StoreError, match="is closed"):
+            await store.flush()
+        with pytest.raises(StoreError, match="is closed"):
+            await store.runs()
+        with pytest.raises(StoreError, match="is closed"):
+            await store.wait(["1"])
+
+
+IDS = [f"rollout {number}" for number in range(6)]
+WORKERS = st.sampled_from(["one", "two", "three"])
+LASTS = st.booleans()
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Several workers on one store, in any order, beside a model of it: a dict and a list.
+
+    A subclass opens the store; each time the same one.
+    """
+
+    attempts = Bundle("attempts")
+
+    def open(self) -> Store:
+        """Opens the store of this machine."""
+        raise NotImplementedError
+
+    @initialize()
+    def begin(self) -> None:
+        self.loop = asyncio.Runner()
+        self.store = self.open()
+        self.model: dict[str, Rollout] = {}
+        self.holders: dict[str, tuple[str, bool]] = {}
+        """Of each that runs: its worker, and whether its lease lasts."""
+
+    @rule(ids=st.lists(st.sampled_from(IDS), unique=True))
+    def enqueue(self, ids: list[str]) -> None:
+        known = self.loop.run(self.store.enqueue([self._new(id) for id in ids]))
+        for id in ids:
+            self.model.setdefault(id, self._new(id))
+        assert known == [self.model[id] for id in ids]
+
+    @rule(
+        target=attempts,
+        worker=WORKERS,
+        lasts=LASTS,
+        limit=st.integers(1, 4),
+        among=st.none() | st.lists(st.sampled_from(IDS), unique=True),
+    )
+    def lease(self, worker: str, lasts: bool, limit: int, among: list[str] | None) -> Any:
+        leased = self.loop.run(self.store.lease(worker, ids=among, limit=limit, seconds=_seconds(lasts)))
+        free = [rollout for id, rollout in self.model.items() if self._is_free(id) and (among is None or id in among)]
+        for rollout in free[:limit]:
+            rollout.status, rollout.attempt = "running", rollout.attempt + 1
+            self.holders[rollout.id] = (worker, lasts)
+        assert leased == free[:limit]
+        return multiple(*((rollout.id, rollout.attempt) for rollout in leased))
+
+    @rule(worker=WORKERS, lasts=LASTS)
+    def heartbeat(self, worker: str, lasts: bool) -> None:
+        self.loop.run(self.store.heartbeat(worker, seconds=_seconds(lasts)))
+        for id, (holder, _) in self.holders.items():
+            if holder == worker:
+                self.holders[id] = (worker, lasts)
+
+    @rule(
+        attempt=attempts,
+        status=st.sampled_from(["succeeded", "failed", "cancelled", "queued"]),
+        output=st.integers(0, 9),
+    )
+    def finish(self, attempt: tuple[str, int], status: Any, output: int) -> None:
+        id, number = attempt
+        result = self._new(id)
+        result.status, result.attempt, result.output = status, number, output
+        known = self.model[id]
+        is_leased = known.status == "running" and known.attempt == number
+        assert self.loop.run(self.store.finish(result)) is is_leased
+        if is_leased:
+            self.model[id] = result
+            del self.holders[id]
+
+    @rule(attempt=attempts, name=st.sampled_from(["liked", "used"]), value=st.integers(0, 3))
+    def add_reward(self, attempt: tuple[str, int], name: str, value: int) -> None:
+        id, number = attempt
+        reward = Reward(name=name, value=float(value), at=0.0)
+        known = self.model[id]
+        has_finished = known.finished and known.attempt == number
+        assert self.loop.run(self.store.add_rewards(id, number, [reward])) is has_finished
+        if has_finished:
+            known.rewards = [other for other in known.rewards if other.name != name] + [reward]
+
+    @rule(ids=st.lists(st.sampled_from(IDS), unique=True))
+    def wait(self, ids: list[str]) -> None:
+        ended = [rollout for id, rollout in self.model.items() if id in ids and rollout.finished]
+        assert self.loop.run(self.store.wait(ids, seconds=0)) == ended
+
+    @rule()
+    def close_and_open_again(self) -> None:
+        self.loop.run(self.store.close())
+        self.store = self.open()
+        for id in self.holders:
+            self.model[id].status = "queued"
+        self.holders = {}
+
+    @invariant()
+    def every_rollout_is_as_the_model_has_it(self) -> None:
+        if self.model:
+            assert self.loop.run(self.store.rollouts("run")) == list(self.model.values())
+            (summary,) = self.loop.run(self.store.summary("run")).collections
+            assert summary.rollouts == len(self.model)
+            assert summary.ended == sum(rollout.finished for rollout in self.model.values())
+
+    def teardown(self) -> None:
+        self.loop.run(self.store.close())
+        self.loop.close()
+
+    def _is_free(self, id: str) -> bool:
+        return self.model[id].status == "queued" or (id in self.holders and not self.holders[id][1])
+
+    def _new(self, id: str) -> Rollout:
+        rollout = a_rollout(id)
+        rollout.created_at = 0.0
+        return rollout
+
+
+def _seconds(lasts: bool) -> float:
+    return FOR_EVER if lasts else 0.0

@@ -25,24 +25,34 @@ Format = Literal["jsonl", "parquet"]
 Row = dict[str, Any]
 
 MAX_DEPTH = 100
+PAGE = 256
+"""Rollouts in memory at a time."""
 
 _json = msgspec.json.Encoder(enc_hook=repr)
 
 
 async def rows(store: Store, run_id: str, what: What) -> AsyncIterator[Row]:
-    """The rows of a run, one rollout's spans in memory at a time.
+    """The rows of a run, a page of rollouts and one rollout's spans in memory at a time.
 
     ``rollouts``: each with its task, its total reward and its spans. ``spans``: each with what its rollout was
     for, and its task. ``transitions``: each with its tokens and the number of its row in the rollout.
     """
     tasks = await store.tasks(run_id)
     make = {"rollouts": _rollout_rows, "spans": _span_rows, "transitions": _transition_rows}[what]
-    for rollout in await store.rollouts(run_id):
+    async for rollout in _all(store, run_id):
         if not rollout.counts:
             continue
         spans = await store.spans(rollout.id)
         for row in make(rollout, tasks.get(rollout.task_id), spans):
             yield row
+
+
+async def _all(store: Store, run_id: str) -> AsyncIterator[Rollout]:
+    last = None
+    while page := await store.rollouts(run_id, after=last, limit=PAGE):
+        for rollout in page:
+            yield rollout
+        last = page[-1].id
 
 
 async def export(store: Store, run_id: str, *, what: What, format: Format, path: Path | None) -> int:

@@ -9,8 +9,7 @@ import click
 from agentlightning.cli.commands.common import console, read_store, store_option
 
 if TYPE_CHECKING:
-    from agentlightning.algorithm import Evaluation
-    from agentlightning.store.base import RunRecord, Store
+    from agentlightning.store.base import CollectionSummary, RunRecord, Store
 
 
 @click.command()
@@ -47,23 +46,20 @@ def runs(url: str) -> None:
 
 
 async def _rows(store: Store) -> list[tuple[RunRecord, int, str]]:
-    from agentlightning.report import evaluations_of
-
     rows = []
     for run in await store.runs():
-        steps = max((metric.step for metric in await store.metrics(run.id)), default=0)
-        rows.append((run, steps, before_after(evaluations_of(await store.rollouts(run.id), {}))))
+        summary = await store.summary(run.id)
+        rows.append((run, summary.step, before_after(summary.collections)))
     return rows
 
 
-def before_after(evaluations: list[Evaluation]) -> str:
+def before_after(collections: list[CollectionSummary]) -> str:
     """``0.140 → 0.800`` of the first variant: its first evaluation, and its last where there are several."""
-    from agentlightning.report import ends
-
+    evaluations = [collection for collection in collections if collection.purpose == "evaluate"]
     if not evaluations:
         return "–"
     variant = evaluations[0].variant
-    before, after = ends([evaluation for evaluation in evaluations if evaluation.variant == variant])
-    shown = [before] if after is None else [before, after]
-    text = " → ".join("–" if each.mean is None else f"{each.mean:.3f}" for each in shown)
+    by_step = {evaluation.step: evaluation.outcome for evaluation in evaluations if evaluation.variant == variant}
+    ends = dict.fromkeys((min(by_step), max(by_step)))
+    text = " → ".join("–" if (mean := by_step[step]) is None else f"{mean:.3f}" for step in ends)
     return text + (f" ({variant})" if variant else "")

@@ -25,11 +25,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import msgspec
 
-from agentlightning.config import validated
+from agentlightning.config import NoConfig, decode_section, validated
 from agentlightning.records import AnyResource, Group, Record, Rollout, Span, Task
 from agentlightning.store.base import Checkpoint
 
@@ -149,10 +149,6 @@ class Run(Protocol):
         ...
 
 
-class NoConfig(msgspec.Struct, forbid_unknown_fields=True):
-    """The config of an algorithm that has none."""
-
-
 class Algorithm(ABC):
     """Base of every algorithm. ``Config`` is a `msgspec.Struct` with ``forbid_unknown_fields=True`` whose
     fields are the keys of the config's ``algorithm`` section, next to ``name``."""
@@ -162,6 +158,16 @@ class Algorithm(ABC):
     def __init__(self, config: Any) -> None:
         """Raises `ConfigError` for a value that the config's types do not allow."""
         self.config = validated(config, at="algorithm")
+
+    @classmethod
+    def from_section(cls, section: Mapping[str, Any]) -> Self:
+        """The algorithm that a config's ``algorithm`` section describes, without its ``name``. Raises `ConfigError`."""
+        return cls(decode_section(dict(section), cls.config_type(section), at="algorithm"))
+
+    @classmethod
+    def config_type(cls, section: Mapping[str, Any]) -> type[msgspec.Struct]:
+        """The type of the config, where it depends on what the section says."""
+        return cls.Config
 
     @abstractmethod
     async def run(self, run: Run) -> None:

@@ -21,5 +21,10 @@ def register_runners(register: Register) -> None:
 
 
 @hookimpl
+def register_credit(register: Register) -> None:
+    register("broadcast", "agentlightning.credit:Broadcast")
+
+
+@hookimpl
 def register_stores(register: Register) -> None:
     register("sqlite", "agentlightning.store.sqlite:open_sqlite")

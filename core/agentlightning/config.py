@@ -35,6 +35,10 @@ class Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Base of the config's sections: an unknown key is an error."""
 
 
+class NoConfig(Section):
+    """The config of a plugin that has no options."""
+
+
 class TasksConfig(Section):
     """Where the tasks come from.
 

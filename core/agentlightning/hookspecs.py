@@ -50,6 +50,16 @@ def register_runners(register: Register) -> None:
 
 
 @hookspec
+def register_credit(register: Register) -> None:
+    """Register credits: subclasses of `agentlightning.credit.Credit`."""
+
+
+@hookspec
+def register_backends(register: Register) -> None:
+    """Register backends: subclasses of `agentlightning.backend.Backend`."""
+
+
+@hookspec
 def register_stores(register: Register) -> None:
     """Register stores by URL scheme: callables ``(url) -> Store``."""
 

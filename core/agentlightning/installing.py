@@ -41,6 +41,7 @@ ADAPTER_OF = {
 
 DISTRIBUTION_OF = {
     "algorithms": {"grpo": "agentlightning-grpo", "sft": "agentlightning-sft", "selection": "agentlightning-selection"},
+    "backends": {"torch": "agentlightning-policy"},
     "rewards": dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),
     "servers": {"torch": "agentlightning-policy"},
 }

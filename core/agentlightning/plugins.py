@@ -29,6 +29,8 @@ KINDS: dict[str, str | None] = {
     "rewards": None,
     "runners": "agentlightning.runner:Runner",
     "servers": "agentlightning.serving:ModelServer",
+    "credit": "agentlightning.credit:Credit",
+    "backends": "agentlightning.backend:Backend",
     "stores": None,
     "commands": None,
 }

@@ -339,7 +339,7 @@ def _algorithm(algorithm: str | dict[str, Any] | Algorithm, loaded: Plugins) -> 
     if not isinstance(name, str):
         raise ConfigError("algorithm.name: missing; `agl plugins` lists the algorithms that are installed")
     kind: type[Algorithm] = loaded.find("algorithms", name)
-    return name, kind(decode_section(section, kind.Config, at="algorithm"))
+    return name, kind.from_section(section)
 
 
 def _described(tasks: Sequence[Task], source: Any) -> dict[str, Any]:

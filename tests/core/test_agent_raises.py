@@ -14,9 +14,8 @@ import pytest
 import agentlightning as agl
 from agentlightning import Algorithm, Trainer
 from agentlightning import bounded as bounded_module
-from agentlightning.algorithm import NoConfig
 from agentlightning.cli.progress import make_progress
-from agentlightning.config import RunnerConfig
+from agentlightning.config import NoConfig, RunnerConfig
 from agentlightning.records import Rollout
 
 pytestmark = pytest.mark.timeout(60)

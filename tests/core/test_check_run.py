@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from agentlightning import Algorithm, Trainer
-from agentlightning.algorithm import NoConfig
 from agentlightning.check.watch import notice_when_slow
 from agentlightning.cli.export import rows
-from agentlightning.config import RunnerConfig
+from agentlightning.config import NoConfig, RunnerConfig
 from agentlightning.errors import AlgorithmError, CheckError
 from agentlightning.progress import Progress
 from agentlightning.recording import current

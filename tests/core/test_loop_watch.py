@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from agentlightning import Algorithm, Trainer, loop_watch
-from agentlightning.algorithm import NoConfig
 from agentlightning.cli.progress import make_progress
-from agentlightning.config import RunnerConfig
+from agentlightning.config import NoConfig, RunnerConfig
 from agentlightning.records import Rollout
 
 pytestmark = pytest.mark.timeout(120)
@@ -99,7 +98,7 @@ def test_one_that_waits_in_the_system_ends_the_run_with_the_place(tmp_path: Path
     program = """
         import time
         from agentlightning import Algorithm, Trainer
-        from agentlightning.algorithm import NoConfig
+        from agentlightning.config import NoConfig
         from agentlightning.config import RunnerConfig
         from agentlightning.errors import AdapterError
 

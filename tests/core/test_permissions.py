@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agentlightning.algorithm import Algorithm, NoConfig
+from agentlightning.algorithm import Algorithm
+from agentlightning.config import NoConfig
 from agentlightning.records import Span
 from agentlightning.store.sqlite import SQLiteStore
 from agentlightning.trainer import Trainer

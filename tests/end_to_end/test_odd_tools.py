@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from agentlightning import Algorithm, Trainer
-from agentlightning.algorithm import NoConfig
 from agentlightning.cli.progress import make_progress
+from agentlightning.config import NoConfig
 from agentlightning.records import Group, Span
 from agentlightning_policy.config import ModelConfig
 from agentlightning_policy.engine import Engine

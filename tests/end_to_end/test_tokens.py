@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from agentlightning import Algorithm, Trainer
-from agentlightning.algorithm import NoConfig
 from agentlightning.cli.progress import make_progress
+from agentlightning.config import NoConfig
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.config import ModelConfig
 from agentlightning_policy.engine import Engine

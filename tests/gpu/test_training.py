@@ -10,7 +10,6 @@ from drawn_run import DrawnRun
 from policy.rows import rollouts
 
 from agentlightning_grpo.algorithm import GRPO
-from agentlightning_grpo.config import GRPOConfig
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import token_logprobs
 from agentlightning_policy.model import ModelConfig, PolicyModel
@@ -30,10 +29,11 @@ def test_log_probabilities_are_those_of_the_cpu(tiny_model: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 async def test_a_step_of_grpo_runs(tiny_model: Path, tmp_path: Path, dtype: str) -> None:
     run = DrawnRun(tmp_path)
-    model = ModelConfig(path=str(tiny_model), device="cuda", dtype=dtype)  # type: ignore[arg-type]
+    model = {"path": str(tiny_model), "device": "cuda", "dtype": dtype}
     loss = {"beta": 0.1, "sampler_correction": "token_truncate"}
-    await GRPO(GRPOConfig(model=model, steps=2, lr=1e-3, loss=loss, checkpoint_every=1, epochs=2)).run(run)
+    section = {"model": model, "steps": 2, "lr": 1e-3, "loss": loss, "checkpoint_every": 1, "epochs": 2}
+    await GRPO.from_section(section).run(run)
     assert run.logged[2]["loss"] != 0
     resumed = DrawnRun(tmp_path / "resumed", restored=run.checkpoints[0])
-    await GRPO(GRPOConfig(model=model, steps=2, lr=1e-3, loss=loss, epochs=2)).run(resumed)
+    await GRPO.from_section(section).run(resumed)
     assert resumed.results["model"]

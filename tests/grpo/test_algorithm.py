@@ -8,19 +8,11 @@ from typing import Any
 import pytest
 import torch
 from drawn_run import DrawnRun, group
-from msgspec.structs import replace
 from transformers import AutoModelForCausalLM
 
-from agentlightning.config import decode_section
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Failure, Group, Task
 from agentlightning_grpo.algorithm import GRPO
-from agentlightning_grpo.config import GRPOConfig
-from agentlightning_grpo.examples import assign
-from agentlightning_grpo.presets import PRESETS
-from agentlightning_grpo.update import Learner
-from agentlightning_policy.model import ModelConfig
-from agentlightning_policy.training import Training
 
 Weights = dict[str, torch.Tensor]
 
@@ -35,7 +27,7 @@ def algorithm(path: Path, **fields: Any) -> GRPO:
         "checkpoint_every": 2,
         **fields,
     }
-    return GRPO(decode_section(values, GRPOConfig, at="algorithm"))
+    return GRPO.from_section(values)
 
 
 async def trained(run: DrawnRun, path: Path, **fields: Any) -> Weights:
@@ -136,16 +128,12 @@ async def test_a_step_that_teaches_nothing_leaves_the_weights_alone(tiny_model: 
 async def test_skipping_groups_without_spread_changes_nothing_but_the_time(tiny_model: Path, tmp_path: Path) -> None:
     """The loss is that of TRL, which computes them: their tokens count in the mean."""
     metrics = []
-    for computed in (False, True):
-        config = GRPOConfig(model=ModelConfig(path=str(tiny_model), device="cpu"), lr=1e-3)
-        training = await Training.begin(config, DrawnRun(tmp_path))
-        groups = [group("a", [1.0, 0.0]), group("b", [1.0, 1.0])]
-        assign(groups, PRESETS["trl-1.16/dapo"].advantage)
-        if computed:  # what a KL term asks for, here with next to no weight
-            learner = Learner(training, replace(PRESETS["trl-1.16/dapo"].loss, beta=1e-12))
-        else:
-            learner = Learner(training, PRESETS["trl-1.16/dapo"].loss)
-        metrics.append(learner.update(groups, 1))
+    drawn = {"task0": [1.0, 0.0], "task1": [1.0, 1.0], "task2": [1.0, 1.0]}
+    for beta in (0.0, 1e-12):  # with a KL term all are computed, here for next to nothing
+        run = DrawnRun(tmp_path / str(beta))
+        run.drawn = lambda task, step: group(task.id, drawn[task.id])
+        await algorithm(tiny_model, batch_tasks=3, steps=1, loss={"beta": beta}).run(run)
+        metrics.append(run.logged[1])
     assert metrics[0]["loss"] == pytest.approx(metrics[1]["loss"], abs=1e-6)
     assert metrics[0]["grad_norm"] == pytest.approx(metrics[1]["grad_norm"], rel=1e-4)
 

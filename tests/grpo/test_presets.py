@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from agentlightning.errors import ConfigError
-from agentlightning_grpo.presets import PRESETS, choose
+from agentlightning_grpo.presets import PRESETS, resolve_preset
 
 
 def test_a_field_replaces_the_presets() -> None:
-    chosen = choose("trl-1.16/dapo", {"epsilon_high": 0.28}, {"scale": "none"})
+    chosen = resolve_preset("trl-1.16/dapo", {"epsilon_high": 0.28}, {"scale": "none"})
     assert chosen.loss.epsilon_high == 0.28
     assert chosen.advantage.scale == "none"
     assert chosen.loss.epsilon_low == PRESETS["trl-1.16/dapo"].loss.epsilon_low
-    assert choose("trl-1.16/dapo") == PRESETS["trl-1.16/dapo"]
+    assert resolve_preset("trl-1.16/dapo") == PRESETS["trl-1.16/dapo"]
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_a_field_replaces_the_presets() -> None:
 )
 def test_a_wrong_choice_is_named_with_its_path(name: str, loss: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        choose(name, loss, at="algorithm.")
+        resolve_preset(name, loss, at="algorithm.")

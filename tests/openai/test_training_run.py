@@ -18,9 +18,8 @@ from rich.console import Console
 from ways_to_call import WAYS
 
 from agentlightning import Algorithm, Trainer
-from agentlightning.algorithm import NoConfig
 from agentlightning.cli.progress import make_progress
-from agentlightning.config import RunnerConfig
+from agentlightning.config import NoConfig, RunnerConfig
 from agentlightning.plugins import plugins
 from agentlightning.records import Group, Policy, Rollout
 

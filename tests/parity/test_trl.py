@@ -15,12 +15,12 @@ import pytest
 import torch
 from policy.rows import training_row
 
+from agentlightning.advantages import advantages, advantages_by_component
 from agentlightning.records import TrainingRow
-from agentlightning_grpo.advantages import advantages, advantages_by_component
-from agentlightning_grpo.losses import Totals, policy_loss
-from agentlightning_grpo.presets import choose
+from agentlightning_grpo.presets import resolve_preset
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import token_logprobs
+from agentlightning_policy.losses import Totals, policy_loss
 
 trl = pytest.importorskip("trl", reason="compares with TRL")
 
@@ -167,7 +167,7 @@ def test_loss_and_gradient(
     """TRL computes padded rows in one piece, ours packed ones in several micro-batches (one for bnpo)."""
     trainer = make_trainer(**options)
     module = trainer.model.train()
-    chosen = choose(preset, fields)
+    chosen = resolve_preset(preset, fields)
     rollouts = Rollouts(seed)
     advantage = np.concatenate(advantages(list(rollouts.rewards), chosen.advantage))
     current = current_logprobs(module, rollouts)
@@ -203,7 +203,9 @@ def test_loss_and_gradient(
 def test_advantages(make_trainer: Callable[..., Any], scale: str) -> None:
     rewards = np.random.default_rng(3).normal(size=(GROUPS, SIZE)).round(1)
     rewards[1] = 0.3
-    got = np.concatenate(advantages(list(rewards), choose("trl-1.16/dapo", advantage={"scale": scale}).advantage))
+    got = np.concatenate(
+        advantages(list(rewards), resolve_preset("trl-1.16/dapo", advantage={"scale": scale}).advantage)
+    )
     trainer = make_trainer(rewards.reshape(-1, 1), scale_rewards=scale)
     np.testing.assert_allclose(got, advantages_of_trl(trainer), atol=1e-5)
 
@@ -211,7 +213,7 @@ def test_advantages(make_trainer: Callable[..., Any], scale: str) -> None:
 def test_advantages_normalized_then_summed(make_trainer: Callable[..., Any]) -> None:
     rewards = np.random.default_rng(4).normal(size=(GROUPS, SIZE, 2)) * [1.0, 50.0]
     weights = np.array([1.0, 0.5])
-    config = choose("trl-1.16/dapo", advantage={"normalize_then_sum": True}).advantage
+    config = resolve_preset("trl-1.16/dapo", advantage={"normalize_then_sum": True}).advantage
     trainer = make_trainer(
         rewards.reshape(-1, 2), multi_objective_aggregation="normalize_then_sum", reward_weights=weights.tolist()
     )

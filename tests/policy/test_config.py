@@ -9,9 +9,10 @@ from config_numbers import numbers_of, outside, section
 
 from agentlightning.config import decode_section
 from agentlightning.errors import ConfigError
-from agentlightning_policy.training import TrainingConfig
+from agentlightning.policy_gradient import PolicyGradient
 
-NUMBERS = numbers_of(TrainingConfig)
+CONFIG = PolicyGradient.config_type({"backend": "torch"})
+NUMBERS = numbers_of(CONFIG)
 WRONG = [(text, path, value) for text, path, number in NUMBERS for value in outside(number)]
 
 
@@ -26,7 +27,7 @@ def test_a_number_outside_of_its_range_is_refused(text: str, path: Any, value: A
     given = section(path, value)
     given["model"] = {"path": "m", **given.get("model", {})}
     with pytest.raises(ConfigError) as caught:
-        decode_section(given, TrainingConfig, at="algorithm")
+        decode_section(given, CONFIG, at="algorithm")
     assert str(caught.value).startswith(f"algorithm.{text}: ")
 
 
@@ -43,5 +44,5 @@ def test_a_number_outside_of_its_range_is_refused(text: str, path: Any, value: A
 )
 def test_the_message_has_path_limit_and_value(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        decode_section({"model": {"path": "m"}, **given}, TrainingConfig, at="algorithm")
+        decode_section({"model": {"path": "m"}, **given}, CONFIG, at="algorithm")
     assert str(caught.value) == message

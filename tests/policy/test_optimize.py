@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from agentlightning_policy.config import OptimizerConfig
 from agentlightning_policy.model import PolicyModel
-from agentlightning_policy.optimize import Optimizer, OptimizerConfig
+from agentlightning_policy.optimize import Optimizer
 
 
 def rates(policy: PolicyModel, steps: int, **fields: object) -> list[float]:

@@ -9,9 +9,10 @@ from config_numbers import numbers_of, outside, section
 
 from agentlightning.config import decode_section
 from agentlightning.errors import ConfigError
-from agentlightning_sft.config import SFTConfig
+from agentlightning_sft.algorithm import SFT
 
-NUMBERS = numbers_of(SFTConfig)
+CONFIG = SFT.config_type({})
+NUMBERS = numbers_of(CONFIG)
 WRONG = [(text, path, value) for text, path, number in NUMBERS for value in outside(number)]
 
 
@@ -24,5 +25,5 @@ def test_a_number_outside_of_its_range_is_refused(text: str, path: Any, value: A
     given = section(path, value)
     given["model"] = {"path": "m", **given.get("model", {})}
     with pytest.raises(ConfigError) as caught:
-        decode_section(given, SFTConfig, at="algorithm")
+        decode_section(given, CONFIG, at="algorithm")
     assert str(caught.value).startswith(f"algorithm.{text}: ")

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from agentlightning.errors import DataError
 from agentlightning_gateway.chat import Chat
 from agentlightning_gateway.protocol import Message
-from agentlightning_sft.demonstrations import load_demonstrations, steps_of
+from agentlightning_sft.demonstrations import batch_for_step, load_demonstrations
 
 CALL = {"id": "1", "type": "function", "function": {"name": "calculator", "arguments": '{"expression": "3 + 4"}'}}
 TOOLS = [{"type": "function", "function": {"name": "calculator", "parameters": {}}}]
@@ -37,7 +37,9 @@ def written(path: Path, *chats: dict[str, Any]) -> Path:
 
 
 def test_only_what_the_assistant_wrote_is_learned_with_the_end_of_its_turn(chat: Chat, tmp_path: Path) -> None:
-    (row,) = load_demonstrations(written(tmp_path / "a.jsonl", {"messages": CHAT, "tools": TOOLS}), chat)
+    (row,) = load_demonstrations(
+        written(tmp_path / "a.jsonl", {"messages": CHAT, "tools": TOOLS}), chat, policy="policy"
+    )
     edges = np.flatnonzero(np.diff(row.mask.astype(int)))
     parts = ["".join(chat.token_text(int(token)) for token in part) for part in np.split(row.token_ids, edges + 1)]
     learned = parts[1::2] if not row.mask[0] else parts[::2]
@@ -49,7 +51,9 @@ def test_only_what_the_assistant_wrote_is_learned_with_the_end_of_its_turn(chat:
 
 
 def test_the_prompt_is_the_one_the_engine_would_give(chat: Chat, tmp_path: Path) -> None:
-    (row,) = load_demonstrations(written(tmp_path / "a.jsonl", {"messages": [*CHAT[:2], CHAT[4]]}), chat)
+    (row,) = load_demonstrations(
+        written(tmp_path / "a.jsonl", {"messages": [*CHAT[:2], CHAT[4]]}), chat, policy="policy"
+    )
     prompt = chat.encode(chat.render([Message(role=m["role"], content=m["content"]) for m in CHAT[:2]], None))
     assert row.token_ids[: int(np.flatnonzero(row.mask)[0])].tolist() == prompt
 
@@ -66,19 +70,20 @@ def test_the_prompt_is_the_one_the_engine_would_give(chat: Chat, tmp_path: Path)
 def test_a_bad_file_is_named_with_its_line(chat: Chat, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.jsonl").write_text(text)
     with pytest.raises(DataError, match=message):
-        load_demonstrations(tmp_path / "a.jsonl", chat)
+        load_demonstrations(tmp_path / "a.jsonl", chat, policy="policy")
 
 
 def test_a_missing_file_is_named(chat: Chat) -> None:
     with pytest.raises(DataError, match=r"nowhere\.jsonl cannot be read"):
-        load_demonstrations("nowhere.jsonl", chat)
+        load_demonstrations("nowhere.jsonl", chat, policy="policy")
 
 
 def test_each_epoch_shows_every_demonstration_once(chat: Chat, tmp_path: Path) -> None:
     chats = [{"messages": [CHAT[1], {"role": "assistant", "content": str(number)}]} for number in range(6)]
-    rows = load_demonstrations(written(tmp_path / "a.jsonl", *chats), chat)
+    rows = load_demonstrations(written(tmp_path / "a.jsonl", *chats), chat, policy="policy")
     first, second = (
-        [row.rollout_id for step in epoch for row in steps_of(rows, 2, step, 0)] for epoch in ((1, 2, 3), (4, 5, 6))
+        [row.rollout_id for step in epoch for row in batch_for_step(rows, 2, step, 0)]
+        for epoch in ((1, 2, 3), (4, 5, 6))
     )
     assert sorted(first) == sorted(second) == sorted(row.rollout_id for row in rows)
     assert first != second

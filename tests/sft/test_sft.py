@@ -11,14 +11,12 @@ import torch
 from drawn_run import DrawnRun, group
 from transformers import AutoModelForCausalLM
 
-from agentlightning.config import decode_section
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Failure, Group, Task, TrainingRow
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import plain_logprobs
 from agentlightning_sft.algorithm import SFT
-from agentlightning_sft.config import SFTConfig
-from agentlightning_sft.selection import best_rows
+from agentlightning_sft.selection import best_rollouts
 
 
 def algorithm(path: Path, **fields: Any) -> SFT:
@@ -31,12 +29,17 @@ def algorithm(path: Path, **fields: Any) -> SFT:
         "checkpoint_every": 2,
         **fields,
     }
-    return SFT(decode_section(values, SFTConfig, at="algorithm"))
+    return SFT.from_section(values)
 
 
 @pytest.fixture
 def drawn_run(tmp_path: Path) -> DrawnRun:
     return DrawnRun(tmp_path / "run")
+
+
+def best_rows(groups: list[Group], *, keep: int, threshold: float) -> list[TrainingRow]:
+    members = [member for one in groups for member in best_rollouts(one, keep=keep, threshold=threshold)]
+    return [row for member in members for row in member.rows]
 
 
 def names(rows: list[TrainingRow]) -> list[str]:
@@ -129,7 +132,7 @@ async def test_a_step_in_which_the_policy_wrote_nothing_says_why(tiny_model: Pat
         return drawn
 
     drawn_run.drawn = failed
-    message = r"step 1: there is nothing to learn from: 4 of 4 rollouts failed: 4 × KeyError: x \(a.py:3\)"
+    message = r"step 1: there is nothing to train on: 4 of 4 rollouts failed: 4 × KeyError: x \(a.py:3\)"
     with pytest.raises(AlgorithmError, match=message):
         await algorithm(tiny_model).run(drawn_run)
 

@@ -1,7 +1,6 @@
 """GRPO and its kin: group-relative policy optimization of any agent's own calls.
 
-losses        per-token losses, aggregations, KL, sampler correction
-advantages    rewards → advantages, over the rollouts of a group
-presets       whole choices of both by project and version
-algorithm     the training loop
+algorithm     its credit, its loss, and which tasks a step takes; the loop is `agentlightning.policy_gradient`
+presets       whole choices of advantage and loss by project and version
+curriculum    tasks that are taken again
 """

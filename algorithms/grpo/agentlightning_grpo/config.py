@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from agentlightning.config import Fraction
-from agentlightning_policy.training import TrainingConfig
+from agentlightning.policy_gradient import PolicyGradientConfig
 
 
-class GRPOConfig(TrainingConfig, kw_only=True, forbid_unknown_fields=True):
-    """What a GRPO run can be told, beside what `TrainingConfig` holds.
+class GRPOConfig(PolicyGradientConfig, kw_only=True, forbid_unknown_fields=True):
+    """What a GRPO run can be told, beside what `PolicyGradientConfig` and the backend hold.
 
     ``preset`` names loss, aggregation and advantage (`agentlightning_grpo.presets`); ``loss`` and
     ``advantage`` replace single fields of it (`LossConfig`, `AdvantageConfig`). ``replay`` is the share of a step's

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
+from agentlightning.advantages import AdvantageConfig
 from agentlightning.config import decode_section
 from agentlightning.errors import ConfigError
-from agentlightning_grpo.advantages import AdvantageConfig
-from agentlightning_grpo.losses import LossConfig
+from agentlightning.loss import LossConfig
 
 
 class Preset(msgspec.Struct, kw_only=True, frozen=True):
@@ -61,7 +61,7 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-def choose(
+def resolve_preset(
     name: str, loss: Mapping[str, Any] | None = None, advantage: Mapping[str, Any] | None = None, *, at: str = ""
 ) -> Preset:
     """The preset of that name, with single fields of its loss and advantage replaced.

@@ -1,11 +1,13 @@
-"""The trainable policy and the embedded engine, shared by the algorithms that train weights.
+"""The trainable policy and the embedded engine, for the algorithms that train weights.
 
 config       what a config file says of the policy and its engine; imports no torch
 model        the policy: weights, tokenizer, version
-batches      sequences → micro-batches in which shared prefixes are computed once
+batches      rows → micro-batches in which shared prefixes are computed once
 logprobs     log-probabilities of the tokens that were sampled
+losses       per-token losses, aggregations, KL, sampler correction
 optimize     AdamW, and its checkpoints
-training     what training algorithms do around their learning
+update       rows → micro-batches → loss → optimizer steps
+backend      the backend ``torch``: all of it for one policy of a run
 engine       the OpenAI API on loopback, served from the very weights under training
 """
 

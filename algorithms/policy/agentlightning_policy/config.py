@@ -1,12 +1,12 @@
-"""What a config file says of the policy and of the engine that serves it. Imports no torch."""
+"""What a config file says of the policy, of its optimizer and of the engine that serves it. Imports no torch."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from agentlightning.config import BelowOne, NonNegativeInt, Positive, PositiveInt
+from agentlightning.config import BelowOne, Fraction, NonNegativeInt, Positive, PositiveInt
 from agentlightning_gateway.config import GatewayConfig
 
 
@@ -49,3 +49,33 @@ class EngineConfig(GatewayConfig, kw_only=True, forbid_unknown_fields=True):
     max_batch: PositiveInt = 64
     max_context: PositiveInt | None = None
     cache_memory: NonNegativeInt = 2**30
+
+
+LearningRate = Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+
+class OptimizerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """AdamW (Loshchilov and Hutter 2019), with TRL's defaults.
+
+    ``warmup`` is in optimizer steps, linear; after it the rate is constant, or, with ``schedule: linear``, falls to 0
+    at the end of the run. ``max_grad_norm`` bounds the gradient's L2 norm over all weights.
+    """
+
+    lr: LearningRate = 1e-6
+    warmup: NonNegativeInt = 0
+    schedule: Literal["constant", "linear"] = "constant"
+    weight_decay: Fraction = 0.0
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    max_grad_norm: Positive = 1.0
+
+
+class TorchConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
+    """What the backend ``torch`` can be told; the optimizer's fields stand beside these.
+
+    A micro-batch holds at most ``max_tokens_per_micro_batch`` distinct tokens (shared prefixes count once): the bound
+    on memory.
+    """
+
+    model: ModelConfig
+    engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
+    max_tokens_per_micro_batch: PositiveInt = 2048

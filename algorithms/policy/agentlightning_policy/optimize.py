@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from agentlightning.config import BelowOne, Fraction, NonNegativeInt, Positive
 from agentlightning.errors import AlgorithmError, PolicyError
+from agentlightning_policy.config import OptimizerConfig
 from agentlightning_policy.model import PolicyModel
-
-LearningRate = Annotated[float, msgspec.Meta(gt=0, le=1)]
-
-
-class OptimizerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """AdamW (Loshchilov and Hutter 2019), with TRL's defaults.
-
-    ``warmup`` is in optimizer steps, linear; after it the rate is constant, or, with ``schedule: linear``, falls to 0
-    at the end of the run. ``max_grad_norm`` bounds the gradient's L2 norm over all weights.
-    """
-
-    lr: LearningRate = 1e-6
-    warmup: NonNegativeInt = 0
-    schedule: Literal["constant", "linear"] = "constant"
-    weight_decay: Fraction = 0.0
-    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
-    max_grad_norm: Positive = 1.0
 
 
 class Optimizer:
@@ -107,5 +89,5 @@ class Optimizer:
 def finite(loss: torch.Tensor, where: str) -> torch.Tensor:
     """The loss as it is. Raises `AlgorithmError`, saying ``where``, when it is not finite."""
     if not torch.isfinite(loss):
-        raise AlgorithmError(f"{where}: the loss is {float(loss)}; lower lr, or train in float32")
+        raise AlgorithmError(f"{where}: the loss is {float(loss.detach())}; lower lr, or train in float32")
     return loss

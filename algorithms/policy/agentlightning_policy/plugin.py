@@ -1,4 +1,4 @@
-"""Registers what serves a trained model."""
+"""Registers the backend that trains a model, and what serves a trained one."""
 
 from __future__ import annotations
 
@@ -8,3 +8,8 @@ from agentlightning.hookspecs import Register, hookimpl
 @hookimpl
 def register_servers(register: Register) -> None:
     register("torch", "agentlightning_policy.serving:TorchServer")
+
+
+@hookimpl
+def register_backends(register: Register) -> None:
+    register("torch", "agentlightning_policy.backend:TorchBackend")

@@ -15,7 +15,7 @@ from agentlightning.system_prompts import swap
 from agentlightning_policy.config import EngineConfig, ModelConfig
 from agentlightning_policy.engine import Engine
 from agentlightning_policy.model import PolicyModel
-from agentlightning_policy.training import UNCUT
+from agentlightning_policy.backend import UNCUT
 
 
 class TorchServer(ModelServer):

@@ -5,84 +5,76 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 
-from agentlightning.algorithm import Algorithm, Run
-from agentlightning.causes import explain_groups
+import msgspec
+
+from agentlightning.algorithm import Run
 from agentlightning.errors import AlgorithmError, ConfigError
-from agentlightning.records import TrainingRow
+from agentlightning.loss import LossConfig
+from agentlightning.policies import Policies
+from agentlightning.policy_gradient import PolicyGradient
+from agentlightning.records import Group, TrainingRow
 from agentlightning_gateway.chat import Chat
-from agentlightning_policy.training import Training
 from agentlightning_sft.config import SFTConfig
-from agentlightning_sft.cross_entropy import learn
-from agentlightning_sft.demonstrations import load_demonstrations, steps_of
-from agentlightning_sft.selection import best_rows
+from agentlightning_sft.demonstrations import batch_for_step, load_demonstrations
+from agentlightning_sft.selection import best_rollouts
 
 
-class SFT(Algorithm):
+class SFT(PolicyGradient):
     """Runs each task several times, keeps the best rollouts that are good enough, and learns to write them again; or
     learns to write what demonstrations show.
 
-    Raises `ConfigError` for a number that makes no sense, `DataError` for demonstrations that cannot be read,
-    `AlgorithmError` where training cannot go on.
+    As a policy gradient: the advantage is 1 in the rollouts that are kept and 0 elsewhere, the loss is the
+    cross-entropy at temperature 1, whatever they were sampled with. Raises `DataError` for demonstrations that cannot
+    be read.
     """
 
     Config = SFTConfig
+    config: SFTConfig
+    backend_defaults = {"lr": 1e-5}
+    loss = LossConfig(kind="cross_entropy", aggregation="token_mean")
 
     def __init__(self, config: SFTConfig) -> None:
         super().__init__(config)
         if not 1 <= config.keep <= config.group_size:
             raise ConfigError(f"algorithm.keep: expected 1 to group_size ({config.group_size}), got {config.keep}")
+        self._demonstrations: list[TrainingRow] = []
+        self._best = -math.inf
 
-    async def run(self, run: Run) -> None:
-        config: SFTConfig = self.config
-        training = await Training.begin(config, run)
-        shown = await asyncio.to_thread(_demonstrations, config, training)
-        best = -math.inf
+    async def begin(self, run: Run, policies: Policies) -> None:
+        self._seed = run.seed
+        if self.config.demonstrations is not None:
+            (backend,) = policies.backends.values()
+            chat = Chat(backend.tokenizer, ())
+            self._demonstrations = await asyncio.to_thread(
+                load_demonstrations, self.config.demonstrations, chat, policy=backend.name
+            )
 
-        async with training.engine() as engine:
-            await training.publish(engine)
-            if not shown:
-                await run.check()
-            await training.evaluate(engine, step=0)
+    async def check(self, run: Run) -> None:
+        if not self._demonstrations:
+            await super().check(run)
 
-            for step in range(training.done + 1, config.steps + 1):
-                metrics: dict[str, float] = {}
-                if shown:
-                    sequences = steps_of(shown, config.batch_tasks, step, run.seed)
-                else:
-                    sequences, metrics = await self._collect(run, step)
-                    best = max(best, metrics["reward_max"])
-                if sequences:
-                    metrics |= await asyncio.to_thread(learn, training, sequences, step)
-                    await training.publish(engine)
-                run.log({**metrics, "sequences": len(sequences)}, step=step)
-                run.progress(step=step, steps=config.steps)
-                await training.after_step(engine, step)
+    async def collect(self, run: Run, step: int) -> list[Group]:
+        return [] if self._demonstrations else await super().collect(run, step)
 
-            if training.policy.version == 0:
-                raise AlgorithmError(
-                    f"in {config.steps} steps no rollout reached a reward of {config.threshold}, the best has "
-                    f"{best:g}: lower algorithm.threshold, raise group_size, or begin with demonstrations"
-                )
-            await training.evaluate(engine, step=config.steps)
-        await training.save()
+    def assign_credit(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            for member in group.rollouts:
+                member.set_advantage(0.0)
+                self._best = max(self._best, member.rollout.total_reward or 0.0)
+            for member in best_rollouts(group, keep=self.config.keep, threshold=self.config.threshold):
+                member.set_advantage(1.0)
 
-    async def _collect(self, run: Run, step: int) -> tuple[list[TrainingRow], dict[str, float]]:
-        """The rollouts of a step worth learning from, and the numbers of the collection."""
-        config: SFTConfig = self.config
-        tasks = run.batches(config.batch_tasks)(step)
-        groups = [group async for group in run.collect(tasks, group_size=config.group_size, step=step)]
-        if not any(group.rows for group in groups):
-            raise AlgorithmError(f"step {step}: there is nothing to learn from: {explain_groups(groups)}")
-        rewards = [float(member.rollout.total_reward or 0.0) for group in groups for member in group.rollouts]
-        return best_rows(groups, keep=config.keep, threshold=config.threshold), {
-            "reward": sum(rewards) / max(len(rewards), 1),
-            "reward_max": max(rewards),
-            "rollouts_left_out": sum(len(group.excluded) for group in groups),
-        }
+    def select(self, groups: Sequence[Group], step: int) -> list[list[TrainingRow]]:
+        if self._demonstrations:
+            return [[row] for row in batch_for_step(self._demonstrations, self.config.batch_tasks, step, self._seed)]
+        kept = [row for group in groups for row in group.rows if row.advantages.any()]
+        return [[msgspec.structs.replace(row, temperature=1.0)] for row in kept]
 
-
-def _demonstrations(config: SFTConfig, training: Training) -> list[TrainingRow]:
-    if config.demonstrations is None:
-        return []
-    return load_demonstrations(config.demonstrations, Chat(training.policy.tokenizer, ()))
+    def conclude(self, policies: Policies) -> None:
+        if policies.version == 0:
+            raise AlgorithmError(
+                f"in {self.config.steps} steps no rollout reached a reward of {self.config.threshold}, the best has "
+                f"{self._best:g}: lower algorithm.threshold, raise group_size, or begin with demonstrations"
+            )

@@ -27,7 +27,7 @@ class Demonstration(msgspec.Struct, kw_only=True):
     tools: list[dict[str, Any]] = []
 
 
-def load_demonstrations(path: str | Path, chat: Chat) -> list[TrainingRow]:
+def load_demonstrations(path: str | Path, chat: Chat, *, policy: str) -> list[TrainingRow]:
     """The rows of every chat in the file.
 
     Raises `DataError`, with file and line, for what is no chat, and for an empty file.
@@ -36,22 +36,22 @@ def load_demonstrations(path: str | Path, chat: Chat) -> list[TrainingRow]:
         lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"algorithm.demonstrations: {path} cannot be read: {error}") from error
-    sequences = []
+    rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
             demonstration = msgspec.json.decode(line, type=Demonstration)
-            sequences += render(demonstration, chat, where)
+            rows += render(demonstration, chat, where, policy=policy)
         except (msgspec.DecodeError, ApiError) as error:
             raise DataError(f'{where}: not a chat ({{"messages": [{{"role": …, "content": …}}]}}): {error}') from error
-    if not sequences:
+    if not rows:
         raise DataError(f"{path}: there is no demonstration in it")
-    return sequences
+    return rows
 
 
-def render(demonstration: Demonstration, chat: Chat, where: str) -> list[TrainingRow]:
+def render(demonstration: Demonstration, chat: Chat, where: str, *, policy: str) -> list[TrainingRow]:
     """The rows of a chat: one, unless its template shows earlier answers otherwise than they were written
     (reasoning cut out, say), which begins a new row for each such answer."""
     answers = [place for place, message in enumerate(demonstration.messages) if message.role == "assistant"]
@@ -68,7 +68,7 @@ def render(demonstration: Demonstration, chat: Chat, where: str) -> list[Trainin
         if not rows or not prompt.startswith(rows[-1].text):
             rows.append(_Row())
         rows[-1].add(prompt, whole, chat)
-    return [row.training_row(where) for row in rows]
+    return [row.training_row(where, policy) for row in rows]
 
 
 class _Row:
@@ -88,10 +88,10 @@ class _Row:
         self._mask += [False] * len(given) + [place < written for place in range(len(answer))]
         self.text = whole
 
-    def training_row(self, where: str) -> TrainingRow:
+    def training_row(self, where: str, policy: str) -> TrainingRow:
         return TrainingRow(
             rollout_id=where,
-            policy="policy",
+            policy=policy,
             token_ids=np.array(self._ids, np.int32),
             mask=np.array(self._mask, np.bool_),
             logprobs=np.zeros(len(self._ids), np.float32),
@@ -99,10 +99,10 @@ class _Row:
         )
 
 
-def steps_of(sequences: Sequence[TrainingRow], size: int, step: int, seed: int) -> list[TrainingRow]:
+def batch_for_step(rows: Sequence[TrainingRow], size: int, step: int, seed: int) -> list[TrainingRow]:
     """The demonstrations of a step, from 1: each epoch in an order of its own, none left out."""
     chosen = []
     for position in range((step - 1) * size, step * size):
-        epoch, place = divmod(position, len(sequences))
-        chosen.append(sequences[int(np.random.default_rng([seed, epoch]).permutation(len(sequences))[place])])
+        epoch, place = divmod(position, len(rows))
+        chosen.append(rows[int(np.random.default_rng([seed, epoch]).permutation(len(rows))[place])])
     return chosen

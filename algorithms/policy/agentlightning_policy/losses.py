@@ -11,55 +11,12 @@ whole batch, whatever the split (`Totals` says how large the whole is).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-import msgspec
 import torch
 from torch import Tensor
 
-from agentlightning.config import Fraction, NonNegative, Positive, PositiveInt
-
-SamplerCorrection = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
-
-
-class LossConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A full choice of loss.
-
-    ``kind``: ``clip`` (PPO's, Schulman et al. 2017), ``cispo`` (MiniMax-M1, 2025), ``sapo`` (Qwen, 2025).
-    ``ratio``: ``token``, or ``sequence`` for GSPO's geometric mean over the sequence (Zheng et al. 2025).
-    ``epsilon_low`` and ``epsilon_high`` clip ρ to [1 − low, 1 + high]; ``delta`` caps the unclipped ρ
-    (INTELLECT-2), ``dual_clip`` bounds the loss at −dual_clip·A for A < 0 (Ye et al. 2020).
-    ``cispo_min`` and ``cispo_max`` are the absolute range of CISPO's ratio.
-    ``aggregation``: ``token_mean`` over the tokens of the whole batch (DAPO), ``sequence_mean`` over the
-    sequences' token means (GRPO), ``micro_batch_token_mean`` (BNPO), ``constant``, over ``constant_length``
-    times the number of sequences (Dr. GRPO).
-    ``beta`` weighs the KL to the reference (k3); ``kl_bias_correction`` multiplies it by ρ.
-    ``sampler_correction`` weighs tokens by π_old / π_sampler: truncated to [min, max], or masked outside.
-    """
-
-    kind: Literal["clip", "cispo", "sapo"] = "clip"
-    ratio: Literal["token", "sequence"] = "token"
-    epsilon_low: Fraction = 0.2
-    epsilon_high: NonNegative = 0.2
-    delta: Positive | None = None
-    dual_clip: Annotated[float, msgspec.Meta(gt=1)] | None = None
-    cispo_min: NonNegative = 0.0
-    cispo_max: Positive = 5.0
-    sapo_tau_positive: Positive = 1.0
-    sapo_tau_negative: Positive = 1.05
-    aggregation: Literal["token_mean", "sequence_mean", "micro_batch_token_mean", "constant"] = "token_mean"
-    constant_length: PositiveInt = 512
-    beta: NonNegative = 0.0
-    kl_bias_correction: bool = False
-    sampler_correction: SamplerCorrection = "none"
-    sampler_correction_min: NonNegative = 0.0
-    sampler_correction_max: Positive = 3.0
-
-    def __post_init__(self) -> None:
-        for name in ("cispo", "sampler_correction"):
-            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
-            if low > high:
-                raise ValueError(f"expected {name}_min <= {name}_max, got {low} and {high}")
+from agentlightning.loss import LossConfig
 
 
 @dataclass(frozen=True)
@@ -127,7 +84,9 @@ def probability_ratio(
 
 
 def token_loss(logprobs: Tensor, rho: Tensor, advantages: Tensor, config: LossConfig) -> Tensor:
-    """The loss per token (B, T), or per sequence (B, 1) where ``rho`` is, before masking."""
+    """The loss per token (B, T), before masking."""
+    if config.kind == "cross_entropy":
+        return -advantages * logprobs
     if config.kind == "cispo":
         return -rho.clamp(config.cispo_min, config.cispo_max).detach() * advantages * logprobs
     if config.kind == "sapo":
@@ -145,7 +104,7 @@ def is_clipped(rho: Tensor, advantages: Tensor, config: LossConfig) -> Tensor:
     """1 where the ratio's bound takes the gradient away (CISPO: where it changes the weight), else 0."""
     if config.kind == "cispo":
         return ((rho < config.cispo_min) | (rho > config.cispo_max)).to(rho.dtype)
-    if config.kind == "sapo":
+    if config.kind in ("sapo", "cross_entropy"):
         return torch.zeros_like(rho)
     low = (rho < 1 - config.epsilon_low) & (advantages < 0)
     high = (rho > 1 + config.epsilon_high) & (advantages > 0)

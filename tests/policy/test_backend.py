@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from drawn_run import DrawnRun
 
 from agentlightning.errors import PolicyError
-from agentlightning_policy.config import ModelConfig
-from agentlightning_policy.training import Training, TrainingConfig
+from agentlightning_policy.backend import TorchBackend
+from agentlightning_policy.config import ModelConfig, TorchConfig
 
 TEMPLATES = {
     "none of the messages": ("<|im_start|>user\nHello.<|im_end|>\n", "shows the model no messages"),
@@ -24,7 +23,9 @@ async def test_a_template_that_shows_no_messages_is_refused(
 ) -> None:
     file = tmp_path / "template.jinja"
     file.write_text(template, encoding="utf-8")
-    config = TrainingConfig(model=ModelConfig(path=str(tiny_model), device="cpu", chat_template=str(file)))
+    config = TorchConfig(model=ModelConfig(path=str(tiny_model), device="cpu", chat_template=str(file)))
+    backend = TorchBackend(config, name="policy", seed=0, max_updates=1, phase=lambda name, **_: None)
     with pytest.raises(PolicyError, match=message) as refused:
-        await Training.begin(config, DrawnRun(tmp_path))
+        await backend.start()
+    await backend.aclose()
     assert "give another as model.chat_template" in str(refused.value)

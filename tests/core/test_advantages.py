@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agentlightning_grpo.advantages import AdvantageConfig, advantages, advantages_by_component
+from agentlightning.advantages import AdvantageConfig, advantages, advantages_by_component
 from agentlightning_grpo.presets import PRESETS
 
 REWARDS = np.array([1.0, 0.0, 0.5, 0.0])

@@ -65,7 +65,7 @@ def _group_advantages(rewards: np.ndarray, config: AdvantageConfig, batch_deviat
     count = len(rewards)
     if count < 2 or np.ptp(rewards) == 0:
         return np.zeros(count)
-    centred = rewards - rewards.mean()
+    centred: np.ndarray = rewards - rewards.mean()
     if config.baseline == "leave_one_out":
         centred = centred * count / (count - 1)
     if config.scale == "none":

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from agentlightning_grpo.advantages import AdvantageConfig, advantages
-from agentlightning_grpo.losses import LossConfig, Totals, policy_loss, sampler_weights
-from agentlightning_grpo.presets import PRESETS, choose
+from agentlightning.advantages import AdvantageConfig, advantages
+from agentlightning.loss import LossConfig
+from agentlightning_grpo.presets import PRESETS, resolve_preset
+from agentlightning_policy.losses import Totals, policy_loss, sampler_weights
 
 CURRENT = torch.tensor(
     [
@@ -68,7 +69,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize(("preset", "fields", "expected"), GOLDEN.values(), ids=GOLDEN.keys())
 def test_golden_loss(preset: str, fields: dict[str, float], expected: float) -> None:
-    assert loss_of(choose(preset, fields).loss).item() == pytest.approx(expected, abs=2e-6)
+    assert loss_of(resolve_preset(preset, fields).loss).item() == pytest.approx(expected, abs=2e-6)
 
 
 @pytest.mark.parametrize(("corrected", "expected"), [(False, 0.003664), (True, 0.004318)])
@@ -97,7 +98,7 @@ def test_with_the_sampling_policy_itself_the_gradient_is_the_policy_gradient(nam
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if not name.endswith("bnpo")])
 def test_a_split_into_micro_batches_changes_neither_loss_nor_gradient(name: str) -> None:
-    config = choose(name, {"beta": 0.1, "sampler_correction": "token_truncate"}).loss
+    config = resolve_preset(name, {"beta": 0.1, "sampler_correction": "token_truncate"}).loss
     whole, split = CURRENT.clone().requires_grad_(), CURRENT.clone().requires_grad_()
     rest = {"reference_logprobs": REFERENCE, "sampler_logprobs": OLD + 0.3}
     expected = policy_loss(whole, OLD, advantage(), MASK, config, TOTALS, **rest).loss
@@ -127,7 +128,7 @@ def test_bnpo_takes_the_mean_of_each_micro_batch_by_its_share_of_sequences() -> 
 
 def test_padding_has_no_part_in_the_loss() -> None:
     for name in PRESETS:
-        config = choose(name, {"beta": 0.1, "sampler_correction": "sequence_truncate"}).loss
+        config = resolve_preset(name, {"beta": 0.1, "sampler_correction": "sequence_truncate"}).loss
         outputs = [
             policy_loss(
                 CURRENT + garbage * (1 - MASK),
@@ -192,14 +193,14 @@ IN_ROWS = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
 )
 def test_sampler_weights(correction: str, expected: list[list[float]]) -> None:
     fields = {"sampler_correction": correction, "sampler_correction_min": 0.3, "sampler_correction_max": 1.5}
-    config = choose("trl-1.16/dapo", fields).loss
+    config = resolve_preset("trl-1.16/dapo", fields).loss
     torch.testing.assert_close(sampler_weights(RECOMPUTED, SAMPLED, IN_ROWS, config), torch.tensor(expected))
 
 
 def test_a_sequence_far_from_its_sampler_is_truncated_or_dropped_as_a_whole() -> None:
     far = torch.tensor([[1.0, 1.0, 0.0]])
     for correction, expected in {"sequence_truncate": 3.0, "sequence_mask": 0.0}.items():
-        config = choose("trl-1.16/dapo", {"sampler_correction": correction}).loss
+        config = resolve_preset("trl-1.16/dapo", {"sampler_correction": correction}).loss
         weights = sampler_weights(far, torch.zeros(1, 3), IN_ROWS[:1], config)
         assert weights.item() == pytest.approx(expected)
 
@@ -211,7 +212,7 @@ def test_the_sampler_correction_weighs_the_policy_loss_and_not_the_kl() -> None:
         OLD,
         advantage(),
         MASK,
-        choose("verl-0.9/grpo", fields).loss,
+        resolve_preset("verl-0.9/grpo", fields).loss,
         TOTALS,
         reference_logprobs=REFERENCE,
         sampler_logprobs=OLD - 2,

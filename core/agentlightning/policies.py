@@ -1,0 +1,122 @@
+"""The policies that a run trains, by name: each is held, served and changed by a backend of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from agentlightning.algorithm import Run
+from agentlightning.backend import Backend
+from agentlightning.config import NonNegativeInt, PositiveInt
+from agentlightning.errors import AlgorithmError
+from agentlightning.loss import LossConfig
+from agentlightning.records import Policy, TrainingRow
+
+
+class EvaluateConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How the held-out tasks are run before and after training, and every ``every`` steps (0: never between).
+
+    Each task is run ``samples`` times at the training temperature (variant ``sampled``) and, with ``greedy``,
+    once at temperature 0 (variant ``greedy``).
+    """
+
+    samples: PositiveInt = 1
+    greedy: bool = True
+    every: NonNegativeInt = 0
+
+
+class Policies:
+    """Does to all policies of a run what a training loop does to one. A block of ``async with`` serves them.
+
+    ``completed_steps`` is how many steps were done when the run went on. Raises `AlgorithmError` where a checkpoint
+    holds no weights.
+    """
+
+    def __init__(self, backends: Sequence[Backend], run: Run, *, temperature: float) -> None:
+        self.backends = {backend.name: backend for backend in backends}
+        self.completed_steps = run.restored.step if run.restored is not None else 0
+        self._run = run
+        self._temperature = temperature
+        self._published: list[Policy] = []
+        self._stack = AsyncExitStack()
+
+    @property
+    def version(self) -> int:
+        """The greatest version published: 0 where no weights have changed yet."""
+        return max(policy.version for policy in self._published)
+
+    async def __aenter__(self) -> Policies:
+        self._run.phase("loading the model")
+        restored = self._run.restored
+        if restored is not None and restored.path is None:
+            raise AlgorithmError(f"the checkpoint of step {restored.step} holds no weights: start a new run")
+        try:
+            for name, backend in self.backends.items():
+                self._stack.push_async_callback(backend.aclose)
+                await backend.start()
+                if restored is not None and restored.path is not None:
+                    await asyncio.to_thread(backend.restore, Path(restored.path) / name)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def publish(self) -> None:
+        """Makes the present weights those that next rollouts use."""
+        self._published = [
+            (await backend.publish()).sampled_with(temperature=self._temperature) for backend in self.backends.values()
+        ]
+        for policy in self._published:
+            await self._run.publish(policy)
+
+    async def evaluate(self, config: EvaluateConfig, *, step: int) -> None:
+        """Runs the held-out tasks, where there are any, sampled and greedy, after ``step`` training steps."""
+        if not self._run.held_out or step < self.completed_steps:  # or it was evaluated before the run was cut off
+            return
+        sampled = list(self._published)
+        await self._run.evaluate(step=step, variant="sampled", resources=sampled, samples=config.samples)
+        if config.greedy:
+            greedy = [policy.sampled_with(temperature=0.0) for policy in sampled]
+            await self._run.evaluate(step=step, variant="greedy", resources=greedy)
+
+    async def update(
+        self, groups: Sequence[Sequence[TrainingRow]], loss: LossConfig, *, step: int, epochs: int, mini_batches: int
+    ) -> dict[str, float]:
+        """Changes each policy by the rows that it wrote; the metrics bear its name where there are several."""
+        self._run.phase("update")
+        metrics: dict[str, float] = {}
+        for name, backend in self.backends.items():
+            own = [[row for row in rows if row.policy == name] for rows in groups]
+            numbers = await backend.update(own, loss, step=step, epochs=epochs, mini_batches=mini_batches)
+            metrics |= numbers if len(self.backends) == 1 else {f"{name}/{key}": it for key, it in numbers.items()}
+        return metrics
+
+    async def checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        """Makes a point to go on from: a folder for each policy, and ``state``, plain values of the algorithm's."""
+
+        def write(folder: Path) -> None:
+            for name, backend in self.backends.items():
+                (folder / name).mkdir()
+                backend.save(folder / name)
+
+        await self._run.checkpoint(step, state, write)
+
+    async def save(self) -> None:
+        """Writes the trained models: the run's result ``model``, or ``model/<name>`` where there are several."""
+        self._run.phase("saving the model")
+        for name, backend in self.backends.items():
+            result = "model" if len(self.backends) == 1 else f"model/{name}"
+            folder = self._run.directory / result
+            await asyncio.to_thread(backend.save_model, folder)
+            self._run.result(result, str(folder))

@@ -1,8 +1,8 @@
 """Agent Lightning, embedded: make any LLM agent learn from its own runs.
 
 For those who train: `Trainer`. For those who want to say more from inside an agent: `reward`, `annotate`
-and `span`, which do nothing outside a rollout. For those who write plugins: `hookimpl`, `Algorithm`,
-`Adapter` and the records.
+and `span`, which do nothing outside a rollout. For those who write plugins: `hookimpl`, `PolicyGradient`
+and `LossConfig`, `Algorithm`, `Backend`, `Credit`, `Adapter` and the records.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentlightning.adapter import Adapter
     from agentlightning.algorithm import Algorithm
+    from agentlightning.backend import Backend
+    from agentlightning.credit import Credit
     from agentlightning.errors import AgentLightningError
     from agentlightning.hookspecs import hookimpl
+    from agentlightning.loss import LossConfig
+    from agentlightning.policy_gradient import PolicyGradient
     from agentlightning.recording import annotate, reward, span
     from agentlightning.records import Failure, Reward, Rollout, Span, Task
     from agentlightning.trainer import FitResult, Trainer
@@ -25,6 +29,10 @@ _HOMES = {
     "Adapter": "adapter",
     "Algorithm": "algorithm",
     "AgentLightningError": "errors",
+    "Backend": "backend",
+    "Credit": "credit",
+    "LossConfig": "loss",
+    "PolicyGradient": "policy_gradient",
     "hookimpl": "hookspecs",
     "Failure": "records",
     "Reward": "records",
@@ -42,8 +50,12 @@ __all__ = [
     "Adapter",
     "AgentLightningError",
     "Algorithm",
+    "Backend",
+    "Credit",
     "Failure",
     "FitResult",
+    "LossConfig",
+    "PolicyGradient",
     "Reward",
     "Rollout",
     "Span",

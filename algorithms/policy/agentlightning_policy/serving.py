@@ -12,10 +12,10 @@ from agentlightning.config import decode_section
 from agentlightning.records import Policy, Prompt
 from agentlightning.serving import ModelServer
 from agentlightning.system_prompts import swap
+from agentlightning_policy.backend import UNCUT
 from agentlightning_policy.config import EngineConfig, ModelConfig
 from agentlightning_policy.engine import Engine
 from agentlightning_policy.model import PolicyModel
-from agentlightning_policy.backend import UNCUT
 
 
 class TorchServer(ModelServer):

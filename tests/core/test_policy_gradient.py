@@ -1,0 +1,252 @@
+"""The loop of policy gradients: with a backend that has no weights, through the ordinary trainer."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from bandit import BanditBackend
+from drawn_run import DrawnRun, group
+
+from agentlightning import PolicyGradient, Trainer
+from agentlightning.algorithm import Run
+from agentlightning.backend import Backend
+from agentlightning.errors import AlgorithmError, ConfigError, PluginError
+from agentlightning.policies import Policies
+from agentlightning.records import Group, Policy, Rollout, Task
+
+TASKS = [{"id": str(number), "input": "heads or tails?"} for number in range(4)]
+SECTION = {
+    "backend": "bandit:BanditBackend",
+    "answers": ["heads", "tails"],
+    "steps": 3,
+    "batch_tasks": 2,
+    "group_size": 8,
+    "checkpoint_every": 1,
+}
+README = Path(__file__).parents[2] / "core" / "README.md"
+
+
+def ask(question: str) -> str | None:
+    client = openai.OpenAI(base_url="http://127.0.0.1:1/v1", api_key="k", max_retries=0)
+    with client:
+        asked: Any = [{"role": "user", "content": question}]
+        return client.chat.completions.create(model="any", messages=asked).choices[0].message.content
+
+
+def is_tails(rollout: Rollout, task: Task) -> float:
+    return float(rollout.output == "tails")
+
+
+def train(folder: Path, algorithm: Any, *, agent: Any = ask, reward: Any = is_tails, **options: Any) -> Trainer:
+    return Trainer(
+        agent,
+        TASKS,
+        reward,
+        algorithm,
+        held_out=TASKS[:1],
+        store=f"sqlite:///{folder}/store.db",
+        directory=folder / "runs",
+        name="bandit",
+        **options,
+    )
+
+
+def preferences(folder: str) -> list[float]:
+    return list(np.load(Path(folder) / "preferences.npy"))
+
+
+def test_a_policy_without_weights_learns_what_is_rewarded(tmp_path: Path) -> None:
+    result = train(tmp_path, {"name": f"{__name__}:Plain", **SECTION}).fit()
+    heads, tails, version = preferences(result.results["model"])
+    assert tails > 0.2 > 0 > heads
+    assert version == 3
+
+
+class Plain(PolicyGradient):
+    """What the base does by itself."""
+
+
+class Interrupted(PolicyGradient):
+    """Ends in the middle of its last step, the first time."""
+
+    ended = False
+
+    async def collect(self, run: Run, step: int) -> list[Group]:
+        if step == 3 and not Interrupted.ended:
+            Interrupted.ended = True
+            raise AlgorithmError("the end")
+        return await super().collect(run, step)
+
+
+def test_a_run_that_was_cut_off_goes_on_from_its_policys_checkpoint(tmp_path: Path) -> None:
+    trainer = train(tmp_path, {"name": f"{__name__}:Interrupted", **SECTION})
+    with pytest.raises(AlgorithmError, match="the end"):
+        trainer.fit()
+    (before,) = (tmp_path / "runs").glob("*/checkpoints/step-2-*/policy/preferences.npy")
+    assert np.load(before)[-1] == 2
+    result = train(tmp_path, {"name": f"{__name__}:Interrupted", **SECTION}).fit(resume=True)
+    assert preferences(result.results["model"])[-1] == 3
+
+
+class Pair(PolicyGradient):
+    """A policy for each of two agents."""
+
+    def backends(self, run: Run) -> list[Backend]:
+        return [
+            ForOneAgent(self.backend_config, name=name, seed=run.seed, max_updates=3, phase=run.phase)
+            for name in ("first", "second")
+        ]
+
+
+class ForOneAgent(BanditBackend):
+    async def publish(self) -> Policy:
+        policy = await super().publish()
+        policy.agents = (self.name,)
+        return policy
+
+
+def two_agents(question: str) -> dict[str, str | None]:
+    from agentlightning import span
+
+    answers = {}
+    for name in ("first", "second"):
+        with span(name, kind="agent", agent=name):
+            answers[name] = ask(question)
+    return answers
+
+
+def differ(rollout: Rollout, task: Task) -> float:
+    return float(rollout.output == {"first": "heads", "second": "tails"})
+
+
+def test_policies_of_one_run_have_rows_weights_checkpoints_and_results_of_their_own(tmp_path: Path) -> None:
+    section = {**SECTION, "lr": 2.0}
+    result = train(tmp_path, Pair.from_section(section), agent=two_agents, reward=differ).fit()
+    first, second = (preferences(result.results[f"model/{name}"]) for name in ("first", "second"))
+    assert first[0] > 0 > first[1]
+    assert second[1] > 0 > second[0]
+
+
+class Forgetful(PolicyGradient):
+    def assign_credit(self, groups: Sequence[Group]) -> None:
+        groups[0].rollouts[0].set_advantage(1.0)
+
+
+def test_an_algorithm_that_forgets_a_rollout_is_stopped_by_name(tmp_path: Path) -> None:
+    with pytest.raises(AlgorithmError, match=r"^step 1: the credit Forgetful gave tokens of rollout \w+ no advantage"):
+        train(tmp_path, Forgetful.from_section(SECTION)).fit()
+
+
+class Dynamic(PolicyGradient):
+    """Dynamic sampling (Yu et al. 2025, DAPO, section 3.2): stops when enough groups have something to teach."""
+
+    async def collect(self, run: Run, step: int) -> list[Group]:
+        kept: list[Group] = []
+        async with aclosing(run.collect(run.tasks, group_size=4, step=step)) as collection:
+            async for one in collection:
+                if len({member.rollout.total_reward for member in one.rollouts}) > 1:
+                    kept.append(one)
+                if len(kept) == 2:
+                    break
+        return sorted(kept, key=lambda one: one.id)
+
+
+async def test_a_collection_may_be_left_when_there_is_enough_to_learn_from(tmp_path: Path) -> None:
+    class Counted(DrawnRun):
+        left = 0
+
+        async def collect(self, tasks: Any, **options: Any) -> AsyncIterator[Group]:
+            try:
+                for rewards in ([1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]):
+                    yield group("abcd"[len(self.events) % 4], rewards)
+            finally:
+                self.left += 1
+
+    run = Counted(tmp_path)
+    await Dynamic.from_section({**SECTION, "checkpoint_every": 0}).run(run)
+    assert run.left == 3
+    assert [run.logged[step]["sequences"] for step in (1, 2, 3)] == [4, 4, 4]
+
+
+def test_the_reinforce_of_the_readme_has_at_most_15_lines_and_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = re.findall(r"```python\n(\"\"\"REINFORCE.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len([line for line in block.splitlines() if line.strip()]) <= 15
+    (tmp_path / "reinforce.py").write_text(block, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "reinforce", raising=False)
+    result = train(tmp_path, {"name": "reinforce:Reinforce", **SECTION}).fit()
+    heads, tails, _ = preferences(result.results["model"])
+    assert tails > 0 > heads
+
+
+async def test_a_backend_is_closed_also_where_it_could_not_be_started(tmp_path: Path) -> None:
+    closed: list[str] = []
+
+    class Broken(BanditBackend):
+        async def start(self) -> None:
+            if self.name == "b":
+                raise AlgorithmError("no memory")
+
+        async def aclose(self) -> None:
+            closed.append(self.name)
+
+    run = DrawnRun(tmp_path)
+    config = BanditBackend.Config(answers=["a"])
+    backends = [Broken(config, name=name, seed=0, max_updates=1, phase=run.phase) for name in "ab"]
+    with pytest.raises(AlgorithmError, match="no memory"):
+        async with Policies(backends, run, temperature=1.0):
+            pass
+    assert closed == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"answer": []}, ConfigError, "algorithm.answer: unknown key; did you mean answers"),
+        ({"answers": "heads"}, ConfigError, "algorithm.answers: expected array, got str"),
+        ({"backend": "tourch"}, PluginError, "backend 'tourch' is not installed"),
+        ({"backend": 3}, ConfigError, "algorithm.backend: expected str, got int"),
+        ({"backend": "builtins:int"}, PluginError, "expected a subclass of Backend"),
+        ({"temperature": 0.0}, ConfigError, "algorithm.temperature"),
+    ],
+)
+def test_a_section_is_checked_with_the_fields_of_its_backend(
+    fields: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Plain.from_section({**SECTION, **fields})
+
+
+def test_an_algorithm_that_gives_credit_itself_takes_no_other() -> None:
+    with pytest.raises(ConfigError, match=r"algorithm\.credit: Forgetful gives credit in its own way"):
+        Forgetful.from_section({**SECTION, "credit": "broadcast"})
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import agentlightning.policy_gradient, agentlightning.policies
+import agentlightning_{name}.algorithm
+from agentlightning_{name}.algorithm import {kind}
+sys.path.insert(0, {tests!r})
+{kind}.from_section({section!r})
+"""
+
+
+@pytest.mark.parametrize(("name", "kind"), [("grpo", "GRPO"), ("sft", "SFT")])
+def test_algorithms_need_no_torch(name: str, kind: str) -> None:
+    pytest.importorskip(f"agentlightning_{name}")
+    script = WITHOUT_TORCH.format(name=name, kind=kind, section=SECTION, tests=str(Path(__file__).parents[1]))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -309,6 +309,24 @@ async def test_an_agent_of_the_core_api_is_an_agent(rollout, model):
     assert recorded.outline() == ["agent echo [echo]", "  llm chat own-model [echo]"]
 
 
+class Waits(RoutedAgent):
+    """An agent of autogen-core that has a thread do something, and asks no model."""
+
+    @message_handler
+    async def handle(self, message: TextMessage, ctx: MessageContext) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, str.upper, message.content)
+
+
+async def test_a_thread_makes_the_handling_of_a_message_no_span(rollout):
+    with rollout() as recorded:
+        runtime = SingleThreadedAgentRuntime()
+        await Waits.register(runtime, "waits", lambda: Waits("Waits."))
+        runtime.start()
+        await runtime.send_message(TextMessage(content="Hello.", source="user"), await runtime.get("waits"))
+        await runtime.stop_when_idle()
+    assert recorded.outline() == []
+
+
 async def test_teams_at_once_keep_apart(adapter, rollout, assistant, endpoint):
     endpoint.reply(lambda request: text(f"I read {len(request.json['messages'])}: {request.json['messages'][-1]}"))
     team = RoundRobinGroupChat([assistant("writer"), assistant("critic")], max_turns=4)

@@ -145,6 +145,21 @@ def test_the_framework_itself_may_say_what_runs_and_the_innermost_counts():
         assert stack.innermost(recorded.recorder) is tool
 
 
+def test_a_tentative_span_is_written_only_if_something_begins_in_it(stack):
+    with record() as recorded:
+        recorder = recorded.recorder
+        idle = recorder.start("agent", "idle", tentative=True)
+        around = recorder.start("agent", "around", tentative=True)
+        busy = recorder.start("agent", "busy", parent=around, tentative=True)
+        assert [recorder.is_tentative(span) for span in (idle, busy)] == [True, True]
+        recorder.end(recorder.start("tool", "tool", parent=busy))
+        assert [recorder.is_tentative(span) for span in (idle, busy)] == [True, False]
+        for begun in (busy, around, idle):
+            recorder.end(begun)
+        recorder.end(recorder.start("tool", "late", parent=idle))
+    assert outline(recorded) == ["agent around", "  agent busy", "    tool tool", "tool late"]
+
+
 def test_an_expected_call_is_taken_once():
     with record() as recorded:
         recorder = recorded.recorder

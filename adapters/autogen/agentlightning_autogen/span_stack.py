@@ -65,19 +65,10 @@ class OwnerFrame(Frame):
 
 @dataclass(eq=False)
 class MessageFrame(OwnerFrame):
-    """The handling of one message by an agent of the runtime. Its span begins when it calls a model or a tool, as a
+    """The handling of one message by an agent of the runtime. It has a span where it calls a model or a tool, as a
     team's manager does to select who speaks, and most do not."""
 
     agent_id: Any = None
-
-    @property
-    def inner(self) -> Span:
-        if self.span is None:
-            name = self.agent_id.type.removesuffix(f"_{self.agent_id.key}")
-            attributes = agent_attributes("manager" if team_of(self.agent_id) is not None else "agent")
-            base = _base(self.recorder, self)
-            self.span = self.recorder.start("agent", name, parent=base, agent=name, attributes=attributes)
-        return self.span
 
     def end(self, error: BaseException | None) -> None:
         """Ends the span. What a ``ToolAgent`` raises to tell who asked it that a tool failed is no failure of its own;
@@ -86,7 +77,7 @@ class MessageFrame(OwnerFrame):
         if isinstance(error, Exception) and team is not None:
             team.causes.append(error)
         if isinstance(error, getattr(sys.modules.get("autogen_core.tool_agent"), "ToolException", ())):
-            if self.span is None:
+            if self.span is not None and self.recorder.is_tentative(self.span):
                 self._record_failed_tool(error)
             error = None
         super().end(error)
@@ -181,8 +172,11 @@ def handling(agent_id: Any, context: AbstractContextManager[None]) -> AbstractCo
         return context
     around = stack.innermost(recorder)
     parent = around if team is None or (around is not None and around.within(team)) else team
-    base = locate(recorder) if parent is None else None
-    return _handle(MessageFrame(recorder, parent, base, agent_id=agent_id), context)
+    base = _base(recorder, parent)
+    name = agent_id.type.removesuffix(f"_{agent_id.key}")
+    attributes = agent_attributes("manager" if team is not None else "agent")
+    span = recorder.start("agent", name, parent=base, agent=name, attributes=attributes, tentative=True)
+    return _handle(MessageFrame(recorder, parent, base, span, agent_id=agent_id), context)
 
 
 @contextmanager
@@ -226,9 +220,8 @@ def _is_text_of(error: RuntimeError, cause: BaseException) -> bool:
 
 
 def _base(recorder: Recorder, frame: OwnerFrame | None) -> Span | None:
-    """The span that a new one hangs under, without beginning that of a message's handling."""
-    while isinstance(frame, MessageFrame) and frame.span is None:
-        if frame.parent is None:
-            return innermost(frame.base)
-        frame = frame.parent
-    return innermost(frame.span) if frame is not None else locate(recorder)
+    """The span that an agent's hangs under: not that of a message's handling in which nothing else has begun."""
+    if frame is None:
+        return locate(recorder)
+    is_idle = isinstance(frame, MessageFrame) and frame.span is not None and recorder.is_tentative(frame.span)
+    return innermost(frame.base if is_idle else frame.inner)

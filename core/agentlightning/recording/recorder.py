@@ -60,6 +60,8 @@ class Recorder:
         self._count = itertools.count()
         self._open: dict[str, Span] = {}
         self._expected: set[str] = set()
+        self._tentative: dict[str, Span | None] = {}  # the span above each, by its id
+        self._dropped: dict[str, Span | None] = {}  # likewise
         self._enders: dict[str, Callable[[Failure | None], None]] = {}
         self._cancelled: dict[str, list[Span]] = {}  # in a span that is still open, by its id
         self._left: set[str | None] = set()
@@ -73,10 +75,15 @@ class Recorder:
         parent: Span | None = None,
         agent: str | None = None,
         attributes: dict[str, Any] | None = None,
+        tentative: bool = False,
     ) -> Span:
-        """A span that begins now. Without ``parent`` it hangs under the current span of the context;
-        without ``agent`` it is its parent's."""
+        """A span that begins now. Without ``parent`` it hangs under the current span of the context; without ``agent``
+        it is its parent's. A ``tentative`` one is written only if another, which is not, begins in it."""
         above = parent if parent is not None else current_span()
+        while above is not None and above.id in self._dropped:
+            above = self._dropped[above.id]
+        if not tentative:
+            self._confirm(above)
         span = Span(
             rollout_id=self.rollout_id,
             attempt=self.attempt,
@@ -88,7 +95,17 @@ class Recorder:
             attributes=attributes if attributes is not None else {},
         )
         self._open[span.id] = span
+        if tentative:
+            self._tentative[span.id] = above
         return span
+
+    def is_tentative(self, span: Span) -> bool:
+        """Whether nothing has begun yet in a tentative span."""
+        return span.id in self._tentative
+
+    def _confirm(self, span: Span | None) -> None:
+        while span is not None and span.id in self._tentative:
+            span = self._tentative.pop(span.id)
 
     def start_call(
         self, name: str, *, parent: Span | None, agent: str | None = None, attributes: dict[str, Any] | None = None
@@ -130,6 +147,9 @@ class Recorder:
         `close` nothing is written any more."""
         self._enders.pop(span.id, None)
         if self._open.pop(span.id, None) is None:
+            return
+        if span.id in self._tentative:
+            self._dropped[span.id] = self._tentative.pop(span.id)
             return
         span.ended_at = at if at is not None else time.time()
         if failure is not None:

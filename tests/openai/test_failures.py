@@ -125,7 +125,7 @@ def test_an_error_of_our_own_does_not_reach_the_agent(rollout, client, monkeypat
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("agentlightning_openai.call.generation_of", broken)
+    monkeypatch.setattr("agentlightning_openai.spans.generation_of", broken)
     monkeypatch.setattr("agentlightning_openai.call.read", broken)
     with rollout(), caplog.at_level(logging.ERROR):
         answer = client.chat.completions.create(model="m", messages=MESSAGES)

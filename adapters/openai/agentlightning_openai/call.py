@@ -9,20 +9,19 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-import msgspec
-
 from agentlightning import semconv
 from agentlightning.errors import RedirectError
 from agentlightning.recording import Recorder, failure_of, locate
-from agentlightning.records import Failure, Generation, Policy, Span
+from agentlightning.records import Failure, Policy, Span
 from agentlightning_openai.body import BodyWatch, answer_in, read_json
 from agentlightning_openai.credentials import remember_credentials
 from agentlightning_openai.direct import send_directly
 from agentlightning_openai.failures import classify
 from agentlightning_openai.internals import chunks_of, is_stream, replace_chunks
-from agentlightning_openai.request import Operation, attributes_of, body_of, endpoint_of, generation_of, operation_of
-from agentlightning_openai.response import Answer, Choice, hide_additions, read, unreadable, write_choice
+from agentlightning_openai.request import Operation, body_of, operation_of
+from agentlightning_openai.response import Answer, hide_additions, read, unreadable
 from agentlightning_openai.router import ResourceRouter
+from agentlightning_openai.spans import write_answer, write_endpoint, write_request
 from agentlightning_openai.stream import JOINERS, AsyncWatched, Joiner, Watched
 
 logger = logging.getLogger(__name__)
@@ -54,14 +53,14 @@ def _begin(recorder: Recorder, client: Any, options: Any, operation: Operation) 
     agent = parent.agent if parent is not None else None
     router = ResourceRouter(recorder, agent) if recorder.resources and operation != "embeddings" else None
     span = recorder.start_call(operation, parent=parent)
-    call = Call(recorder, span, parent, client, operation)
+    call = Call(recorder, span, client, operation)
     if router is None or not router.has_resources:
         call.send(copy.copy(options), body or {})
         return call
     try:
         routed, sent = router.apply(client, options, body, operation)
     except Exception as error:
-        call.write_request(body or {})
+        write_request(span, operation, body or {})
         recorder.end(span, failure_of(error, "redirect_failed", "infrastructure"))
         raise RedirectError(f"{span.name} of agent {agent or '(none)'} was not sent: {error}") from error
     call.router, call.original_body = router, body or {}
@@ -74,10 +73,9 @@ class Call:
     has parsed for the agent; nothing that goes wrong in here reaches the agent. As a context manager it takes what the
     request raises."""
 
-    def __init__(self, recorder: Recorder, span: Span, parent: Span | None, client: Any, operation: Operation) -> None:
+    def __init__(self, recorder: Recorder, span: Span, client: Any, operation: Operation) -> None:
         self.recorder = recorder
         self.span = span
-        self.parent = parent
         self.operation = operation
         self.options: Any = None
         self.router: ResourceRouter | None = None
@@ -104,32 +102,16 @@ class Call:
         wanted = (self.original_body if self.router is not None else body).get("stream_options") or {}
         sent = body.get("stream_options") or {}
         self._hides_usage = bool(sent.get("include_usage")) and not wanted.get("include_usage")
-        self.write_request(body)
+        write_endpoint(
+            self.span, self._client, options.url, is_redirected=self.router is not None and self.router.redirects
+        )
+        write_request(self.span, self.operation, body, self._policy)
 
     def built(self, request: Any) -> None:
         """An HTTP request for it was built, and is about to be sent."""
         self.was_sent = True
         if self.router is not None and self.router.goes_directly:
             send_directly(request)
-
-    def write_request(self, body: Mapping[str, Any]) -> None:
-        """Writes what the request says into the span."""
-        span = self.span
-        try:
-            attributes = attributes_of(self.operation, body)
-            span.attributes.update(attributes)
-            if self.options is not None:
-                span.attributes.update(endpoint_of(self._client, self.options.url))
-            span.name = f"{attributes[semconv.OPERATION_NAME]} {body.get('model', '')}".rstrip()
-            if self.router is not None and self.router.redirects:
-                span.attributes[semconv.REDIRECTED] = True
-            if self.operation != "embeddings":
-                span.generation = generation_of(self.operation, body)
-                if self._policy is not None:
-                    span.generation.policy = self._policy.name
-                    span.generation.policy_version = self._policy.version
-        except Exception:
-            logger.exception("what a model call says could not be recorded")
 
     @property
     def _policy(self) -> Policy | None:
@@ -290,55 +272,9 @@ class Call:
         self.finish(answer)
 
     def finish(self, answer: Answer, *, at: float | None = None) -> None:
-        """Writes the answer into the span and ends it, once, ``at`` that time or now. Each choice beyond the first is
-        a span of its own beside it, with the same request; usage is counted on the first."""
+        """Writes the answer into the span and ends it, once, ``at`` that time or now."""
         if self._done:
             return
         self._done = True
-        try:
-            self._write(answer, at)
-        except Exception:
-            logger.exception("the answer of a model call could not be recorded")
+        write_answer(self.recorder, self.span, self.operation, answer, retries=self.retries, at=at)
         self.recorder.end(self.span, answer.failure, at=at)
-
-    def _write(self, answer: Answer, at: float | None) -> None:
-        attributes, generation = self.span.attributes, self.span.generation
-        reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason is not None]
-        for name, value in (
-            (semconv.RESPONSE_ID, answer.id),
-            (semconv.RESPONSE_MODEL, answer.model),
-            (semconv.RESPONSE_FINISH_REASONS, reasons or None),
-            (semconv.RESEND_COUNT, self.retries or None),
-            (semconv.ERROR_TYPE, answer.failure.exception or answer.failure.type if answer.failure else None),
-        ):
-            if value is not None:
-                attributes[name] = value
-        if answer.usage is not None:
-            attributes[semconv.USAGE_INPUT_TOKENS] = answer.usage.input_tokens
-            attributes[semconv.USAGE_OUTPUT_TOKENS] = answer.usage.output_tokens
-        if generation is None:
-            return
-        if isinstance(answer.policy_version, int):
-            generation.policy_version = answer.policy_version
-        first, *others = self._prompts(generation, len(answer.choices)) or [generation.messages]
-        for messages, choice in zip(others, answer.choices[1:], strict=True):
-            self._write_beside(msgspec.structs.replace(generation, messages=messages), answer, choice, at)
-        generation.messages = first
-        if answer.choices:
-            write_choice(generation, answer, answer.choices[0])
-        generation.usage = answer.usage
-
-    def _prompts(self, generation: Generation, choices: int) -> list[list[dict[str, Any]]]:
-        """What each choice answers: a text completion may hold several prompts, with as many choices each."""
-        messages = generation.messages
-        if self.operation != "text_completion" or not messages:
-            return [messages] * choices
-        return [[messages[index * len(messages) // choices]] for index in range(choices)]
-
-    def _write_beside(self, generation: Generation, answer: Answer, choice: Choice, at: float | None) -> None:
-        beside = self.recorder.start("llm", self.span.name, parent=self.parent, attributes=dict(self.span.attributes))
-        # Also where this runs in the context of something else: a stream that was left ends when it is collected.
-        beside.parent_id, beside.agent, beside.started_at = self.span.parent_id, self.span.agent, self.span.started_at
-        beside.generation = generation
-        write_choice(generation, answer, choice)
-        self.recorder.end(beside, at=at)

@@ -28,6 +28,7 @@ async def fill(url: str, run_id: str = RUN, steps: int = 4) -> None:
                 name="calculator",
                 algorithm="grpo",
                 config={"algorithm": {"name": "grpo", "lr": 2e-5}, "train": ["*"]},
+                results={"model": f"runs/{run_id}/model"},
                 created_at=time.time(),
             )
         )

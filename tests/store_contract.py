@@ -78,6 +78,24 @@ class StoreContract:
         leased.status = "succeeded"
         assert await store.finish(leased)
 
+    async def test_what_a_run_has_published_and_what_came_of_it_are_kept_when_it_ends(self, store: Store) -> None:
+        run = await store.open_run(a_run())
+        prompt = Prompt(name="prompt", template="Be brief.")
+        await store.put_resource("run", prompt)
+        await store.put_resource("run", Prompt(name="prompt", template="Never published."))
+        run.results["model"], run.resources["prompt"], run.status = "folder", prompt.digest, "failed"
+        await store.update_run(run)
+        assert [one.status for one in await store.runs()] == ["running"], "its status is not what is updated"
+        await store.close_run("run", "succeeded")
+        kept = await store.run("run")
+        assert kept is not None
+        assert (kept.results, kept.status) == ({"model": "folder"}, "succeeded")
+        assert await store.published(kept) == [prompt]
+
+    async def test_a_run_that_is_not_there_cannot_be_updated(self, store: Store) -> None:
+        with pytest.raises(StoreError, match="there is no run nowhere"):
+            await store.update_run(a_run("nowhere"))
+
     async def test_closing_a_run_that_is_not_there_is_an_error(self, store: Store) -> None:
         with pytest.raises(StoreError, match="no run nowhere"):
             await store.close_run("nowhere", "failed")

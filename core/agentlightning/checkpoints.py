@@ -1,14 +1,35 @@
-"""The files of runs' checkpoints: where they are, how large, and how they go."""
+"""The files of runs' checkpoints: how they are written, where they are, how large, and how they go."""
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from agentlightning.store.base import Checkpoint, RunRecord
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints, in its own."""
+
+
+def write_checkpoint(directory: Path, step: int, write: Callable[[Path], None]) -> Path:
+    """The new folder, in that of a run, which ``write(folder)`` has filled: durable, and beside the one before, so that
+    this one stays whole until the new one counts."""
+    folder = directory / CHECKPOINTS / f"step-{step}-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    write(folder)
+    for path in [*folder.rglob("*"), folder, folder.parent]:
+        _sync(path)
+    return folder.absolute()
+
+
+def remove_checkpoints(directory: Path, *, but: Path) -> None:
+    """Removes the checkpoints in a run's folder, but for one."""
+    for path in (directory / CHECKPOINTS).glob("step-*"):
+        if path.absolute() != but:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def checkpoint_folders(run: RunRecord, last: Checkpoint | None) -> list[Path]:
@@ -40,3 +61,11 @@ def remove(folder: Path) -> int:
     freed = size_of(folder)
     shutil.rmtree(folder)
     return freed
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
+from agentlightning.config import TasksConfig
 from agentlightning.errors import ConfigError, DataError
 from agentlightning.loading import explain, load, nearest
 from agentlightning.records import Task
 
 FIELDS = ("id", "input", "expected")
+HELD_OUT_SHARE = 0.2
+MAX_HELD_OUT = 100
 
 LONGEST_CELL = 2**30
 """Characters of a cell of a CSV file."""
@@ -59,6 +63,31 @@ def load_tasks(source: Any, *, limit: int | None = None, fields: Mapping[str, st
     if not tasks:
         raise DataError(f"{source if isinstance(source, str | Path) else 'tasks'}: no tasks in it")
     return tasks
+
+
+def load_split(tasks: Any, held_out: Any, seed: int) -> tuple[list[Task], list[Task]]:
+    """The tasks to train on and those held out, each as `load_tasks` takes them; or ``tasks`` a `TasksConfig`.
+
+    Without ``held_out`` a part of the tasks is held out, the same for the same seed. Raises `DataError`.
+    """
+    if isinstance(tasks, TasksConfig):
+        source = tasks
+        train = load_tasks(source.train, limit=source.limit, fields=source.fields)
+        rest = held_out if held_out is not None else source.held_out
+        kept = load_tasks(rest, limit=source.held_out_limit, fields=source.fields) if rest is not None else None
+    else:
+        train = load_tasks(tasks)
+        kept = load_tasks(held_out) if held_out is not None else None
+    if kept is not None:
+        return train, kept
+    if len(train) < 2:
+        raise DataError("one task is too few to hold any out: give tasks.held_out, or more tasks")
+    size = min(max(1, round(len(train) * HELD_OUT_SHARE)), MAX_HELD_OUT)
+    picked = set(np.random.default_rng(seed).permutation(len(train))[:size].tolist())
+    return (
+        [task for index, task in enumerate(train) if index not in picked],
+        [task for index, task in enumerate(train) if index in picked],
+    )
 
 
 def _rows(source: Any) -> Iterator[Row]:

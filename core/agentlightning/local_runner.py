@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
 BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
-OTHER_WORKER_SECONDS = 1.0
-"""How often a rollout is looked at that another worker has leased: until it ends there, or that lease does."""
+OTHER_WORKER_SECONDS = 5.0
+"""How long, each time, a rollout is waited for that another worker has leased: it ends there, or that lease does."""
 
 
 class LocalRunner(Runner):
@@ -100,10 +100,8 @@ class LocalRunner(Runner):
         while True:
             leased = await self._store.lease(self.worker, ids=[id], limit=1, seconds=LEASE_SECONDS)
             if not leased:
-                current = await self._store.rollout(id)
-                if current is None or current.finished:
+                if await self._store.wait([id], seconds=OTHER_WORKER_SECONDS):
                     return
-                await asyncio.sleep(OTHER_WORKER_SECONDS)
             elif await self._attempt(leased[0], task, resources):
                 return
 

@@ -1,4 +1,5 @@
-"""Going on with a run: which one, from which checkpoint, and whether it is still the same run."""
+"""Going on with a run: which one, from which checkpoint, whether it is still the same run; and making it again from
+its record."""
 
 from __future__ import annotations
 
@@ -6,13 +7,16 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from agentlightning.config import Config, RewardConfig, TasksConfig, decode_section
 from agentlightning.errors import ConfigError
 from agentlightning.records import Task, encode
+from agentlightning.redaction import REDACTED
 from agentlightning.store.base import Checkpoint, RunRecord, Store
 
-MAY_CHANGE = ("runner", "directory", "tasks.source", "held_out.source")
+MAY_CHANGE = ("runner", "directory", "tasks.source", "held_out.source", "objects")
 """Paths in a run's config, with all that is under them, that change nothing of what is learned."""
 MAY_GROW = "algorithm.steps"
 MOST_NAMED = 6
@@ -68,6 +72,41 @@ def refuse_what_differs(before: RunRecord, now: RunRecord) -> None:
         f"run {before.id} cannot go on with another config. {'; '.join(told[:MOST_NAMED])}{more}. "
         "Leave it as it was, or start a new run without --resume"
     )
+
+
+def config_of(run: RunRecord) -> tuple[Config, str | None]:
+    """A run's config as a file would hold it, and the source of its held-out tasks where that was given apart.
+
+    Raises `ConfigError` where the record cannot say all: a part was given as a Python object, or held a secret.
+    """
+    objects = run.config.get("objects", ["config"])
+    if objects:
+        raise ConfigError(
+            f"run {run.id} cannot be made again from its record: {', '.join(objects)} was given as a Python object; "
+            "go on with it from where that is made: Trainer(…).fit(resume=…)"
+        )
+    if REDACTED in str(run.config):
+        raise ConfigError(f"run {run.id} cannot be made again from its record, which keeps no secret: name its config")
+    names = ("agent", "reward", "algorithm", "train", "prompts", "runner", "directory")
+    values = {name: run.config[name] for name in names}
+    values |= {"tasks": run.config["tasks"]["source"], "name": run.name, "seed": run.seed}
+    return decode_section(values, Config, where=f"run {run.id}"), run.config["held_out"].get("source")
+
+
+def objects_among(**parts: Any) -> list[str]:
+    """The names of those parts of a config that hold objects, which no record can keep."""
+    plain = (str, dict, RewardConfig, TasksConfig, NoneType)
+    return [
+        name
+        for name, part in parts.items()
+        if not (all(isinstance(item, plain) for item in part) if name == "reward" else isinstance(part, plain))
+    ]
+
+
+def described_tasks(tasks: Sequence[Task], source: Any) -> dict[str, Any]:
+    """Which tasks these are, for the run's record."""
+    about: dict[str, Any] = {"count": len(tasks), "digest": digest_of(tasks)}
+    return {"source": source, **about} if isinstance(source, str | TasksConfig) else about
 
 
 def name_of(part: Any) -> str:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import secrets
-import shutil
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -19,25 +16,22 @@ import numpy as np
 
 from agentlightning.algorithm import Evaluation
 from agentlightning.causes import explain_rollouts
-from agentlightning.check import CheckReport, inspect_rollout, render
-from agentlightning.check.watch import calls_outside, logged_warnings, notice_when_slow
-from agentlightning.checkpoints import CHECKPOINTS
+from agentlightning.check import CheckReport, render
+from agentlightning.check.first_rollout import CHECKED_TASKS, FirstRollouts
+from agentlightning.checkpoints import remove_checkpoints, write_checkpoint
 from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts, held_out_note
-from agentlightning.errors import CheckError, StoreError
+from agentlightning.errors import CheckError
 from agentlightning.progress import Progress
 from agentlightning.records import AnyResource, Group, Policy, Rollout, RolloutRows, Span, Task
 from agentlightning.report import evaluation_of
 from agentlightning.runner import Runner
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
-from agentlightning.tracebacks import running_now
 from agentlightning.transitions import build_rows
 from agentlightning.work_orders import WorkOrders
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-CHECKED_TASKS = 3
 
 Ended = tuple[Rollout, list[Span]]
 """A rollout that has ended, and the spans of its last attempt, as the store has them."""
@@ -71,8 +65,6 @@ class TrainingRun:
         self.train = train
         self.directory = directory
         self.restored = restored
-        self.evaluations: list[Evaluation] = []
-        self.results: dict[str, str] = {}
         self._record = record
         self._store = store
         self._runner = runner
@@ -80,7 +72,7 @@ class TrainingRun:
         self._orders = WorkOrders(record.id, store)
         self._resources: dict[str, AnyResource] = {}
         self._counts = Counts()
-        self._told_of_calls = False
+        self._told_of_calls = self._evaluated = False
         self._logged: dict[str, float] = {}
         self._check_only = check_only
         self._began = time.perf_counter()
@@ -99,17 +91,19 @@ class TrainingRun:
         """
         self.phase("first rollout")
         start_seconds = time.perf_counter() - self._began
-        known = [rollout for rollout in await self._store.rollouts(self.id, purpose="check") if rollout.finished]
-        if known and not await self._has_errors(known[-1]):
+        batch = self.batches(1)
+        tasks = [batch(number)[0] for number in range(1, min(CHECKED_TASKS, len(self.tasks)) + 1)]
+        report = await FirstRollouts(
+            self.id,
+            self._store,
+            self._runner,
+            self._orders,
+            list(self._resources.values()),
+            self.train,
+            self._progress.message,
+        ).check(tasks, start_seconds)
+        if report is None:
             return
-        batch, puzzles = self.batches(1), list[str]()
-        for number in range(1, min(CHECKED_TASKS, len(self.tasks)) + 1):
-            report = await self._check(batch(number)[0], len(known) + number, start_seconds)
-            if report.conclusive:
-                break
-            puzzles += [f"task {report.task.id}: {error}" for error in report.errors]
-        if not report.errors:
-            report.warnings = [*puzzles, *report.warnings]
         self.checked = report
         if self._check_only:
             raise CheckDone
@@ -117,37 +111,10 @@ class TrainingRun:
         if report.errors:
             raise CheckError("\n".join(report.errors))
 
-    async def _check(self, task: Task, sample: int, start_seconds: float) -> CheckReport:
-        resources = list(self._resources.values())
-        planned = self._orders.plan(f"check/{sample}", [task], 1, purpose="check")
-        queued = await self._orders.enqueue(planned, resources)
-        hung_before = running_now()
-        with logged_warnings() as logged, calls_outside() as outside, notice_when_slow(self._progress.message):
-            async for _ in self._runner.run(queued, {task.id: task}, resources):
-                pass
-        rollout, spans = await self._read(queued[0].id)
-        return inspect_rollout(
-            task,
-            rollout,
-            spans,
-            resources=resources,
-            train=self.train,
-            start_seconds=start_seconds,
-            outside=outside,
-            running=[place for place in running_now() if place not in hung_before],
-            logged=logged,
-        )
-
     async def _only_check(self) -> None:
         """A run that is only checked ends here, whether or not its algorithm asks for the check."""
         if self._check_only:
             await self.check()
-
-    async def _has_errors(self, rollout: Rollout) -> bool:
-        task = Task(id=rollout.task_id, input=None)
-        spans = await self.spans(rollout)
-        resources = list(self._resources.values())
-        return bool(inspect_rollout(task, rollout, spans, resources=resources, train=self.train).errors)
 
     def batches(self, size: int) -> Callable[[int], list[Task]]:
         """Task batches by step, from 1: each epoch a permutation of its own, the same for the same seed.
@@ -215,8 +182,9 @@ class TrainingRun:
         await self._only_check()
         tasks = self.held_out if tasks is None else tasks
         name = f"evaluate/{step}/{variant}" if variant else f"evaluate/{step}"
-        if len(tasks) < ENOUGH_TASKS and not self.evaluations:
+        if len(tasks) < ENOUGH_TASKS and not self._evaluated:
             self._progress.message(held_out_note(len(tasks)))
+        self._evaluated = True
         rollouts = self._orders.plan(name, tasks, samples, purpose="evaluate", step=step, variant=variant)
         by_id = {task.id: task for task in tasks}
         ended: dict[str, Rollout] = {}
@@ -226,7 +194,6 @@ class TrainingRun:
         evaluation = evaluation_of([ended[rollout.id] for rollout in rollouts], by_id, step=step, variant=variant)
         if evaluation.rollouts and evaluation.mean is None:
             logger.warning("%s: no task could be scored: %s", name, explain_rollouts(evaluation.rollouts))
-        self.evaluations.append(evaluation)
         self._progress.evaluation(evaluation, counts.metrics())
         return evaluation
 
@@ -242,6 +209,8 @@ class TrainingRun:
         resource = self._for_trained_agents(resource)
         self._resources[resource.name] = resource
         await self._store.put_resource(self.id, resource)
+        self._record.resources[resource.name] = resource.digest
+        await self._store.update_run(self._record)
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Keeps numbers of a step, with those of the rollouts that ended since the last."""
@@ -266,14 +235,14 @@ class TrainingRun:
 
     def result(self, name: str, value: str) -> None:
         """Says what came of the run."""
-        self.results[name] = value
+        self._record.results[name] = value
 
     async def checkpoint(
         self, step: int, state: Mapping[str, Any], write: Callable[[Path], None] | None = None
     ) -> None:
         """Makes a point to go on from; visible only once all of it is durable."""
         self.phase("writing a checkpoint")
-        path = await asyncio.to_thread(self._write_checkpoint, step, write) if write is not None else None
+        path = await asyncio.to_thread(write_checkpoint, self.directory, step, write) if write is not None else None
         await self._store.flush()
         await self._store.put_checkpoint(
             Checkpoint(
@@ -284,22 +253,9 @@ class TrainingRun:
                 created_at=time.time(),
             )
         )
-        await asyncio.to_thread(self._remove_checkpoints_except, path)
-
-    def _write_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Writes into a folder that no other checkpoint has, so that the last one stays whole until this one counts."""
-        folder = self.directory / CHECKPOINTS / f"step-{step}-{secrets.token_hex(4)}"
-        folder.mkdir(parents=True)
-        write(folder)
-        for path in [*folder.rglob("*"), folder, folder.parent]:
-            _sync(path)
-        return folder.absolute()
-
-    def _remove_checkpoints_except(self, kept: Path | None) -> None:
-        folder = self.directory / CHECKPOINTS
-        for path in folder.glob("step-*") if kept is not None else ():
-            if path.absolute() != kept:
-                shutil.rmtree(path, ignore_errors=True)
+        await self._store.update_run(self._record)
+        if path is not None:
+            await asyncio.to_thread(remove_checkpoints, self.directory, but=path)
 
     def _for_trained_agents(self, resource: AnyResource) -> AnyResource:
         if isinstance(resource, Policy) and resource.agents == ("*",):
@@ -316,24 +272,19 @@ class TrainingRun:
         """Every planned rollout, finished and counted: those the store has as they were recorded, the rest run now."""
         applied = {**self._resources, **{item.name: self._for_trained_agents(item) for item in resources}}
         trains = any(isinstance(resource, Policy) for resource in applied.values())
-
+        if not plan:
+            return
         known = await self._orders.enqueue(plan, applied.values())
         self._progress.collection(plan[0].collection, len(plan), purpose=plan[0].purpose)
         pending = [rollout for rollout in known if not rollout.finished]
         async with aclosing(self._runner.run(pending, tasks, list(applied.values()))) as running:
             async for id in _chain([rollout.id for rollout in known if rollout.finished], running):
-                rollout, spans = await self._read(id)
+                rollout, spans = await self._store.rollout_with_spans(id)
                 counts.add(rollout, spans, only_policy=trains)
                 generations = (span.generation for span in spans)
                 usages = (one.usage for one in generations if one is not None and one.usage is not None)
                 self._progress.rollout(rollout, sum(usage.output_tokens for usage in usages))
                 yield rollout, spans
-
-    async def _read(self, id: str) -> Ended:
-        rollout = await self._store.rollout(id)
-        if rollout is None:
-            raise StoreError(f"rollout {id} of run {self.id} is gone from the store: something else removed it")
-        return rollout, await self._store.spans(id, attempt=rollout.attempt)
 
 
 async def _chain(first: Iterable[T], then: AsyncIterable[T]) -> AsyncIterator[T]:
@@ -355,11 +306,3 @@ def _group(task: Task, members: Iterable[Ended]) -> Group:
         ],
         excluded=[rollout for rollout, _ in members if not rollout.is_trainable],
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

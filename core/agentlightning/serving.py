@@ -63,7 +63,7 @@ def model_server(name: str = SERVER) -> type[ModelServer]:
 def model_folder(run: RunRecord) -> Path:
     """The folder of the model that a run trained. Raises `ConfigError` where it left none."""
     folder = Path(str(run.config.get("directory") or DIRECTORY)) / run.id / "model"
-    if not folder.is_dir():
+    if "model" not in run.results or not folder.is_dir():
         raise ConfigError(f"run {run.id} ({run.algorithm}, {run.status}) left no model: there is no folder {folder}")
     return folder
 
@@ -88,14 +88,13 @@ class Servable(Record, kw_only=True):
 
     @classmethod
     def of_run(cls, config: Mapping[str, Any], folder: Path, resources: Sequence[AnyResource]) -> Servable:
-        """The model in ``folder``, which a run of ``config`` trained, and its latest ``resources``.
+        """The model in ``folder``, which a run of ``config`` trained, and the ``resources`` that it published last.
 
         A request does not say which agent makes it: a prompt applies where it is for all, or names the text that it
         replaces.
         """
         algorithm = config.get("algorithm") or {}
-        latest = {resource.name: resource for resource in resources}.values()
-        prompts = [resource for resource in latest if isinstance(resource, Prompt)]
+        prompts = [resource for resource in resources if isinstance(resource, Prompt)]
         model = {key: value for key, value in (algorithm.get("model") or {}).items() if key not in UNTRAINED}
         engine = {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ("host", "port")}
         return cls(

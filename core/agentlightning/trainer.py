@@ -15,27 +15,32 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 from agentlightning import defaults
-from agentlightning.adapter import Adapter
+from agentlightning.agents import load_agent
 from agentlightning.algorithm import Algorithm, Evaluation
 from agentlightning.check import CheckReport
 from agentlightning.checkpoints import CHECKPOINTS
-from agentlightning.config import Config, RewardConfig, RunnerConfig, Seed, TasksConfig, decode_section, validated
-from agentlightning.data import load_tasks
+from agentlightning.config import Config, RewardConfig, RunnerConfig, Seed, decode_section, validated
+from agentlightning.data import load_split
 from agentlightning.diagnostics import findings
-from agentlightning.errors import AdapterError, AlgorithmError, ConfigError, DataError, advice
-from agentlightning.function_adapter import FunctionAdapter, check_takes_input
-from agentlightning.loading import is_call, load, make
+from agentlightning.errors import AlgorithmError, ConfigError, advice
 from agentlightning.notebook import html_of
 from agentlightning.plugins import Plugins, plugins
 from agentlightning.progress import Progress
 from agentlightning.recording import outside
-from agentlightning.records import Prompt, Record, Task, decode, encode
+from agentlightning.records import Prompt, Record, decode, encode
 from agentlightning.redaction import redact, redact_config
 from agentlightning.report import Comparison, compare_evaluations, evaluations_of
-from agentlightning.resume import digest_of, find_run_to_resume, name_of, refuse_what_differs, usable_checkpoint
+from agentlightning.resume import (
+    config_of,
+    described_tasks,
+    find_run_to_resume,
+    name_of,
+    objects_among,
+    refuse_what_differs,
+    usable_checkpoint,
+)
 from agentlightning.run import CheckDone, TrainingRun
 from agentlightning.runner import RunnerSetup
 from agentlightning.scoring import RewardLike, Scoring
@@ -44,11 +49,9 @@ from agentlightning.store import open_store
 from agentlightning.store.base import Checkpoint, RunRecord, RunStatus, Store
 from agentlightning.store.database import FOLDER_MODE
 from agentlightning.threads import run_on_process_loop, use_daemon_threads
+from agentlightning.versions import installed_versions, version_changes
 
 logger = logging.getLogger(__name__)
-
-HELD_OUT_SHARE = 0.2
-HELD_OUT_MOST = 100
 
 
 class FitResult(Record, kw_only=True):
@@ -126,31 +129,50 @@ class Trainer:
         self._agent, self._adapter = load_agent(agent, self._plugins)
         rewards = [reward] if isinstance(reward, str | RewardConfig) or callable(reward) else list(reward)
         self._scoring = Scoring(rewards, self._plugins)
-        self._tasks, self._held_out = _load_tasks(tasks, held_out, seed)
+        self._tasks, self._held_out = load_split(tasks, held_out, seed)
         self._config = {
             "agent": agent if isinstance(agent, str) else name_of(agent),
-            "tasks": _described(self._tasks, tasks),
-            "held_out": _described(self._held_out, held_out),
-            "reward": [it if isinstance(it, str | RewardConfig) else name_of(it) for it in rewards],
+            "tasks": described_tasks(self._tasks, tasks),
+            "held_out": described_tasks(self._held_out, held_out),
+            "reward": [one if isinstance(one, str | RewardConfig) else name_of(one) for one in rewards],
             "algorithm": {"name": self._algorithm_name, **msgspec.to_builtins(self._algorithm.config)},
             "train": self._train,
             "prompts": dict(prompts or {}),
             "runner": self._runner_config,
             "directory": str(self._directory.absolute()),
+            "objects": objects_among(agent=agent, tasks=tasks, held_out=held_out, reward=rewards, algorithm=algorithm),
         }
 
     @classmethod
-    def from_config(cls, config: Config, *, progress: Progress | None = None) -> Trainer:
-        """The same from a config file's content (`agentlightning.config.load_config`)."""
+    def from_record(cls, run: RunRecord, store: str | Store, *, progress: Progress | None = None) -> Trainer:
+        """The trainer of a run, made again from its record; ``fit(resume=run.id)`` goes on with it.
+
+        Raises `ConfigError` where the record cannot say all: a part was given as a Python object, or held a secret.
+        """
+        config, held_out = config_of(run)
+        return cls.from_config(config, held_out=held_out, store=store, progress=progress)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        *,
+        held_out: str | None = None,
+        store: str | Store | None = None,
+        progress: Progress | None = None,
+    ) -> Trainer:
+        """The same from a config file's content (`agentlightning.config.load_config`); ``store`` in place of its own,
+        and ``held_out`` beside its tasks."""
         return cls(
             config.agent,
             config.tasks,
             config.reward,
             config.algorithm,
+            held_out=held_out,
             train=config.train,
             prompts=config.prompts,
             runner=config.runner,
-            store=config.store,
+            store=store or config.store,
             directory=config.directory,
             name=config.name,
             seed=config.seed,
@@ -175,7 +197,10 @@ class Trainer:
                 earlier = await find_run_to_resume(store, self._name, resume)
                 refuse_what_differs(earlier, record)
                 restored = await usable_checkpoint(store, earlier)
-                record = msgspec.structs.replace(earlier, config=record.config)
+                changed = version_changes(earlier.versions, record.versions)
+                if changed and self._progress is not None:
+                    self._progress.message(f"run {earlier.id} goes on with other versions: {'; '.join(changed)}")
+                record = msgspec.structs.replace(earlier, config=record.config, versions=record.versions)
             directory = _make_folder(self._directory / record.id)
             return await self._fit(store, await store.open_run(record), restored, directory)
         finally:
@@ -254,6 +279,7 @@ class Trainer:
         progress.start(record, concurrency=self._runner_config.concurrency)
         try:
             await self._learn(run, store)
+            await store.update_run(record)
             status = "succeeded"
         except (asyncio.CancelledError, KeyboardInterrupt):
             status, message = "cancelled", f"go on with --resume {record.id}"
@@ -275,12 +301,12 @@ class Trainer:
             status=status,
             evaluations=evaluations,
             comparisons=compare_evaluations(evaluations),
-            results=run.results,
+            results=record.results,
             findings=findings(await store.metrics(record.id), evaluations),
             directory=str(directory),
             servable=(
-                Servable.of_run(record.config, Path(model), await store.resources(record.id))
-                if (model := run.results.get("model")) is not None
+                Servable.of_run(record.config, Path(model), await store.published(record))
+                if (model := record.results.get("model")) is not None
                 else None
             ),
         )
@@ -292,6 +318,8 @@ class Trainer:
             algorithm=self._algorithm_name,
             config=redact_config(decode(encode(self._config), dict[str, Any])),
             seed=self._seed,
+            versions=installed_versions(dict.fromkeys(plugin.distribution for plugin in self._plugins.installed())),
+            held_out=[task.id for task in self._held_out],
             created_at=time.time(),
         )
 
@@ -306,31 +334,6 @@ def _make_folder(path: Path) -> Path:
     return path
 
 
-def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:
-    """The agent object and the adapter that runs it, every adapter hooked in before the agent is imported.
-
-    Only ``module:attribute()``, with the parentheses, calls what it names (a factory, or a class), once. Raises
-    `ConfigError` where that fails, and `AdapterError` where there is nothing that an adapter can run.
-    """
-    adapters = loaded.adapters()
-    for adapter in adapters:
-        adapter.prepare()
-        adapter.install()
-    found = agent
-    if isinstance(agent, str):
-        found = make(agent) if is_call(agent) else load(agent)
-    chosen = next((adapter for adapter in adapters if adapter.accepts(found)), None)
-    if chosen is None or isinstance(chosen, FunctionAdapter):
-        check_takes_input(found, agent if isinstance(agent, str) else None)
-    if chosen is None:
-        raise AdapterError(
-            f"no installed adapter runs {agent if isinstance(agent, str) else type(agent).__name__!r} "
-            f"(a {type(found).__module__}.{type(found).__qualname__}); installed: "
-            f"{', '.join(adapter.name for adapter in adapters)}. `agl init` names the package that does."
-        )
-    return found, chosen
-
-
 def _algorithm(algorithm: str | dict[str, Any] | Algorithm, loaded: Plugins) -> tuple[str, Algorithm]:
     if isinstance(algorithm, Algorithm):
         return type(algorithm).__name__.lower(), algorithm
@@ -340,30 +343,3 @@ def _algorithm(algorithm: str | dict[str, Any] | Algorithm, loaded: Plugins) -> 
         raise ConfigError("algorithm.name: missing; `agl plugins` lists the algorithms that are installed")
     kind: type[Algorithm] = loaded.find("algorithms", name)
     return name, kind.from_section(section)
-
-
-def _described(tasks: Sequence[Task], source: Any) -> dict[str, Any]:
-    """Which tasks these are, for the run's record."""
-    about: dict[str, Any] = {"count": len(tasks), "digest": digest_of(tasks)}
-    return {"source": source, **about} if isinstance(source, str | TasksConfig) else about
-
-
-def _load_tasks(tasks: Any, held_out: Any, seed: int) -> tuple[list[Task], list[Task]]:
-    if isinstance(tasks, TasksConfig):
-        source = tasks
-        train = load_tasks(source.train, limit=source.limit, fields=source.fields)
-        rest = held_out if held_out is not None else source.held_out
-        kept = load_tasks(rest, limit=source.held_out_limit, fields=source.fields) if rest is not None else None
-    else:
-        train = load_tasks(tasks)
-        kept = load_tasks(held_out) if held_out is not None else None
-    if kept is not None:
-        return train, kept
-    if len(train) < 2:
-        raise DataError("one task is too few to hold any out: give tasks.held_out, or more tasks")
-    size = min(max(1, round(len(train) * HELD_OUT_SHARE)), HELD_OUT_MOST)
-    picked = set(np.random.default_rng(seed).permutation(len(train))[:size].tolist())
-    return (
-        [task for place, task in enumerate(train) if place not in picked],
-        [task for place, task in enumerate(train) if place in picked],
-    )

@@ -78,9 +78,9 @@ def main(name: str) -> list[str]:
     from stub_answers import text, tool_call
     from stub_server import StubServer
 
+    from agentlightning.agents import load_agent
     from agentlightning.plugins import plugins
     from agentlightning.records import Policy
-    from agentlightning.trainer import load_agent
 
     agent, adapter = load_agent(f"adapters.late:{name}", plugins())
     imported = [framework for framework in FRAMEWORKS if framework in sys.modules]

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from recorded import record
 
+from agentlightning.agents import load_agent
 from agentlightning.plugins import plugins
 from agentlightning.records import Policy
-from agentlightning.trainer import load_agent
 
 SECONDS = 60
 FOREIGN = ("openai", "langchain_core", "langgraph", "autogen_core", "autogen_agentchat", "crewai", "agents")

@@ -16,9 +16,9 @@ def outline(name: str) -> list[str]:
     from recorded import record
     from stub_server import StubServer
 
+    from agentlightning.agents import load_agent
     from agentlightning.plugins import plugins
     from agentlightning.records import Policy
-    from agentlightning.trainer import load_agent
 
     agent, adapter = load_agent(EXAMPLES[name].agent, plugins())
     with StubServer() as engine:

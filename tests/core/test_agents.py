@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from agentlightning.agents import load_agent
 from agentlightning.errors import AdapterError, ConfigError
 from agentlightning.function_adapter import FunctionAdapter
 from agentlightning.plugins import plugins
-from agentlightning.trainer import load_agent
 
 MODULE = """
 calls = []

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from doing import Doing
 
 from agentlightning import Algorithm, Trainer
 from agentlightning.checkpoints import CHECKPOINTS
-from agentlightning.config import RewardConfig, RunnerConfig
+from agentlightning.config import Config, RewardConfig, RunnerConfig, TasksConfig
 from agentlightning.errors import ConfigError
 from agentlightning.progress import Progress
+from agentlightning.records import Prompt
 from agentlightning.store import RunRecord, open_store
 
 TASKS = [{"id": f"t{number}", "input": number, "expected": number} for number in range(10)]
@@ -176,6 +180,83 @@ async def test_the_record_says_what_was_run(make: Make, tmp_path: Path) -> None:
     assert run.config["algorithm"] == {"name": "stopping", "steps": 3, "lr": 3e-5, "model": {}}
     assert run.config["prompts"] == {"writer": "Be brief."}
     assert (run.config["tasks"]["count"], run.config["held_out"]["count"]) == (8, 2)
+
+
+async def test_what_came_of_a_run_and_what_it_learned_nothing_from_is_recorded(make: Make, tmp_path: Path) -> None:
+    held_out: list[str] = []
+
+    async def body(run: Any) -> None:
+        await run.publish(Prompt(name="prompt", template="Be brief."))
+        run.result("model", "a folder")
+        held_out.extend(task.id for task in run.held_out)
+
+    await make(algorithm=Doing(body)).fit_async()
+    run = await the_run(tmp_path)
+    assert run.results == {"model": "a folder"}
+    assert run.held_out == held_out
+    assert run.resources == {"prompt": Prompt(name="prompt", template="Be brief.").digest}
+    assert run.versions["agentlightning"] == version("agentlightning")
+    assert run.versions["python"] == platform.python_version()
+
+
+@pytest.mark.usefixtures("stopped")
+async def test_versions_that_differ_are_said_and_recorded(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Saying(Progress):
+        def message(self, text: str) -> None:
+            said.append(text)
+
+    before = await the_run(tmp_path)
+    monkeypatch.setattr("agentlightning.trainer.installed_versions", lambda _: {**before.versions, "torch": "99.0"})
+    await make(progress=Saying()).fit_async(resume=True)
+    was = before.versions.get("torch", "none")
+    assert f"run {before.id} goes on with other versions: torch {was}, now 99.0" in said
+    assert (await the_run(tmp_path)).versions["torch"] == "99.0"
+
+
+# From the record alone.
+
+
+def a_stopping_run() -> list[dict[str, Any]]:
+    return TASKS
+
+
+async def test_a_run_goes_on_from_its_record_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    config = Config(
+        agent=f"{__name__}:echo",
+        tasks=TasksConfig(train=f"{__name__}:a_stopping_run", limit=9),
+        reward=RewardConfig(name=f"{__name__}:right", weight=0.5),
+        algorithm={"name": f"{__name__}:Stopping", "steps": 4},
+        prompts={"writer": "Be brief."},
+        runner=RunnerConfig(concurrency=3),
+        store=store,
+        directory=str(tmp_path / "runs"),
+        name="test",
+        seed=5,
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(Stopping, "stops", True)
+        with pytest.raises(RuntimeError, match="stopped"):
+            await Trainer.from_config(config).fit_async()
+    before = await the_run(tmp_path)
+    result = await Trainer.from_record(before, store).fit_async(resume=before.id)
+    after = await the_run(tmp_path)
+    assert (result.run_id, after.status) == (before.id, "succeeded")
+    assert (after.config, after.seed, after.name, after.held_out) == (
+        *(before.config, before.seed, before.name),
+        before.held_out,
+    )
+
+
+@pytest.mark.usefixtures("stopped")
+async def test_a_run_of_python_objects_cannot_be_made_from_its_record(tmp_path: Path) -> None:
+    run = await the_run(tmp_path)
+    with pytest.raises(ConfigError, match="agent, tasks, reward, algorithm was given as a Python object"):
+        Trainer.from_record(run, f"sqlite:///{tmp_path / 'store.db'}")
 
 
 # Checkpoints.

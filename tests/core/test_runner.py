@@ -110,26 +110,21 @@ async def test_a_rollout_that_another_worker_has_finished_is_what_that_one_wrote
     assert outputs == [("the second's", 7.0, 2)]
 
 
-async def test_a_rollout_that_another_worker_has_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlightning.local_runner.OTHER_WORKER_SECONDS", 0.0)
+async def test_a_rollout_that_another_worker_has_is_waited_for(tmp_path: Path) -> None:
     outputs: list[Any] = []
 
     class Taken(SQLiteStore):
-        """Its rollouts are leased by a second worker as they are queued, which ends them after a few looks."""
-
-        looks = 0
+        """Its rollouts are leased by a second worker as they are queued, which ends them when somebody waits."""
 
         async def enqueue(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
             queued = await super().enqueue(rollouts)
             (self.taken,) = await super().lease("second")
             return queued
 
-        async def rollout(self, rollout_id: str) -> Rollout | None:
-            self.looks += 1
-            if self.looks == 3:
-                self.taken.status, self.taken.output = "succeeded", "the second's"
-                await self.finish(self.taken)
-            return await super().rollout(rollout_id)
+        async def wait(self, ids: Any, *, seconds: float | None = None) -> list[Rollout]:
+            self.taken.status, self.taken.output = "succeeded", "the second's"
+            await self.finish(self.taken)
+            return await super().wait(ids, seconds=seconds)
 
     async def agent(number: int) -> str:
         return "the first's"

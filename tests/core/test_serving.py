@@ -29,16 +29,15 @@ def test_the_model_is_served_as_it_was_trained_but_for_what_only_training_needs(
     assert servable.engine == {"max_tokens": 2048}
 
 
-def test_the_latest_prompts_go_along_where_a_request_tells_enough(tmp_path: Path) -> None:
+def test_the_published_prompts_go_along_where_a_request_tells_enough(tmp_path: Path) -> None:
     resources = [
         Policy(name="policy", model="m", base_url="http://127.0.0.1:1"),
-        Prompt(name="all", version=0, template="old"),
-        Prompt(name="all", version=1, template="new"),
+        Prompt(name="all", template="Be brief."),
         Prompt(name="writers", agents=("writer",), replaces="You write.", template="You write well."),
         Prompt(name="critics", agents=("critic",), template="You are strict."),
     ]
     servable = Servable.of_run({}, tmp_path, resources)
-    assert [prompt.template for prompt in servable.prompts] == ["new", "You write well."]
+    assert [prompt.template for prompt in servable.prompts] == ["Be brief.", "You write well."]
     assert servable.passed_over == ["critics: it is for critic, and a request does not say which agent makes it"]
 
 
@@ -47,6 +46,9 @@ def test_a_run_without_a_model_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run r1 \(selection, failed\) left no model"):
         model_folder(run)
     (tmp_path / "r1" / "model").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="left no model"):  # it was killed while it saved
+        model_folder(run)
+    run.results["model"] = "r1/model"
     assert model_folder(run) == tmp_path / "r1" / "model"
 
 

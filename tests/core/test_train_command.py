@@ -126,6 +126,23 @@ def test_quiet_says_errors(agl: Agl, folder: Path) -> None:
     assert "step" not in result.stderr.replace("checkpoint of step", "")
 
 
+def test_a_run_goes_on_without_its_config_file(agl: Agl, folder: Path) -> None:
+    (folder / "break").touch()
+    agl("train", "config.yaml", "--set", "seed=3")
+    (folder / "break").unlink()
+    (folder / "config.yaml").unlink()
+    (run,) = _runs(folder)
+    result = agl("train", "--resume", run.id)
+    assert result.exit_code == 0, result.stderr
+    (after,) = _runs(folder)
+    assert (after.id, after.status, after.seed) == (run.id, "succeeded", 3)
+
+
+def test_going_on_without_a_config_changes_nothing_of_it(agl: Agl) -> None:
+    assert "Missing argument 'CONFIG'" in agl("train", "--resume", "words", "--set", "seed=4").stderr
+    assert "--set store=sqlite:///a.db names another" in agl("train", "config.yaml", "--store", "sqlite:///a.db").stderr
+
+
 def test_the_curve_lies_in_the_runs_folder(agl: Agl, folder: Path) -> None:
     pytest.importorskip("matplotlib")
     result = agl("train", "config.yaml")
@@ -221,7 +238,7 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_show_says_how_to_go_on(
     assert "interrupted" in agl("runs").stdout
     shown = agl("show", run.id).stdout
     assert "its process ended without a word" in shown
-    assert f"agl train CONFIG --resume {run.id}" in shown
+    assert f"agl train --resume {run.id}" in shown
     assert agl("train", "config.yaml", "--resume").exit_code == 0
 
 

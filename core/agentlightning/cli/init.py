@@ -24,7 +24,7 @@ def adapter_of(target: str, plugins: Plugins) -> str:
     Raises `ConfigError` where it does not load, and `AdapterError` that names the package to install where no
     installed adapter runs it.
     """
-    from agentlightning.trainer import load_agent
+    from agentlightning.agents import load_agent
 
     if is_call(target):
         for adapter in plugins.adapters():

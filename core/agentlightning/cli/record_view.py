@@ -92,6 +92,7 @@ def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, Rende
         ("started", Text(f"{format_time(run.created_at)}{took}")),
         ("rollouts", Text(", ".join(f"{count} {status}" for status, count in statuses.most_common()) or "none")),
         ("model", Text(str(model)) if model is not None else None),
+        *((name, Text(value)) for name, value in run.results.items() if name != "model" or model is None),
         ("curve", Text(str(curve)) if curve.is_file() else None),
         ("config", format_value(yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True).rstrip())),
     ]
@@ -108,8 +109,11 @@ def _model(run: RunRecord) -> Path | None:
 def _next_commands(run: RunRecord, url: str) -> list[tuple[str, RenderableType]]:
     """What can be done with the run, as commands."""
     model, store = _model(run), store_hint(url)
+    again = f"agl train --resume {run.id}{store}"
+    if run.config.get("objects", ["config"]):  # its record does not say all
+        again = f"agl train CONFIG --resume {run.id}"
     commands = [
-        ("go on with it", f"agl train CONFIG --resume {run.id}", run.status in ("failed", "cancelled", "interrupted")),
+        ("go on with it", again, run.status in ("failed", "cancelled", "interrupted")),
         ("serve its model", f"agl serve {run.id}{store}", model is not None),
         ("evaluate its model", f"agl eval CONFIG --model {model}", model is not None),
         ("compare it", f"agl compare-runs {run.id} OTHER{store}", run.status == "succeeded"),

@@ -14,13 +14,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from agentlightning.errors import StoreError
 from agentlightning.records import AnyResource, Failure, Purpose, Record, Reward, Rollout, Span, Task
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
 
 
 class RunRecord(Record, kw_only=True):
-    """One training run, as the store knows it.
+    """One training run, as the store knows it: enough to make it again.
+
+    ``config`` is the whole config, with the digest of the tasks; ``versions`` are those of the distributions that it
+    ran with, by name; ``held_out`` are the ids of the tasks that nothing is learned from. ``resources`` maps the name
+    of each resource to the digest of what was published last, ``results`` are what came of the run (``model``: the
+    folder of the trained weights).
 
     ``interrupted`` is the status of one that did not end and that nobody runs any more: its process was killed, say.
     """
@@ -30,6 +36,10 @@ class RunRecord(Record, kw_only=True):
     algorithm: str
     config: dict[str, Any] = {}
     seed: int = 0
+    versions: dict[str, str] = {}
+    held_out: list[str] = []
+    resources: dict[str, str] = {}
+    results: dict[str, str] = {}
     status: RunStatus = "running"
     created_at: float = 0.0
     ended_at: float | None = None
@@ -90,9 +100,14 @@ class Store(ABC):
     async def open_run(self, run: RunRecord) -> RunRecord:
         """Creates the run, or takes it over when its owner is gone; returns it as it stands.
 
-        Its config becomes that of ``run``. Rollouts that the vanished owner had leased are queued again.
+        Its config and versions become those of ``run``. Rollouts that the vanished owner had leased are queued again.
         Raises `StoreBusyError` when another live process owns it.
         """
+
+    @abstractmethod
+    async def update_run(self, run: RunRecord) -> None:
+        """Writes what the run has published and what came of it; its status stays. Raises `StoreBusyError` when it is
+        another process's by now."""
 
     @abstractmethod
     async def close_run(self, run_id: str, status: RunStatus, message: str | None = None) -> None:
@@ -190,6 +205,13 @@ class Store(ABC):
     async def rollout(self, rollout_id: str) -> Rollout | None:
         """One rollout; None when there is none of that id."""
 
+    async def rollout_with_spans(self, rollout_id: str) -> tuple[Rollout, list[Span]]:
+        """One rollout and the spans of its last attempt. Raises `StoreError` when there is none of that id."""
+        rollout = await self.rollout(rollout_id)
+        if rollout is None:
+            raise StoreError(f"rollout {rollout_id} is not in the store: it was never queued, or somebody removed it")
+        return rollout, await self.spans(rollout_id, attempt=rollout.attempt)
+
     # Spans and metrics: written in batches.
 
     @abstractmethod
@@ -229,6 +251,11 @@ class Store(ABC):
     async def resource(self, run_id: str, digest: str) -> AnyResource | None:
         """The resource of a run with that `Resource.digest`, as a rollout's ``resources`` name it; None when there is
         none."""
+
+    async def published(self, run: RunRecord) -> list[AnyResource]:
+        """What a run has published last under each name, in the order of the names' first publication."""
+        found = [await self.resource(run.id, digest) for digest in run.resources.values()]
+        return [resource for resource in found if resource is not None]
 
     @abstractmethod
     async def put_checkpoint(self, checkpoint: Checkpoint) -> None:

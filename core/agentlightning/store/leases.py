@@ -59,8 +59,8 @@ def row_of(rollout: Rollout) -> Row:
 
 
 def open_run(db: sqlite3.Connection, owner: Owner, run_id: str, new: bytes) -> RunRecord:
-    """Takes the run for ``owner``, with the config of the record ``new``; what the dead had leased of it is queued
-    again. Raises `StoreBusyError`."""
+    """Takes the run for ``owner``, with the config and versions of the record ``new``; what the dead had leased of
+    it is queued again. Raises `StoreBusyError`."""
     now = time.time()
     row = db.execute("SELECT record, owner, owner_until FROM runs WHERE id = ?", [run_id]).fetchone()
     record, before, until = row or (new, None, 0.0)
@@ -71,7 +71,8 @@ def open_run(db: sqlite3.Connection, owner: Owner, run_id: str, new: bytes) -> R
         _refuse_while_alive(run_id, decode(before, Owner), until - now)
     run: RunRecord = decode(record, RunRecord)
     run.status, run.ended_at, run.message = "running", None, None
-    run.config = decode(new, RunRecord).config
+    given: RunRecord = decode(new, RunRecord)
+    run.config, run.versions = given.config, given.versions
     db.execute(
         "INSERT INTO runs (id, owner, owner_until, record) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
         "SET owner = excluded.owner, owner_until = excluded.owner_until, record = excluded.record",
@@ -94,20 +95,32 @@ def as_it_stands(run: RunRecord, holder: bytes | None, until: float | None) -> R
     return run
 
 
+def update_run(
+    db: sqlite3.Connection, owner: Owner, run_id: str, resources: dict[str, str], results: dict[str, str]
+) -> None:
+    """Writes what a run has published and what came of it. Raises `StoreBusyError` when it is another's by now."""
+    run = _own_run(db, owner, run_id)
+    run.resources, run.results = resources, results
+    db.execute("UPDATE runs SET record = ? WHERE id = ?", [encode(run), run_id])
+
+
 def close_run(db: sqlite3.Connection, owner: Owner, run_id: str, status: RunStatus, message: str | None) -> None:
     """Ends a run and what ``owner`` had leased of it. Raises `StoreBusyError` when it is another's by now."""
+    run = _own_run(db, owner, run_id)
+    run.status, run.message, run.ended_at = status, message, time.time()
+    db.execute("UPDATE runs SET owner = NULL, owner_until = NULL, record = ? WHERE id = ?", [encode(run), run_id])
+    _queue_again(db, "run_id = ? AND owner = ?", run_id, encode(owner))
+
+
+def _own_run(db: sqlite3.Connection, owner: Owner, run_id: str) -> RunRecord:
     row = db.execute("SELECT record, owner FROM runs WHERE id = ?", [run_id]).fetchone()
     if row is None:
         raise StoreError(f"there is no run {run_id} in this store; `agl runs` lists what is there")
     record, holder = row
-    mine = encode(owner)
-    if holder is not None and holder != mine:
+    if holder is not None and holder != encode(owner):
         other: Owner = decode(holder, Owner)
-        raise StoreBusyError(f"run {run_id} was taken over by process {other.pid} on {other.host}; its status is left")
-    run: RunRecord = decode(record, RunRecord)
-    run.status, run.message, run.ended_at = status, message, time.time()
-    db.execute("UPDATE runs SET owner = NULL, owner_until = NULL, record = ? WHERE id = ?", [encode(run), run_id])
-    _queue_again(db, "run_id = ? AND owner = ?", run_id, mine)
+        raise StoreBusyError(f"run {run_id} was taken over by process {other.pid} on {other.host}; its record is left")
+    return decode(record, RunRecord)
 
 
 def give_up(db: sqlite3.Connection, owner: Owner) -> None:

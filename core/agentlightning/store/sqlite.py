@@ -91,6 +91,10 @@ class SQLiteStore(Store):
         record = encode(run)
         return await self._write(lambda db: leases.open_run(db, self._owner, run.id, record))
 
+    async def update_run(self, run: RunRecord) -> None:
+        resources, results = dict(run.resources), dict(run.results)
+        await self._write(lambda db: leases.update_run(db, self._owner, run.id, resources, results))
+
     async def close_run(self, run_id: str, status: RunStatus, message: str | None = None) -> None:
         await self._write(lambda db: leases.close_run(db, self._owner, run_id, status, message))
 

@@ -48,7 +48,7 @@ async def _of_run(store: Store, id: str) -> Servable:
     from agentlightning.serving import Servable, model_folder
 
     run = await find_run(store, id)
-    return Servable.of_run(run.config, model_folder(run), await store.resources(run.id))
+    return Servable.of_run(run.config, model_folder(run), await store.published(run))
 
 
 def _introduction(what: Servable, served: ServedModel, name: str | None) -> str:

@@ -14,9 +14,11 @@ from agentlightning.cli.app import RUN_LOG
 from agentlightning.cli.commands.common import console, overrides_option, read_store, store_hint
 from agentlightning.cli.commands.screen import own_screen
 from agentlightning.cli.commands.signals import ending_by_signal
+from agentlightning.defaults import STORE
 from agentlightning.errors import AgentLightningError, CheckError
 
 if TYPE_CHECKING:
+    from agentlightning.config import Config
     from agentlightning.store.base import RunRecord, Store
     from agentlightning.trainer import FitResult
 
@@ -33,25 +35,40 @@ LAST = "last"
     metavar="[RUN]",
     help="Go on with a run; without RUN, with the last one that has not succeeded.",
 )
+@click.option("--store", "url", metavar="URL", help="Where the RUN to go on with is, if no CONFIG says it.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_context
-def train(ctx: click.Context, config: str | None, overrides: tuple[str, ...], resume: str | None, quiet: bool) -> None:
-    """Train the agent that the file CONFIG names."""
+def train(
+    ctx: click.Context,
+    config: str | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    url: str | None,
+    quiet: bool,
+) -> None:
+    """Train the agent that the file CONFIG names; or go on with a RUN, whose record names all, without it."""
     from agentlightning.cli.progress import make_progress
     from agentlightning.config import load_config
 
     if config is None and resume is not None and Path(resume).is_file():
         config, resume = resume, LAST  # `--resume config.yaml`: the option has taken the argument for its value
-    if config is None:
+    if config is not None and url is not None:
+        raise click.UsageError(f"--store is for going on without CONFIG; here --set store={url} names another")
+    if config is None and (resume in (None, LAST) or overrides):
         raise click.UsageError("Missing argument 'CONFIG': the config file, as `agl init` writes it")
-    settings = load_config(config, overrides)
+    held_out = None
+    if config is not None:
+        settings = load_config(config, overrides)
+    else:
+        settings, held_out, resume = read_store(url or STORE, partial(_config_of, str(resume)))
+        settings.store = url or STORE
     progress = make_progress(quiet=quiet)
     debug = ctx.find_root().params["debug"]
     with own_screen(progress, settings.directory, quiet=quiet, debug=debug) as log, ending_by_signal():
         try:
             from agentlightning.trainer import Trainer
 
-            trainer = Trainer.from_config(settings, progress=progress)
+            trainer = Trainer.from_config(settings, held_out=held_out, progress=progress)
             result = trainer.fit(resume=True if resume == LAST else resume)
         except BaseException as error:
             if progress.run is not None and not isinstance(error, CheckError):
@@ -63,6 +80,14 @@ def train(ctx: click.Context, config: str | None, overrides: tuple[str, ...], re
             raise
     if not quiet:
         _report(result, settings.store)
+
+
+async def _config_of(id: str, store: Store) -> tuple[Config, str | None, str]:
+    from agentlightning.cli.commands.find import find_run
+    from agentlightning.resume import config_of
+
+    run = await find_run(store, id)
+    return *config_of(run), run.id
 
 
 def _report(result: FitResult, url: str) -> None:
@@ -95,7 +120,7 @@ async def _draw_curve(result: FitResult, store: Store) -> str | None:
     return await draw_curve(store, run, Path(result.directory) / "curve.png") if run is not None else None
 
 
-def _saved(run: RunRecord, url: str, config: str, overrides: tuple[str, ...]) -> str:
+def _saved(run: RunRecord, url: str, config: str | None, overrides: tuple[str, ...]) -> str:
     """What a run that has stopped leaves behind, and the command that goes on with it."""
 
     from agentlightning.diagnostics import findings
@@ -110,7 +135,8 @@ def _saved(run: RunRecord, url: str, config: str, overrides: tuple[str, ...]) ->
             findings(await store.metrics(run.id)),
         )
 
-    again = " ".join(["agl train", config, *(f"--set {shlex.quote(override)}" for override in overrides)])
+    command = f"agl train {config}" if config is not None else f"agl train{store_hint(url)}"
+    again = " ".join([command, *(f"--set {shlex.quote(override)}" for override in overrides)])
     try:
         finished, step, found = read_store(url, ask)
     except AgentLightningError as error:

@@ -8,7 +8,7 @@ import msgspec
 
 from agentlightning.algorithm import Algorithm, Run
 from agentlightning.config import PositiveInt
-from agentlightning.serving import SERVER, model_server
+from agentlightning.serving import TORCH, model_server
 
 
 class EvalConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -19,7 +19,7 @@ class EvalConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     model: dict[str, Any] | None = None
     engine: dict[str, Any] = {}
-    server: str = SERVER
+    server: str = TORCH
     temperature: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     samples: PositiveInt = 1
     greedy: bool = True

@@ -43,7 +43,7 @@ DISTRIBUTION_OF = {
     "algorithms": {"grpo": "agentlightning-grpo", "sft": "agentlightning-sft", "selection": "agentlightning-selection"},
     "backends": {"torch": "agentlightning-policy"},
     "rewards": dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),
-    "servers": {"torch": "agentlightning-policy"},
+    "servers": {"torch": "agentlightning-policy", "forwarding": "agentlightning-selection"},
 }
 """Which distribution to install for a name that is missing, by kind of plugin."""
 

@@ -9,28 +9,35 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
+
+import msgspec
 
 from agentlightning.defaults import DIRECTORY
 from agentlightning.errors import ConfigError
 from agentlightning.plugins import plugins
-from agentlightning.records import AnyResource, Policy, Prompt, Record
+from agentlightning.records import AnyResource, ModelChoice, Policy, Prompt, Record
 from agentlightning.store.base import RunRecord
+from agentlightning.system_prompts import swap
 from agentlightning.threads import run_on_process_loop
 
-SERVER = "torch"
-"""The server where nothing names another."""
+TORCH = "torch"
+"""The server of weights that this machine holds, where nothing names another."""
+FORWARDING = "forwarding"
+"""The server that sends requests on to the endpoint of a model that was chosen."""
 KEY = "none"
 """Any key will do; a client cannot be made without one."""
 UNTRAINED = ("lora",)
 """Options of a model that only training has a use for."""
+ADDRESS = ("host", "port")
 
 
 class ModelServer(ABC):
     """Serves a model behind the OpenAI API on this machine, chat completions, responses and completions.
 
-    ``model`` and ``engine`` are the sections of that name in an algorithm's config (`ConfigError` where one is wrong).
+    ``model`` says which, ``engine`` how: the sections of that name in an algorithm's config (`ConfigError` where one is
+    wrong); ``engine.name`` is the name that requests give it, ``engine.port`` 0 any free one.
     ``prompts`` take the place of the system prompt of every request that they are for; with ``any_name`` a request may
     name any model. A wish how the model is to write that cannot be met is passed over, as in training.
     """
@@ -54,26 +61,52 @@ class ModelServer(ABC):
         """Ends serving. Safe to call twice."""
 
 
-def model_server(name: str = SERVER) -> type[ModelServer]:
+def model_server(name: str) -> type[ModelServer]:
     """The server that plugins registered under a name. Raises `PluginError` that says what to install."""
     found: type[ModelServer] = plugins().find("servers", name)
     return found
 
 
-def model_folder(run: RunRecord) -> Path:
-    """The folder of the model that a run trained. Raises `ConfigError` where it left none."""
-    folder = Path(str(run.config.get("directory") or DIRECTORY)) / run.id / "model"
-    if "model" not in run.results or not folder.is_dir():
-        raise ConfigError(f"run {run.id} ({run.algorithm}, {run.status}) left no model: there is no folder {folder}")
-    return folder
+def prepared(
+    body: bytes,
+    operation: str,
+    *,
+    prompts: Sequence[Prompt],
+    model: str | None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> bytes:
+    """A request to the OpenAI API as the run would have sent it: for ``model`` (None: the one that it names), with the
+    run's prompts, and with ``defaults`` for the fields that it leaves out.
+
+    ``operation`` is ``chat``, ``responses`` or ``text_completion``. A body that cannot be read is given back, for
+    whoever says what is wrong with it.
+    """
+    try:
+        request = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return body
+    if not isinstance(request, dict):
+        return body
+    request = {**defaults, **request, **({} if model is None else {"model": model})}
+    if operation == "responses" or isinstance(request.get("messages"), list):
+        request = swap(request, operation, prompts)
+    return msgspec.json.encode(request)
+
+
+def model_folders(run: RunRecord) -> list[Path]:
+    """The folders of the models that a run trained: one for each policy, and none where it trained no weights."""
+    directory = Path(str(run.config.get("directory") or DIRECTORY)) / run.id
+    named = [directory / name for name in run.results if name == "model" or name.startswith("model/")]
+    return [folder for folder in named if folder.is_dir()]
 
 
 class Servable(Record, kw_only=True):
-    """What a run left behind, or a folder: the model and how it was served, and the prompts that its agents had.
+    """What a run left behind, or a folder: what its ``server`` takes, and the prompts that its agents had.
 
-    ``passed_over`` says which resources of the run a request does not tell enough to apply, and why.
+    ``passed_over`` says which prompts of the run a request does not tell enough to apply, and why.
     """
 
+    server: str = TORCH
     model: dict[str, Any]
     engine: dict[str, Any] = {}
     prompts: list[Prompt] = []
@@ -87,19 +120,15 @@ class Servable(Record, kw_only=True):
         return cls(model={"path": str(folder)})
 
     @classmethod
-    def of_run(cls, config: Mapping[str, Any], folder: Path, resources: Sequence[AnyResource]) -> Servable:
-        """The model in ``folder``, which a run of ``config`` trained, and the ``resources`` that it published last.
+    def of_run(cls, run: RunRecord, published: Sequence[AnyResource]) -> Servable:
+        """The model that a run trained, else the one that it chose, with what it ``published`` last.
 
         A request does not say which agent makes it: a prompt applies where it is for all, or names the text that it
-        replaces.
+        replaces. Raises `ConfigError` where there is neither.
         """
-        algorithm = config.get("algorithm") or {}
-        prompts = [resource for resource in resources if isinstance(resource, Prompt)]
-        model = {key: value for key, value in (algorithm.get("model") or {}).items() if key not in UNTRAINED}
-        engine = {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ("host", "port")}
+        prompts = [resource for resource in published if isinstance(resource, Prompt)]
         return cls(
-            model={**model, "path": str(folder)},
-            engine=engine,
+            **_model_of(run, [resource for resource in published if isinstance(resource, ModelChoice)]),
             prompts=[prompt for prompt in prompts if _applies(prompt)],
             passed_over=[
                 f"{prompt.name}: it is for {', '.join(prompt.agents)}, and a request does not say which agent makes it"
@@ -107,6 +136,35 @@ class Servable(Record, kw_only=True):
                 if not _applies(prompt)
             ],
         )
+
+    @property
+    def name(self) -> str:
+        """The model's folder, or its name."""
+        return str(self.model.get("path") or self.model["model"])
+
+
+def _model_of(run: RunRecord, choices: Sequence[ModelChoice]) -> dict[str, Any]:
+    folders, algorithm = model_folders(run), run.config.get("algorithm") or {}
+    if len(folders) > 1:
+        raise ConfigError(
+            f"run {run.id} trained several models; serve one of them by its folder: {', '.join(map(str, folders))}"
+        )
+    if folders:
+        trained = algorithm.get("model") or {}
+        return {
+            "model": {
+                **{key: value for key, value in trained.items() if key not in UNTRAINED},
+                "path": str(folders[0]),
+            },
+            "engine": {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ADDRESS},
+        }
+    if choices:
+        chosen = choices[-1]
+        return {
+            "server": FORWARDING,
+            "model": {"model": chosen.model, "base_url": chosen.base_url, "api_key_env": chosen.api_key_env},
+        }
+    raise ConfigError(f"run {run.id} ({run.algorithm}, {run.status}) left no model, and chose none")
 
 
 def _applies(prompt: Prompt) -> bool:
@@ -124,7 +182,7 @@ class ServedModel:
 
     def __init__(self, servable: Servable, *, name: str | None = None, port: int = 0) -> None:
         engine = {**servable.engine, "port": port, **({} if name is None else {"name": name})}
-        server = model_server()
+        server = model_server(servable.server)
         self._server = server(servable.model, engine, prompts=servable.prompts, any_name=name is None)
         self.policy = run_on_process_loop(self._server.start())
 

@@ -69,15 +69,16 @@ class FitResult(Record, kw_only=True):
     findings: list[str] = []
     directory: str = ""
     servable: Servable | None = None
-    """What `serve` serves; None where the run trained no weights."""
+    """What `serve` serves; None where the run trained no weights and chose no model."""
 
     def serve(self, *, name: str | None = None, port: int = 0) -> ServedModel:
-        """Serves the trained model behind the OpenAI API, for an agent that nobody changes, until it is stopped.
+        """Serves the model that was trained or chosen behind the OpenAI API, for an agent that nobody changes, until it
+        is stopped.
 
-        Raises `AlgorithmError` where the run trained no weights.
+        Raises `AlgorithmError` where there is none.
         """
         if self.servable is None:
-            raise AlgorithmError(f"run {self.run_id} trained no weights, so there is nothing to serve")
+            raise AlgorithmError(f"run {self.run_id} trained no weights and chose no model: there is nothing to serve")
         return ServedModel(self.servable, name=name, port=port)
 
     def _repr_html_(self) -> str:
@@ -296,6 +297,9 @@ class Trainer:
             progress.stop()
         tasks = {task.id: task for task in self._held_out}
         evaluations = evaluations_of(await store.rollouts(record.id, purpose="evaluate"), tasks)
+        servable = None
+        with suppress(ConfigError):  # it trained no weights and chose no model
+            servable = Servable.of_run(record, await store.published(record))
         return FitResult(
             run_id=record.id,
             status=status,
@@ -304,11 +308,7 @@ class Trainer:
             results=record.results,
             findings=findings(await store.metrics(record.id), evaluations),
             directory=str(directory),
-            servable=(
-                Servable.of_run(record.config, Path(model), await store.published(record))
-                if (model := record.results.get("model")) is not None
-                else None
-            ),
+            servable=servable,
         )
 
     def _new_record(self) -> RunRecord:

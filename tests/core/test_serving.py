@@ -3,53 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentlightning.algorithm import Evaluation
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
 from agentlightning.plugins import Plugins
-from agentlightning.records import Policy, Prompt, Task
+from agentlightning.records import ModelChoice, Policy, Prompt, Task
 from agentlightning.report import compare_evaluations
-from agentlightning.serving import Servable, ServedModel, model_folder
+from agentlightning.serving import Servable, ServedModel
 from agentlightning.store import RunRecord
 from agentlightning.trainer import FitResult
 
 
+def run(folder: Path, *, trained: bool = True, **algorithm: Any) -> RunRecord:
+    """A run whose folder is under ``folder``, with a model that it trained or without."""
+    results = {}
+    if trained:
+        results["model"] = str(folder / "r1" / "model")
+        (folder / "r1" / "model").mkdir(parents=True)
+    config = {"directory": str(folder), "algorithm": {"name": "any", **algorithm}}
+    return RunRecord(id="r1", name="r", algorithm="any", status="succeeded", config=config, results=results)
+
+
 def test_the_model_is_served_as_it_was_trained_but_for_what_only_training_needs(tmp_path: Path) -> None:
-    config = {
-        "algorithm": {
-            "name": "grpo",
-            "model": {"path": "base", "dtype": "bfloat16", "lora": {"rank": 4}},
-            "engine": {"max_tokens": 2048, "host": "127.0.0.1", "port": 4000},
-        }
-    }
-    servable = Servable.of_run(config, tmp_path, [])
-    assert servable.model == {"path": str(tmp_path), "dtype": "bfloat16"}
+    record = run(
+        tmp_path,
+        model={"path": "base", "dtype": "bfloat16", "lora": {"rank": 4}},
+        engine={"max_tokens": 2048, "host": "127.0.0.1", "port": 4000},
+    )
+    servable = Servable.of_run(record, [])
+    assert servable.server == "torch"
+    assert servable.model == {"path": str(tmp_path / "r1" / "model"), "dtype": "bfloat16"}
     assert servable.engine == {"max_tokens": 2048}
 
 
-def test_the_published_prompts_go_along_where_a_request_tells_enough(tmp_path: Path) -> None:
-    resources = [
+def test_prompts_go_along_where_a_request_tells_enough(tmp_path: Path) -> None:
+    published = [
         Policy(name="policy", model="m", base_url="http://127.0.0.1:1"),
-        Prompt(name="all", template="Be brief."),
+        Prompt(name="all", template="For all."),
         Prompt(name="writers", agents=("writer",), replaces="You write.", template="You write well."),
         Prompt(name="critics", agents=("critic",), template="You are strict."),
     ]
-    servable = Servable.of_run({}, tmp_path, resources)
-    assert [prompt.template for prompt in servable.prompts] == ["Be brief.", "You write well."]
+    servable = Servable.of_run(run(tmp_path), published)
+    assert [prompt.template for prompt in servable.prompts] == ["For all.", "You write well."]
     assert servable.passed_over == ["critics: it is for critic, and a request does not say which agent makes it"]
 
 
-def test_a_run_without_a_model_says_so(tmp_path: Path) -> None:
-    run = RunRecord(id="r1", name="r", algorithm="selection", status="failed", config={"directory": str(tmp_path)})
-    with pytest.raises(ConfigError, match=r"run r1 \(selection, failed\) left no model"):
-        model_folder(run)
-    (tmp_path / "r1" / "model").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="left no model"):  # it was killed while it saved
-        model_folder(run)
-    run.results["model"] = "r1/model"
-    assert model_folder(run) == tmp_path / "r1" / "model"
+def test_of_several_models_one_is_named_by_its_folder(tmp_path: Path) -> None:
+    record = run(tmp_path, trained=False)
+    for name in ("writer", "critic"):
+        record.results[f"model/{name}"] = f"r1/model/{name}"
+        (tmp_path / "r1" / "model" / name).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"trained several models; .*/r1/model/writer, .*/r1/model/critic"):
+        Servable.of_run(record, [])
+
+
+def test_without_weights_the_model_that_was_chosen_is_served(tmp_path: Path) -> None:
+    choice = ModelChoice(name="model", model="small", base_url="http://127.0.0.1:1/v1", api_key_env="THE_KEY")
+    servable = Servable.of_run(run(tmp_path, trained=False), [choice])
+    assert servable.server == "forwarding"
+    assert servable.model == {"model": "small", "base_url": "http://127.0.0.1:1/v1", "api_key_env": "THE_KEY"}
+
+
+def test_a_run_with_neither_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run r1 \(any, succeeded\) left no model, and chose none"):
+        Servable.of_run(run(tmp_path, trained=False), [])
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -64,7 +84,7 @@ def test_without_a_server_installed_it_says_what_to_install(tmp_path: Path, monk
 
 
 def test_a_result_without_weights_cannot_be_served() -> None:
-    with pytest.raises(AlgorithmError, match="run r1 trained no weights"):
+    with pytest.raises(AlgorithmError, match="run r1 trained no weights and chose no model"):
         FitResult(run_id="r1", status="succeeded").serve()
 
 

@@ -6,12 +6,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from agentlightning.config import decode_section
 from agentlightning.records import Policy, Prompt
-from agentlightning.serving import ModelServer
-from agentlightning.system_prompts import swap
+from agentlightning.serving import ModelServer, prepared
 from agentlightning_policy.backend import UNCUT
 from agentlightning_policy.config import EngineConfig, ModelConfig
 from agentlightning_policy.engine import Engine
@@ -47,16 +44,6 @@ class TorchServer(ModelServer):
             await engine.stop()
 
     def _prepare(self, body: bytes, operation: str) -> bytes:
-        """A request as the run would have sent it; one that cannot be read is left to whoever says what is wrong."""
-        try:
-            request = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError):
-            return body
-        if not isinstance(request, dict):
-            return body
-        request = {"unconstrained": UNCUT["unconstrained"], **request}
-        if self._any_name:
-            request["model"] = self._config.name
-        if operation == "responses" or isinstance(request.get("messages"), list):
-            request = swap(request, operation, self._prompts)
-        return msgspec.json.encode(request)
+        defaults = {"unconstrained": UNCUT["unconstrained"]}
+        model = self._config.name if self._any_name else None
+        return prepared(body, operation, prompts=self._prompts, model=model, defaults=defaults)

@@ -1,4 +1,4 @@
-"""Names this distribution's algorithm; imports nothing of it."""
+"""Names this distribution's algorithm and its server; imports nothing of them."""
 
 from __future__ import annotations
 
@@ -8,3 +8,8 @@ from agentlightning.hookspecs import Register, hookimpl
 @hookimpl
 def register_algorithms(register: Register) -> None:
     register("selection", "agentlightning_selection.algorithm:Selection")
+
+
+@hookimpl
+def register_servers(register: Register) -> None:
+    register("forwarding", "agentlightning_selection.serving:ForwardingServer")

@@ -54,11 +54,11 @@ def _of_shared_tasks(one: Evaluation, other: Evaluation) -> tuple[Evaluation, Ev
 
 
 def _only(evaluation: Evaluation, shared: set[bytes]) -> Evaluation:
-    kept = [place for place, task in enumerate(evaluation.tasks) if _identity(task) in shared]
+    kept = [index for index, task in enumerate(evaluation.tasks) if _identity(task) in shared]
     return msgspec.structs.replace(
         evaluation,
-        tasks=[evaluation.tasks[place] for place in kept],
-        rewards=[evaluation.rewards[place] for place in kept],
+        tasks=[evaluation.tasks[index] for index in kept],
+        rewards=[evaluation.rewards[index] for index in kept],
     )
 
 

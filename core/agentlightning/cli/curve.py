@@ -126,8 +126,8 @@ def _draw_evaluations(axes: Any, evaluations: Sequence[Evaluation]) -> None:
     highest: dict[int, float] = {}
     for x, y in (point for points in variants.values() for point in points):
         highest[x] = max(y, highest.get(x, y))
-    for place, (variant, points) in enumerate(variants.items()):
-        color = VARIANTS[place % len(VARIANTS)]
+    for number, (variant, points) in enumerate(variants.items()):
+        color = VARIANTS[number % len(VARIANTS)]
         label = f"held-out{f', {variant}' if variant else ''}"
         across, up = zip(*sorted(points), strict=True)
         axes.plot(across, up, color=color, linestyle=(0, (2, 3)), linewidth=1, alpha=0.7)

@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from agentlightning.algorithm import Evaluation
-from agentlightning.cli.progress import Part, PlainProgress, Tally, counted
+from agentlightning.cli.progress import Part, PlainProgress, Tally, format_failures
 from agentlightning.formatting import format_duration
 from agentlightning.records import Purpose, Rollout
 from agentlightning.store.base import RunRecord
 
-WIDEST_BAR, NARROWEST_BAR = 32, 8
-WIDEST_COUNTS = 34
+MAX_BAR, MIN_BAR = 32, 8
+MAX_COUNTS = 34
 """Columns of what stands beside a bar, about."""
 GAP = 2
 
@@ -107,7 +107,7 @@ class LiveProgress(PlainProgress):
 
     def _bars(self) -> Table:
         width = self.console.width
-        bar = max(NARROWEST_BAR, min(WIDEST_BAR, width - WIDEST_COUNTS - width // 5))
+        bar = max(MIN_BAR, min(MAX_BAR, width - MAX_COUNTS - width // 5))
         name = max(len("training"), min(24, width // 4))
         grid = Table.grid(padding=(0, GAP))
         grid.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=name)
@@ -141,7 +141,7 @@ class LiveProgress(PlainProgress):
         elapsed = (time.time() if self._phase is None else tally.last_at) - tally.started_at
         speed = f"  {tally.speed:.0f} tokens/s" if tally.speed is not None else ""
         line = Text.assemble("reward ", (tally.reward, "bold cyan"), (f"{speed}  {format_duration(elapsed)}", "dim"))
-        trouble = counted(self.failures, self.retried)
+        trouble = format_failures(self.failures, self.retried)
         lines = [line, Text(f"failures so far: {trouble}", style="yellow")] if trouble else [line]
         for each in lines:
             each.truncate(self.console.width, overflow="ellipsis")

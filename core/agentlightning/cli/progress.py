@@ -78,6 +78,11 @@ class Tally:
         return f"{format_number(mean)} ± {format_number(spread)}"
 
     @property
+    def trouble(self) -> str:
+        """What went wrong, as `format_failures` has it."""
+        return format_failures(self.failures, self.retried)
+
+    @property
     def speed(self) -> float | None:
         """Tokens per second, from the collection's beginning to its last rollout; None before there are any."""
         seconds = self.last_at - self.started_at
@@ -158,7 +163,7 @@ class PlainProgress(Progress):
         name = f"{evaluation.variant}, " if evaluation.variant else ""
         mean = "no task could be scored" if evaluation.mean is None else f"mean reward {format_number(evaluation.mean)}"
         scored = sum(reward is not None for reward in evaluation.rewards)
-        trouble = failures_text(self.tally) if self.tally is not None else ""
+        trouble = self.tally.trouble if self.tally is not None else ""
         parts = [
             Part(f"held-out tasks after step {evaluation.step}: {name}{mean}", 9),
             Part(f"{scored} of {len(evaluation.tasks)} tasks scored", 7),
@@ -191,7 +196,7 @@ class PlainProgress(Progress):
         if left:
             parts.append(Part(f"{format_duration(left)} left", 6))
         parts += [Part(text, 8) for text in troubles(metrics)]
-        trouble = failures_text(tally) if tally is not None else ""
+        trouble = tally.trouble if tally is not None else ""
         if trouble:
             parts.append(Part(f"failures: {trouble}", 7))
         return parts
@@ -202,12 +207,7 @@ def shown_metrics(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(name, value) for name, value in metrics.items() if name in ("loss", "kl", "grad_norm", "lr")]
 
 
-def failures_text(tally: Tally) -> str:
-    """``2 tool_error, 1 timeout, 3 retried``; empty when nothing went wrong."""
-    return counted(tally.failures, tally.retried)
-
-
-def counted(failures: Counter[str], retried: int) -> str:
-    """Failures by type, the most frequent first, and how many attempts were tried again."""
+def format_failures(failures: Counter[str], retried: int) -> str:
+    """``2 tool_error, 1 timeout, 3 retried``: the most frequent first; empty when nothing went wrong."""
     parts = [f"{count} {type}" for type, count in failures.most_common()]
     return ", ".join([*parts, f"{retried} retried"] if retried else parts)

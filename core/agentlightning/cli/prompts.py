@@ -15,12 +15,11 @@ ROLES = ("system", "developer")
 class FoundPrompt(Record, kw_only=True):
     """One system prompt of one agent, which ``calls`` of its model calls had.
 
-    ``place`` is where it stood in the request: the ``system message`` (a responses call's ``instructions`` are one)
-    or the ``developer message``.
+    ``role`` is that of its message, ``system`` (which a responses call's ``instructions`` count as) or ``developer``.
     """
 
     agent: str | None
-    place: str
+    role: str
     text: str
     calls: int
 
@@ -30,9 +29,9 @@ async def prompts_of(store: Store, run_id: str) -> list[FoundPrompt]:
     counts: Counter[tuple[str | None, str, str]] = Counter()
     for rollout in [rollout for rollout in await store.rollouts(run_id) if rollout.counts]:
         for span in await store.spans(rollout.id):
-            counts.update((span.agent, place, text) for place, text in _prompts(span))
+            counts.update((span.agent, role, text) for role, text in _prompts(span))
     found = [
-        FoundPrompt(agent=agent, place=place, text=text, calls=calls) for (agent, place, text), calls in counts.items()
+        FoundPrompt(agent=agent, role=role, text=text, calls=calls) for (agent, role, text), calls in counts.items()
     ]
     return sorted(found, key=lambda prompt: (prompt.agent or "", -prompt.calls, prompt.text))
 
@@ -40,7 +39,7 @@ async def prompts_of(store: Store, run_id: str) -> list[FoundPrompt]:
 def _prompts(span: Span) -> Iterator[tuple[str, str]]:
     for message in span.generation.messages if span.generation is not None else ():
         if message.get("role") in ROLES:
-            yield f"{message['role']} message", _text(message.get("content"))
+            yield message["role"], _text(message.get("content"))
 
 
 def _text(content: Any) -> str:

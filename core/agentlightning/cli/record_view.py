@@ -18,11 +18,10 @@ from agentlightning.cli.tables import comparisons_table, evaluations_table, fact
 from agentlightning.cli.tree import format_value, rollout_summary, rollout_tree
 from agentlightning.defaults import DIRECTORY
 from agentlightning.diagnostics import findings
-from agentlightning.errors import ConfigError
 from agentlightning.formatting import format_duration, format_time
 from agentlightning.records import AnyResource, ModelChoice, Policy, Prompt, Rollout
 from agentlightning.report import compare_evaluations, evaluations_of
-from agentlightning.serving import model_folder
+from agentlightning.serving import model_folders
 from agentlightning.store.base import Metric, RunRecord, Store
 
 LATEST_STEPS = 6
@@ -83,7 +82,7 @@ def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, Rende
     message = run.message
     if run.status == "interrupted":
         message = "nobody runs it any more: its process ended without a word"
-    model, curve = _model(run), Path(str(run.config.get("directory") or DIRECTORY), run.id, "curve.png")
+    curve = Path(str(run.config.get("directory") or DIRECTORY), run.id, "curve.png")
     facts: list[tuple[str, RenderableType | None]] = [
         ("run", Text(run.id, style="bold")),
         ("algorithm", Text(f"{run.algorithm}, seed {run.seed}")),
@@ -91,31 +90,24 @@ def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, Rende
         ("message", format_value(message) if message else None),
         ("started", Text(f"{format_time(run.created_at)}{took}")),
         ("rollouts", Text(", ".join(f"{count} {status}" for status, count in statuses.most_common()) or "none")),
-        ("model", Text(str(model)) if model is not None else None),
-        *((name, Text(value)) for name, value in run.results.items() if name != "model" or model is None),
+        *((name, Text(value)) for name, value in run.results.items()),
         ("curve", Text(str(curve)) if curve.is_file() else None),
         ("config", format_value(yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True).rstrip())),
     ]
     return [(name, value) for name, value in facts if value is not None and (name != "config" or run.config)]
 
 
-def _model(run: RunRecord) -> Path | None:
-    try:
-        return model_folder(run)
-    except ConfigError:
-        return None
-
-
 def _next_commands(run: RunRecord, url: str) -> list[tuple[str, RenderableType]]:
     """What can be done with the run, as commands."""
-    model, store = _model(run), store_hint(url)
+    models, store = model_folders(run), store_hint(url)
     again = f"agl train --resume {run.id}{store}"
     if run.config.get("objects", ["config"]):  # its record does not say all
         again = f"agl train CONFIG --resume {run.id}"
     commands = [
         ("go on with it", again, run.status in ("failed", "cancelled", "interrupted")),
-        ("serve its model", f"agl serve {run.id}{store}", model is not None),
-        ("evaluate its model", f"agl eval CONFIG --model {model}", model is not None),
+        ("serve its model", f"agl serve {run.id}{store}", len(models) == 1),
+        *(("serve a model", f"agl serve {folder}", len(models) > 1) for folder in models),
+        *(("evaluate its model", f"agl eval CONFIG --model {folder}", True) for folder in models),
         ("compare it", f"agl compare-runs {run.id} OTHER{store}", run.status == "succeeded"),
         ("see its best rollouts", f"agl show {run.id} --rollouts best{store}", True),
         ("take it elsewhere", f"agl export {run.id}{store}", True),

@@ -38,14 +38,14 @@ def rollout_tree(rollout: Rollout, spans: Sequence[Span], *, tokens: bool = Fals
     """
     tree = Tree(Text.assemble(("rollout ", "bold"), rollout.id), guide_style="dim")
     branches: dict[str, Tree] = {}
-    said: list[list[dict[str, Any]]] = []
+    calls: list[list[dict[str, Any]]] = []
     agents: dict[str, str | None] = {}
     for span in sorted(spans, key=lambda span: span.index):
         above = branches.get(span.parent_id or "", tree)
         acted = agents.get(span.parent_id or "")
         agents[span.id] = span.agent
         branch = branches[span.id] = above.add(_heading(span, acted))
-        for line in _details(span, said, tokens=tokens):
+        for line in _details(span, calls, tokens=tokens):
             branch.add(line)
     return tree
 
@@ -117,9 +117,9 @@ def _heading(span: Span, above: str | None) -> Text:
     return heading.append(f"  {', '.join(notes)}" if notes else "", "dim")
 
 
-def _details(span: Span, said: list[list[dict[str, Any]]], *, tokens: bool) -> Iterable[RenderableType]:
+def _details(span: Span, calls: list[list[dict[str, Any]]], *, tokens: bool) -> Iterable[RenderableType]:
     if span.generation is not None:
-        yield from _conversation(span.generation, said)
+        yield from _conversation(span.generation, calls)
         yield _token_line(span.generation)
         if tokens:
             yield from _token_ids(span.generation)
@@ -138,8 +138,8 @@ def _details(span: Span, said: list[list[dict[str, Any]]], *, tokens: bool) -> I
         yield failure_line(span.failure)
 
 
-def _conversation(generation: Generation, said: list[list[dict[str, Any]]]) -> Iterable[RenderableType]:
-    known = max((_shared(earlier, generation.messages) for earlier in said), default=0)
+def _conversation(generation: Generation, calls: list[list[dict[str, Any]]]) -> Iterable[RenderableType]:
+    known = max((_shared(earlier, generation.messages) for earlier in calls), default=0)
     if known:
         yield Text(f"… {known} message{'s' if known > 1 else ''} as before", style="dim")
     for message in generation.messages[known:]:
@@ -147,7 +147,7 @@ def _conversation(generation: Generation, said: list[list[dict[str, Any]]]) -> I
     if generation.response is not None:
         yield _message({"role": "assistant", **generation.response}, mark="→ ")
     answer = [{"role": "assistant", **generation.response}] if generation.response is not None else []
-    said.append([*generation.messages, *answer])
+    calls.append([*generation.messages, *answer])
 
 
 def _shared(earlier: Sequence[Mapping[str, Any]], messages: Sequence[Mapping[str, Any]]) -> int:
@@ -177,21 +177,24 @@ def _message(message: Mapping[str, Any], mark: str = "") -> Text:
 
 
 def _token_line(generation: Generation) -> Text:
-    said = generation
-    given = len(said.prompt_ids) if said.prompt_ids is not None else said.usage.input_tokens if said.usage else None
-    wrote = (
-        len(said.response_ids) if said.response_ids is not None else said.usage.output_tokens if said.usage else None
-    )
-    notes = [f"{'?' if given is None else given} → {'?' if wrote is None else wrote} tokens ({said.provenance})"]
-    if said.policy is not None:
-        notes.append(f"{said.policy} v{said.policy_version}")
-    elif said.model is not None:
-        notes.append(said.model)
-    if said.logprobs is not None and len(said.logprobs):
-        notes.append(f"mean logprob {float(np.mean(said.logprobs)):.3f} at temperature {said.temperature:g}")
-    if said.finish_reason is not None:
-        notes.append(f"finished: {said.finish_reason}")
+    usage = generation.usage
+    read = _length(generation.prompt_ids, usage.input_tokens if usage is not None else None)
+    wrote = _length(generation.response_ids, usage.output_tokens if usage is not None else None)
+    notes = [f"{read} → {wrote} tokens ({generation.provenance})"]
+    if generation.policy is not None:
+        notes.append(f"{generation.policy} v{generation.policy_version}")
+    elif generation.model is not None:
+        notes.append(generation.model)
+    if generation.logprobs is not None and len(generation.logprobs):
+        mean = float(np.mean(generation.logprobs))
+        notes.append(f"mean logprob {mean:.3f} at temperature {generation.temperature:g}")
+    if generation.finish_reason is not None:
+        notes.append(f"finished: {generation.finish_reason}")
     return Text(", ".join(notes), style="dim")
+
+
+def _length(ids: np.ndarray | None, counted: int | None) -> str:
+    return str(len(ids)) if ids is not None else "?" if counted is None else str(counted)
 
 
 def _token_ids(generation: Generation) -> Iterable[RenderableType]:

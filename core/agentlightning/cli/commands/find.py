@@ -11,7 +11,7 @@ from agentlightning.store.base import RunRecord, Store
 
 T = TypeVar("T", bound=RunRecord | Rollout)
 
-MOST_LISTED = 10
+MAX_LISTED = 10
 
 
 async def find_run(store: Store, id: str) -> RunRecord:
@@ -37,12 +37,12 @@ def _only(what: str, id: str, found: Sequence[T]) -> T:
         return found[0]
     if not found:
         raise StoreError(f"there is no {what} {id!r} in this store; `agl runs` lists the runs")
-    listed = "".join(f"\n  {_told(record)}" for record in found[:MOST_LISTED])
-    more = f"\n  … and {len(found) - MOST_LISTED} more" if len(found) > MOST_LISTED else ""
+    listed = "".join(f"\n  {_describe(record)}" for record in found[:MAX_LISTED])
+    more = f"\n  … and {len(found) - MAX_LISTED} more" if len(found) > MAX_LISTED else ""
     raise StoreError(f"{id!r} is the beginning of {len(found)} ids; write more of it:{listed}{more}")
 
 
-def _told(record: RunRecord | Rollout) -> str:
+def _describe(record: RunRecord | Rollout) -> str:
     if isinstance(record, Rollout):
         return f"{record.id}  rollout of {record.run_id}, {record.collection}, task {record.task_id}"
     return f"{record.id}  run, {record.algorithm}, {record.status}"

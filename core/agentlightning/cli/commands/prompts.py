@@ -36,7 +36,9 @@ def prompts(run: str, every: bool, url: str) -> None:
         own = list(group)
         screen.print(Text(agent or "(no agent's name)", style="bold"))
         for prompt in own if every else own[:SHOWN]:
-            screen.print(Text(f"  {prompt.place} of {prompt.calls} call{'s' * (prompt.calls != 1)}", style="dim"))
+            screen.print(
+                Text(f"  {prompt.role} message of {prompt.calls} call{'s' * (prompt.calls != 1)}", style="dim")
+            )
             screen.print(Padding(Text(prompt.text), (0, 0, 0, 4), expand=False))
         if len(own) > SHOWN and not every:
             screen.print(Text(f"  and {len(own) - SHOWN} more (--all shows them)", style="dim"))

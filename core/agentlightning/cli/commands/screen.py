@@ -25,7 +25,7 @@ SILENCED = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """Variables by which the libraries that an agent or a policy loads are told to be silent; one that is set is left."""
-MOST_ALIKE = 3
+MAX_ALIKE = 3
 LOG = "log.txt"
 
 
@@ -51,7 +51,7 @@ class RunLog(logging.Handler):
         run = self._progress.run
         if run is None or not self._waiting:
             return
-        lines = "".join(f"{self._formatter.format(it)}\n" for it in self._waiting)
+        lines = "".join(f"{self._formatter.format(record)}\n" for record in self._waiting)
         self._waiting.clear()
         path = self._directory / run.id / LOG
         try:
@@ -80,9 +80,9 @@ class Warnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self._shown[record.msg] += 1
         alike = self._shown[record.msg]
-        if alike > MOST_ALIKE:
+        if alike > MAX_ALIKE:
             return
-        more = f" (more like this only in {LOG})" if alike == MOST_ALIKE else ""
+        more = f" (more like this only in {LOG})" if alike == MAX_ALIKE else ""
         try:
             click.echo(f"{record.getMessage()}{more}", err=True)
         except OSError:  # the terminal is gone

@@ -28,7 +28,7 @@ PORT = 8000
 @store_option
 @click.pass_context
 def serve(ctx: click.Context, model: str, name: str | None, port: int, url: str) -> None:
-    """Serve what a RUN trained, or a model's FOLDER, behind the OpenAI API on this machine, until Ctrl-C.
+    """Serve what a RUN trained or chose, or a model's FOLDER, behind the OpenAI API on this machine, until Ctrl-C.
 
     The prompts that the run published, or its config has, take the place of the agent's own.
     """
@@ -45,16 +45,16 @@ def serve(ctx: click.Context, model: str, name: str | None, port: int, url: str)
 
 async def _of_run(store: Store, id: str) -> Servable:
     from agentlightning.cli.commands.find import find_run
-    from agentlightning.serving import Servable, model_folder
+    from agentlightning.serving import Servable
 
     run = await find_run(store, id)
-    return Servable.of_run(run.config, model_folder(run), await store.published(run))
+    return Servable.of_run(run, await store.published(run))
 
 
 def _introduction(what: Servable, served: ServedModel, name: str | None) -> str:
     body = json.dumps({"model": name or "any", "messages": [{"role": "user", "content": "What is 2 + 3?"}]})
     lines = [
-        f"{what.model['path']} answers at {served.base_url}, to {'any model name' if name is None else repr(name)}",
+        f"{what.name} answers at {served.base_url}, to {'any model name' if name is None else repr(name)}",
         *(f"prompt for {', '.join(prompt.agents)}: {_short(prompt.template)}" for prompt in what.prompts),
         *(f"not applied: {text}" for text in what.passed_over),
         "",

@@ -8,7 +8,8 @@ import msgspec
 
 from agentlightning.algorithm import Algorithm, Run
 from agentlightning.config import PositiveInt
-from agentlightning.serving import TORCH, model_server
+from agentlightning.errors import ConfigError
+from agentlightning.serving import TORCH, ModelServer, model_server
 
 
 class EvalConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -26,23 +27,38 @@ class EvalConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Eval(Algorithm):
-    """Runs the agent on the held-out tasks, with the model of its config or its own."""
+    """Runs the agent on the held-out tasks, with the model of its config or its own.
+
+    Raises `ConfigError` for an option that has no effect, and for what the server of the model refuses.
+    """
 
     Config: ClassVar[type[msgspec.Struct]] = EvalConfig
+    config: EvalConfig
+
+    def __init__(self, config: EvalConfig) -> None:
+        super().__init__(config)
+        self._server: ModelServer | None = None
+        if config.model is not None:
+            self._server = model_server(config.server)(config.model, config.engine)
+            return
+        default = EvalConfig()
+        for name in ("engine", "server", "temperature", "greedy"):
+            if getattr(config, name) != getattr(default, name):
+                raise ConfigError(
+                    f"algorithm.{name}: has no effect where the agents call their own models: name a model"
+                )
 
     async def run(self, run: Run) -> None:
-        config: EvalConfig = self.config
-        if config.model is None:
-            await run.evaluate(step=0, samples=config.samples)
+        if self._server is None:
+            await run.evaluate(step=0, samples=self.config.samples)
             return
         run.phase("loading the model")
-        server = model_server(config.server)(config.model, config.engine)
         try:
-            policy = (await server.start()).sampled_with(temperature=config.temperature)
+            policy = (await self._server.start()).sampled_with(temperature=self.config.temperature)
             await run.publish(policy)
             await run.check()
-            await run.evaluate(step=0, variant="sampled", samples=config.samples)
-            if config.greedy:
+            await run.evaluate(step=0, variant="sampled", samples=self.config.samples)
+            if self.config.greedy:
                 await run.evaluate(step=0, variant="greedy", resources=[policy.sampled_with(temperature=0.0)])
         finally:
-            await server.aclose()
+            await self._server.aclose()

@@ -16,7 +16,8 @@ from agentlightning.cli import main
 from agentlightning.cli.commands.evaluate import without_training
 from agentlightning.cli.compare import compare_runs, unshared
 from agentlightning.config import Config, TasksConfig
-from agentlightning.errors import DataError
+from agentlightning.errors import ConfigError, DataError
+from agentlightning.evaluation import Eval, EvalConfig
 from agentlightning.records import Task
 from agentlightning.store import RunRecord, open_store
 
@@ -122,7 +123,15 @@ def test_a_folder_takes_the_place_of_the_models_path_alone() -> None:
 
 
 def test_own_leaves_the_agents_their_models() -> None:
-    assert without_training(config(name="grpo", model={"path": "base"}), "own", None).algorithm == {"name": "eval"}
+    trained = config(name="grpo", model={"path": "base"}, temperature=0.5, evaluate={"samples": 2, "greedy": False})
+    assert without_training(trained, "own", None).algorithm == {"name": "eval", "samples": 2}
+
+
+@pytest.mark.parametrize("option", [{"temperature": 0.5}, {"greedy": False}, {"engine": {"port": 1}}, {"server": "x"}])
+def test_an_option_of_a_model_without_a_model_is_refused(option: dict[str, Any]) -> None:
+    (name,) = option
+    with pytest.raises(ConfigError, match=f"algorithm.{name}: has no effect where the agents call their own models"):
+        Eval(EvalConfig(**option))
 
 
 def test_a_task_file_keeps_the_names_of_the_columns() -> None:

@@ -62,17 +62,16 @@ def without_training(config: Config, model: str | None, tasks: str | None) -> Co
     from agentlightning.config import TasksConfig
     from agentlightning.serving import UNTRAINED
 
-    algorithm = config.algorithm
+    algorithm = {**config.algorithm, **(config.algorithm.get("evaluate") or {})}
+    trained = algorithm.get("model") or {}
     section: dict[str, Any] = {"name": "eval"}
-    for name, value in {**algorithm, **(algorithm.get("evaluate") or {})}.items():
-        if name in ("model", "engine", "temperature", "samples", "greedy"):
-            section[name] = value
-    if isinstance(section.get("model"), dict):
-        section["model"] = {name: value for name, value in section["model"].items() if name not in UNTRAINED}
-    if model == OWN:
-        section.pop("model", None)
-    elif model is not None:
-        section["model"] = {**section.get("model", {}), "path": model}
+    if model != OWN and (trained or model is not None):
+        section["model"] = {name: value for name, value in trained.items() if name not in UNTRAINED}
+        section |= {name: algorithm[name] for name in ("engine", "temperature", "greedy") if name in algorithm}
+        if model is not None:
+            section["model"]["path"] = model
+    if "samples" in algorithm:
+        section["samples"] = algorithm["samples"]
     asked: str | TasksConfig = config.tasks
     if tasks is not None:
         fields = asked.fields if isinstance(asked, TasksConfig) else {}

@@ -1,4 +1,4 @@
-"""The levers: a policy's calls are redirected, a model is chosen, a prompt is swapped."""
+"""What resources make of a request: a policy's calls are redirected, a model is chosen, a prompt is swapped."""
 
 from __future__ import annotations
 

@@ -67,7 +67,9 @@ def without_training(config: Config, model: str | None, tasks: str | None) -> Co
     section: dict[str, Any] = {"name": "eval"}
     if model != OWN and (trained or model is not None):
         section["model"] = {name: value for name, value in trained.items() if name not in UNTRAINED}
-        section |= {name: algorithm[name] for name in ("engine", "temperature", "greedy") if name in algorithm}
+        section |= {
+            name: algorithm[name] for name in ("engine", "server", "temperature", "greedy") if name in algorithm
+        }
         if model is not None:
             section["model"]["path"] = model
     if "samples" in algorithm:

@@ -30,6 +30,8 @@ KEY = "none"
 """Any key will do; a client cannot be made without one."""
 UNTRAINED = ("lora",)
 """Options of a model that only training has a use for."""
+IN_FOLDER = ("chat_template",)
+"""Options of a model that its folder holds once it was trained."""
 ADDRESS = ("host", "port")
 
 
@@ -114,10 +116,11 @@ class Servable(Record, kw_only=True):
 
     @classmethod
     def of_folder(cls, folder: Path) -> Servable:
-        """A model's folder. Raises `ConfigError` where there is none."""
+        """A model's folder, or that of the run which trained it. Raises `ConfigError` where there is none."""
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}")
-        return cls(model={"path": str(folder)})
+        inner = folder / "model"
+        return cls(model={"path": str(inner if inner.is_dir() else folder)})
 
     @classmethod
     def of_run(cls, run: RunRecord, published: Sequence[AnyResource]) -> Servable:
@@ -151,11 +154,9 @@ def _model_of(run: RunRecord, choices: Sequence[ModelChoice]) -> dict[str, Any]:
         )
     if folders:
         trained = algorithm.get("model") or {}
+        model = {key: value for key, value in trained.items() if key not in (*UNTRAINED, *IN_FOLDER)}
         return {
-            "model": {
-                **{key: value for key, value in trained.items() if key not in UNTRAINED},
-                "path": str(folders[0]),
-            },
+            "model": {**model, "path": str(folders[0])},
             "engine": {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ADDRESS},
         }
     if choices:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from agentlightning.algorithm import Evaluation
+from agentlightning.cli import main
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
 from agentlightning.plugins import Plugins
 from agentlightning.records import ModelChoice, Policy, Prompt, Task
@@ -30,7 +32,7 @@ def run(folder: Path, *, trained: bool = True, **algorithm: Any) -> RunRecord:
 def test_the_model_is_served_as_it_was_trained_but_for_what_only_training_needs(tmp_path: Path) -> None:
     record = run(
         tmp_path,
-        model={"path": "base", "dtype": "bfloat16", "lora": {"rank": 4}},
+        model={"path": "base", "dtype": "bfloat16", "lora": {"rank": 4}, "chat_template": "prompt.jinja"},
         engine={"max_tokens": 2048, "host": "127.0.0.1", "port": 4000},
     )
     servable = Servable.of_run(record, [])
@@ -75,6 +77,13 @@ def test_a_run_with_neither_says_so(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no folder"):
         Servable.of_folder(tmp_path / "nothing")
+    result = CliRunner().invoke(main, ["serve", "runs/nothing/model"])
+    assert (result.exit_code, result.stderr) == (2, "error: there is no folder runs/nothing/model\n")
+
+
+def test_of_a_runs_folder_its_model_is_served(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    assert Servable.of_folder(tmp_path).model == {"path": str(tmp_path / "model")}
 
 
 def test_without_a_server_installed_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,8 @@ def serve(ctx: click.Context, model: str, name: str | None, port: int, url: str)
     from agentlightning.progress import Progress
     from agentlightning.serving import Servable, ServedModel
 
-    folder = Path(model)
-    what = Servable.of_folder(folder) if folder.is_dir() else read_store(url, lambda store: _of_run(store, model))
+    is_folder = Path(model).is_dir() or Path(model).name != model
+    what = Servable.of_folder(Path(model)) if is_folder else read_store(url, lambda store: _of_run(store, model))
     screen = own_screen(Progress(), ".", quiet=False, debug=ctx.find_root().params["debug"])
     with screen, ending_by_signal(), ServedModel(what, name=name, port=port) as served:
         click.echo(_introduction(what, served, name))

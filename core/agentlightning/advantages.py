@@ -31,6 +31,12 @@ class AdvantageConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_
     eps: NonNegative = 1e-4
     normalize_then_sum: bool = False
 
+    def without_effect(self) -> dict[str, str]:
+        """The fields whose value changes nothing of this advantage, and what would have to be for it to do so."""
+        if self.normalize_then_sum:
+            return dict.fromkeys(("baseline", "scale"), "normalize_then_sum is false")
+        return dict.fromkeys(("ddof", "eps"), "scale is group or batch") if self.scale == "none" else {}
+
 
 def advantages(rewards: Sequence[np.ndarray], config: AdvantageConfig) -> list[np.ndarray]:
     """The advantage of every rollout, from its group's rewards: one array (R,) per group.

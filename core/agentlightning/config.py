@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -175,6 +175,13 @@ def validated(config: T, *, at: str) -> T:
     except TypeError:
         return config
     return decode_section(values, type(config), at=at)
+
+
+def refuse_without_effect(given: Iterable[str], unused: Mapping[str, str], *, at: str) -> None:
+    """Raises `ConfigError` for a given key that is among the unused, which say when they are not."""
+    for key in given:
+        if key in unused:
+            raise ConfigError(f"{at}.{key}: has an effect only where {unused[key]}; leave it out")
 
 
 def _numbers_in(values: Any, path: str) -> Iterator[tuple[str, float]]:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from agentlightning.advantages import AdvantageConfig, advantages, advantages_by_component
-from agentlightning.config import NoConfig, decode_section, validated
+from agentlightning.config import NoConfig, decode_section, refuse_without_effect, validated
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.loading import explain
 from agentlightning.plugins import plugins
@@ -73,9 +73,13 @@ def load_credit(choice: str | Mapping[str, Any], *, advantage: AdvantageConfig |
     if not isinstance(name, str):
         raise ConfigError("algorithm.credit.name: missing; `agl plugins` lists the credit plugins that are installed")
     kind: type[Credit] = plugins().find("credit", name)
+    values = options
     if issubclass(kind, Broadcast) and advantage is not None:
-        options = {**msgspec.structs.asdict(advantage), **options}
-    return kind(decode_section(options, kind.Config, at="algorithm.credit"))
+        values = {**msgspec.structs.asdict(advantage), **options}
+    credit = kind(decode_section(values, kind.Config, at="algorithm.credit"))
+    if isinstance(credit, Broadcast):
+        refuse_without_effect(options, credit.config.without_effect(), at="algorithm.credit")
+    return credit
 
 
 def give_credit(assign: Callable[[Sequence[Group]], None], groups: Sequence[Group], *, name: str, step: int) -> None:

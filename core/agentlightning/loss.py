@@ -50,3 +50,23 @@ class LossConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
             low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if low > high:
                 raise ValueError(f"expected {name}_min <= {name}_max, got {low} and {high}")
+
+    def without_effect(self) -> dict[str, str]:
+        """The fields whose value changes nothing of this loss, and what would have to be for it to do so."""
+        clip = ("epsilon_low", "epsilon_high", "delta", "dual_clip")
+        unused = {} if self.kind == "clip" else dict.fromkeys(clip, "kind is clip")
+        if self.kind != "cispo":
+            unused |= dict.fromkeys(("cispo_min", "cispo_max"), "kind is cispo")
+        if self.kind != "sapo":
+            unused |= dict.fromkeys(("sapo_tau_positive", "sapo_tau_negative"), "kind is sapo")
+        if self.kind == "cross_entropy" and not (self.beta and self.kl_bias_correction):
+            unused["ratio"] = "kind is another than cross_entropy"
+        if self.aggregation != "constant":
+            unused["constant_length"] = "aggregation is constant"
+        if self.beta == 0:
+            unused["kl_bias_correction"] = "beta is greater than 0"
+        if self.sampler_correction == "none":
+            unused |= dict.fromkeys(
+                ("sampler_correction_min", "sampler_correction_max"), "sampler_correction is chosen"
+            )
+        return unused

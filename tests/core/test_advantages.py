@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,30 @@ def test_normalize_then_sum_gives_zero_without_spread() -> None:
     assert not got[0].any()
     assert got[1].any()
     assert not got[2].any()
+
+
+BASES: list[dict[str, Any]] = [{}, {"scale": "none"}, {"scale": "batch"}, {"normalize_then_sum": True}]
+OTHER: dict[str, Any] = {
+    "baseline": "leave_one_out",
+    "scale": "batch",
+    "ddof": 0,
+    "eps": 0.5,
+    "normalize_then_sum": True,
+}
+
+
+@pytest.mark.parametrize("base", BASES, ids=str)
+@pytest.mark.parametrize("name", AdvantageConfig.__struct_fields__)
+def test_a_field_of_an_advantage_changes_it_or_is_said_to_have_no_effect(base: dict[str, Any], name: str) -> None:
+    other = OTHER[name] if base.get(name) != OTHER[name] else {"batch": "group", True: False}[OTHER[name]]
+    changed = {**base, name: other}
+    same = np.array_equal(*(given_by(AdvantageConfig(**fields)) for fields in (base, changed)))
+    assert same == (name in AdvantageConfig(**changed).without_effect())
+
+
+def given_by(config: AdvantageConfig) -> np.ndarray:
+    """The advantages of two drawn groups, whose rewards have two components."""
+    components = list(np.random.default_rng(0).normal(size=(2, 4, 2)) * [1.0, 50.0])
+    if config.normalize_then_sum:
+        return np.concatenate(advantages_by_component(components, np.array([1.0, 0.5]), config))
+    return np.concatenate(advantages([table @ [1.0, 0.5] for table in components], config))

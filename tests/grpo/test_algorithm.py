@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,19 @@ import torch
 from drawn_run import DrawnRun, group
 from transformers import AutoModelForCausalLM
 
+from agentlightning.credit import Credit
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Failure, Group, Task
 from agentlightning_grpo.algorithm import GRPO
 
 Weights = dict[str, torch.Tensor]
+
+
+class Nothing(Credit):
+    def assign(self, groups: Sequence[Group]) -> None:
+        for one in groups:
+            for member in one.rollouts:
+                member.set_advantage(0.0)
 
 
 def algorithm(path: Path, **fields: Any) -> GRPO:
@@ -138,6 +147,12 @@ async def test_skipping_groups_without_spread_changes_nothing_but_the_time(tiny_
     assert metrics[0]["grad_norm"] == pytest.approx(metrics[1]["grad_norm"], rel=1e-4)
 
 
+async def test_the_credit_is_the_one_that_the_config_names(tiny_model: Path, drawn_run: DrawnRun) -> None:
+    weights = await trained(drawn_run, tiny_model, credit=f"{__name__}:Nothing", steps=1)
+    assert_same(weights, AutoModelForCausalLM.from_pretrained(tiny_model).state_dict())
+    assert drawn_run.logged[1]["groups_skipped"] == 2
+
+
 async def test_bfloat16_with_lora_trains(tiny_model: Path, drawn_run: DrawnRun) -> None:
     model = {"path": str(tiny_model), "device": "cpu", "dtype": "bfloat16", "lora": {"rank": 4}}
     weights = await trained(drawn_run, tiny_model, model=model)
@@ -183,6 +198,10 @@ async def test_an_agent_that_never_asked_the_policy_is_said_to(tiny_model: Path,
         ({"group_size": 1}, "algorithm.group_size: expected at least 2"),
         ({"temperature": 0.0}, "algorithm.temperature"),
         ({"preset": "trl/dapo"}, "algorithm.preset: there is no trl/dapo"),
+        ({"loss": {"cispo_max": 2.0}}, "algorithm.loss.cispo_max: has an effect only where kind is cispo"),
+        ({"preset": "trl-1.16/dr_grpo", "advantage": {"eps": 0.1}}, "algorithm.advantage.eps: has an effect only"),
+        ({"credit": {"name": "broadcast", "scale": "none", "ddof": 0}}, "algorithm.credit.ddof: has an effect only"),
+        ({"credit": f"{__name__}:Nothing", "advantage": {"eps": 0.1}}, "algorithm.advantage: only the credit"),
         ({"lr": "fast"}, "algorithm.lr: expected float, got str"),
         ({"learning_rate": 1e-6}, "algorithm.learning_rate: unknown key"),
     ],

@@ -5,6 +5,8 @@ Axes: B = 4 sequences, T = 6 tokens.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -224,3 +226,66 @@ def test_missing_logprobs_are_refused() -> None:
     for config in (LossConfig(beta=0.1), LossConfig(sampler_correction="token_mask")):
         with pytest.raises(ValueError, match="log-probabilities"):
             policy_loss(CURRENT, OLD, advantage(), MASK, config, TOTALS)
+
+
+# Every field has an effect, or is known to have none.
+
+BASES: list[dict[str, Any]] = [
+    {},
+    {"kind": "cispo"},
+    {"kind": "sapo"},
+    {"kind": "cross_entropy"},
+    {"kind": "cross_entropy", "beta": 0.1, "kl_bias_correction": True},
+    {"ratio": "sequence"},
+    {"aggregation": "constant"},
+    {"beta": 0.1},
+    {"sampler_correction": "token_truncate"},
+    {"sampler_correction": "sequence_mask"},
+]
+OTHER: dict[str, Any] = {
+    "kind": "sapo",
+    "ratio": "sequence",
+    "epsilon_low": 0.01,
+    "epsilon_high": 0.01,
+    "delta": 1.1,
+    "dual_clip": 1.1,
+    "cispo_min": 0.9,
+    "cispo_max": 1.1,
+    "sapo_tau_positive": 2.0,
+    "sapo_tau_negative": 2.0,
+    "aggregation": "sequence_mean",
+    "constant_length": 99,
+    "beta": 0.5,
+    "kl_bias_correction": True,
+    "sampler_correction": "sequence_truncate",
+    "sampler_correction_min": 0.95,
+    "sampler_correction_max": 1.05,
+}
+
+
+def gradient_of(config: LossConfig) -> torch.Tensor:
+    """Of 24 drawn sequences, whose ratios and advantages go both ways."""
+    rng = np.random.default_rng(0)
+    old, noise = (
+        -rng.exponential(size=(24, 6)),
+        rng.normal(scale=0.3, size=(24, 1)) + rng.normal(scale=0.3, size=(24, 6)),
+    )
+    draws = [old + noise, old, rng.normal(size=24), old - noise / 2, old + noise[::-1] / 2]
+    current, before, given, reference, sampled = (torch.from_numpy(values) for values in draws)
+    current.requires_grad_()
+    mask = torch.from_numpy(np.arange(6) < rng.integers(1, 7, size=(24, 1)))
+    options = {"reference_logprobs": reference, "sampler_logprobs": sampled}
+    policy_loss(current, before, given, mask, config, TOTALS, **options).loss.backward()
+    assert current.grad is not None
+    return current.grad
+
+
+@pytest.mark.parametrize("base", BASES, ids=str)
+@pytest.mark.parametrize("name", LossConfig.__struct_fields__)
+def test_a_field_of_a_loss_changes_it_or_is_said_to_have_no_effect(base: dict[str, Any], name: str) -> None:
+    other = OTHER[name]
+    if base.get(name) == other:
+        other = {"sapo": "clip", "sequence": "token", True: False}[other]
+    changed = {**base, name: other}
+    same = torch.equal(gradient_of(LossConfig(**base)), gradient_of(LossConfig(**changed)))
+    assert same == (name in LossConfig(**changed).without_effect())

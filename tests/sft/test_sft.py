@@ -113,7 +113,7 @@ async def test_demonstrations_are_learned_without_running_a_task(
     chat = [{"role": "user", "content": "23 + 48?"}, {"role": "assistant", "content": "The answer is 71."}]
     path = tmp_path / "shown.jsonl"
     path.write_text(json.dumps({"messages": chat}))
-    await algorithm(tiny_model, demonstrations=str(path), batch_tasks=1).run(drawn_run)
+    await algorithm(tiny_model, demonstrations=str(path), batch_tasks=1, group_size=8).run(drawn_run)
     assert not any(event.startswith("collect") for event in drawn_run.events)
     assert drawn_run.logged[3]["loss"] < drawn_run.logged[1]["loss"]
     assert drawn_run.logged[1]["tokens"] > 1
@@ -142,6 +142,9 @@ async def test_a_step_in_which_the_policy_wrote_nothing_says_why(tiny_model: Pat
     [
         ({"keep": 5}, "algorithm.keep: expected 1 to group_size"),
         ({"steps": 0}, "algorithm.steps: expected int >= 1, got 0"),
+        ({"demonstrations": "a.jsonl", "group_size": 8, "threshold": 0.5}, "algorithm.threshold: has an effect only"),
+        ({"demonstrations": "a.jsonl"}, "algorithm.group_size: has an effect only where there are no demonstrations"),
+        ({"credit": "broadcast"}, "algorithm.credit: SFT gives credit in its own way"),
         ({"treshold": 0.5}, "algorithm.treshold: unknown key; did you mean threshold"),
     ],
 )

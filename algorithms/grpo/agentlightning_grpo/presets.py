@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from agentlightning.advantages import AdvantageConfig
-from agentlightning.config import decode_section
+from agentlightning.config import decode_section, refuse_without_effect
 from agentlightning.errors import ConfigError
 from agentlightning.loss import LossConfig
 
@@ -66,16 +66,20 @@ def resolve_preset(
 ) -> Preset:
     """The preset of that name, with single fields of its loss and advantage replaced.
 
-    ``at`` is where the config holds them, for the errors. Raises `ConfigError`.
+    ``at`` is where the config holds them, for the errors. Raises `ConfigError`, also for a field without any effect.
     """
     preset = PRESETS.get(name)
     if preset is None:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{at}preset: there is no {name}; {hint} known: {', '.join(PRESETS)}")
-    return Preset(
-        loss=decode_section({**msgspec.structs.asdict(preset.loss), **(loss or {})}, LossConfig, at=f"{at}loss"),
+    loss, advantage = dict(loss or {}), dict(advantage or {})
+    chosen = Preset(
+        loss=decode_section({**msgspec.structs.asdict(preset.loss), **loss}, LossConfig, at=f"{at}loss"),
         advantage=decode_section(
-            {**msgspec.structs.asdict(preset.advantage), **(advantage or {})}, AdvantageConfig, at=f"{at}advantage"
+            {**msgspec.structs.asdict(preset.advantage), **advantage}, AdvantageConfig, at=f"{at}advantage"
         ),
     )
+    refuse_without_effect(loss, chosen.loss.without_effect(), at=f"{at}loss")
+    refuse_without_effect(advantage, chosen.advantage.without_effect(), at=f"{at}advantage")
+    return chosen

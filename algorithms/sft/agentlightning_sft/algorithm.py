@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from agentlightning.algorithm import Run
+from agentlightning.config import refuse_without_effect
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.loss import LossConfig
 from agentlightning.policies import Policies
@@ -19,6 +20,13 @@ from agentlightning_gateway.chat import Chat
 from agentlightning_sft.config import SFTConfig
 from agentlightning_sft.demonstrations import batch_for_step, load_demonstrations
 from agentlightning_sft.selection import best_rollouts
+
+_OF_ROLLOUTS = {
+    field.name: field.default
+    for field in msgspec.structs.fields(SFTConfig)
+    if field.name in ("group_size", "keep", "threshold")
+}
+"""What says how rollouts are collected and chosen, with its defaults."""
 
 
 class SFT(PolicyGradient):
@@ -39,6 +47,9 @@ class SFT(PolicyGradient):
         super().__init__(config)
         if not 1 <= config.keep <= config.group_size:
             raise ConfigError(f"algorithm.keep: expected 1 to group_size ({config.group_size}), got {config.keep}")
+        if config.demonstrations is not None:
+            changed = [name for name, default in _OF_ROLLOUTS.items() if getattr(config, name) != default]
+            refuse_without_effect(changed, dict.fromkeys(changed, "there are no demonstrations"), at="algorithm")
         self._demonstrations: list[TrainingRow] = []
         self._best = -math.inf
 

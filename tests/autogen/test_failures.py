@@ -137,16 +137,20 @@ async def test_a_cancelled_model_call_ends_its_team_without_the_hooks(
     monkeypatch.setattr(ours, "GRACE_SECONDS", 60.0)  # none is needed
     adapter.uninstall()
     team = RoundRobinGroupChat([assistant("writer")])
+    before = asyncio.all_tasks()
     with rollout():
         await cancelled_once(slow_endpoint, adapter.run(team, "Go."))
+    assert asyncio.all_tasks() <= before
 
 
 async def test_a_cancelled_run_that_does_not_end_is_left(adapter, rollout, slow_endpoint, monkeypatch):
     """Without the hooks, nobody knows the tasks of the runtime."""
     monkeypatch.setattr(ours, "GRACE_SECONDS", 0.01)
     adapter.uninstall()
+    before = asyncio.all_tasks()
     with rollout():
         await cancelled_once(slow_endpoint, adapter.run(RoundRobinGroupChat([Waiting(slow_endpoint)]), "Go."))
+    assert asyncio.all_tasks() > before
 
 
 async def test_the_next_rollout_after_a_cancelled_one_is_whole(adapter, rollout, assistant, slow_endpoint):

@@ -100,7 +100,7 @@ def emit(source: object, event: Any) -> None:
     crewai_event_bus.emit(source, event)
 
 
-def test_what_crewai_forgets_to_end_ends_with_what_it_is_in(rollout):
+def test_a_frame_that_no_event_ends_ends_with_the_frame_around_it(rollout):
     crew, memory = object(), object()
     with rollout() as recorded:
         emit(crew, CrewKickoffStartedEvent(crew_name="team", inputs=None))
@@ -110,7 +110,7 @@ def test_what_crewai_forgets_to_end_ends_with_what_it_is_in(rollout):
     assert recorded.outline() == ["crew team [team]", "  retrieval memory [team]", "crew next [next]"]
 
 
-def test_what_goes_on_in_the_background_belongs_where_it_began(rollout):
+def test_a_thread_in_the_background_records_under_the_frame_in_which_it_began(rollout):
     crew, memory = object(), object()
     with rollout() as recorded:
         emit(crew, CrewKickoffStartedEvent(crew_name="team", inputs=None))

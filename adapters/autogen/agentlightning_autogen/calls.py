@@ -1,5 +1,5 @@
-"""The calls that an agent makes in a turn: which tools its model asked for, which of them ran, and to whom it hands
-over. AgentChat alone tells of them."""
+"""The calls of an agent's turn: which tools its model called, which of them ran, and to whom it hands over. Agents of
+AgentChat report them; those of the core API do not."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from agentlightning_autogen import internals
 
 
 class Turn:
-    """What an agent tells of itself while it answers.
+    """The events and messages that an agent yields while it answers.
 
     Tools that AutoGen runs by itself are recorded as they run; those of a workbench that runs elsewhere (MCP), and
-    calls that fail before any tool runs, when the agent tells of their results.
+    calls that fail before any tool runs, when the agent yields their results.
     """
 
     def __init__(self, recorder: Recorder, agent: Any, span: Span) -> None:
@@ -38,7 +38,7 @@ class Turn:
         self._target: str | None = None
 
     def tool_begins(self, call_id: str | None) -> str | None:
-        """A tool begins to run; returns to whom it hands over, where it does."""
+        """A tool begins to run. Returns the agent that it hands over to, if it does."""
         self._ran[call_id] += 1
         return self._target if call_id is not None and call_id == self._handoff_id else None
 

@@ -1,7 +1,6 @@
 """The names that AutoGen does not promise, all of them: read here, and nowhere else.
 
-Checked with autogen-agentchat and autogen-core 0.7.0 and 0.7.5. Where one is missing, what depends on it is left out:
-the function says how.
+Checked with autogen-agentchat and autogen-core 0.7.0 and 0.7.5. Where one is missing, what depends on it is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ HANDLER_METHOD = "populate_context"
 
 
 def team_id(team: Any) -> str | None:
-    """The key of a team's participants and manager in the runtime; None: the context tells where they are."""
+    """The key of a team's participants and manager in the runtime; None: the context says where they are."""
     found = getattr(team, "_team_id", None)
     return found if isinstance(found, str) else None
 

@@ -1,4 +1,4 @@
-"""A copy of an agent or team for each rollout: they keep what they were told.
+"""A copy of an agent or team for each rollout: both keep the messages that they got.
 
 AutoGen's own ``dump_component`` loses the globals and closures of tool functions, and cannot dump a selector function
 or an agent without a config. So the objects themselves are copied, those that hold state and no others.

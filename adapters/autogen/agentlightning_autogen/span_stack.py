@@ -48,7 +48,8 @@ class OwnerFrame(Frame):
 
     @guarded
     def end(self, error: BaseException | None) -> None:
-        """Ends the span. A team's error is given what a participant raised as its cause: AutoGen keeps the text."""
+        """Ends the span. Of what a participant raised, AutoGen keeps the text in the team's error: the exception itself
+        becomes that error's cause."""
         self.ended = True
         if isinstance(error, RuntimeError) and error.__cause__ is None:
             for cause in self.causes:
@@ -71,8 +72,8 @@ class MessageFrame(OwnerFrame):
     agent_id: Any = None
 
     def end(self, error: BaseException | None) -> None:
-        """Ends the span. What a ``ToolAgent`` raises to tell who asked it that a tool failed is no failure of its own;
-        a tool that does not exist, or whose arguments are no JSON, is a failed tool, too."""
+        """Ends the span. A ``ToolAgent`` raises a `ToolException` to report a failed tool to its caller: it has not
+        failed itself. A tool that does not exist, or whose arguments are no JSON, is recorded as a failed one."""
         team = team_of(self.agent_id)
         if isinstance(error, Exception) and team is not None:
             team.causes.append(error)

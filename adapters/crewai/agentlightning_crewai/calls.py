@@ -1,7 +1,7 @@
-"""Calls of models and of tools: what CrewAI's events tell of them.
+"""Calls of models and of tools, from CrewAI's events.
 
 The model layer records the model calls that it sees; those that it does not (another provider's client, a local model)
-are written as text, with what CrewAI says of them.
+are recorded as text, with what CrewAI's events hold.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ DELEGATING = ("delegate_work_to_coworker", "ask_question_to_coworker")
 
 
 def failure_of_event(event: Any, type: str) -> Failure:
-    """The exception that the event has, or that is being handled where it is emitted, else what the event says."""
+    """The failure of the exception that the event holds, or that is being handled where it is emitted; without one, of
+    the event's text."""
     reason = event.failure.message if hasattr(event, "failure") else event.error
     error = reason if isinstance(reason, BaseException) else sys.exception()
     return failure_of(error, type) if error is not None else Failure(type=type, message=str(reason))
@@ -122,7 +123,7 @@ def tool_not_started(recorder: Recorder, source: Any, event: Any) -> None:
 
 
 def tool_failure_detected(recorder: Recorder, source: Any, event: Any) -> None:
-    """CrewAI says of every tool that it failed, right after its end, and so it does of one that it did not start."""
+    """CrewAI emits this for every failed tool, right after its end, and for one that it could not start."""
     ended = take_last_ended()
     span = ended.span if ended is not None and ended.event == "tool_usage_started" else None
     known = span is not None and span.failure is not None and span.attributes[semconv.TOOL_NAME]
@@ -132,13 +133,12 @@ def tool_failure_detected(recorder: Recorder, source: Any, event: Any) -> None:
 
 def _attributes(event: Any, around: EventFrame | None) -> dict[str, Any]:
     """A tool's attributes before it runs, with the id of the model's call that is carried out: CrewAI's events do not
-    tell it, the last answer of the model that was asked in the same frame does. Of calls that are equal each is taken
-    once."""
+    hold it, the last answer that a model gave in the same frame does. Of calls that are equal each is taken once."""
     arguments = parse_arguments(event.tool_args)
     attributes = tool_attributes(event.tool_name, None, to_plain(arguments))
     for call in around.answer if around is not None and isinstance(around.answer, list) else ():
-        id, name, asked = _read_call(call)
-        if not isinstance(id, str) or name != event.tool_name or parse_arguments(asked) != to_plain(arguments):
+        id, name, text = _read_call(call)
+        if not isinstance(id, str) or name != event.tool_name or parse_arguments(text) != to_plain(arguments):
             continue
         # Tools that run at once ask here at once: `setdefault` gives an id to one of them only.
         if around is not None and around.claimed.setdefault(id, attributes) is attributes:

@@ -9,10 +9,9 @@ retrieval       a query of memory, or of knowledge
 annotation      a guardrail's judgement; something put into memory
 llm             a model call that the model layer did not see
 
-The one place that is hooked into is the event bus. Handlers that are registered with it run in a pool of threads, after
-what they tell of has gone on, and out of order; nothing there says where a model call is being made.
-``CrewAIEventsBus.emit``, which everything of CrewAI's calls, runs in the context of what it tells of, so that is what
-is wrapped. Checked with crewai 1.11.0 and 1.15.30.
+One method is wrapped: ``CrewAIEventsBus.emit``, which everything in CrewAI calls, in the context of what has happened.
+Handlers that are registered with the bus run in a pool of threads, later and out of order, and cannot know where a
+model call is being made. Checked with crewai 1.11.0 and 1.15.30.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _patches = Patches()
 
 
 def install() -> None:
-    """Listens, once, and has the stack asked where a call belongs. Without a bus to listen to: a warning, and no
+    """Wraps the event bus, once, and adds the stack's locator. Without a bus that can be wrapped: a warning, and no
     hooks."""
     try:
         from crewai.events.event_bus import CrewAIEventsBus
@@ -59,7 +58,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Puts the bus back as it was."""
+    """Puts the bus back as it was, and removes the locator."""
     _patches.remove()
     stack.uninstall()
 
@@ -71,7 +70,7 @@ def _emit(emit: Callable[..., Any], bus: Any, args: tuple[Any, ...], kwargs: dic
 
 @guarded
 def record(source: Any, event: Any) -> None:
-    """Writes what an event tells, in the context in which it was emitted."""
+    """Begins or ends the span of an event, in the context in which it was emitted."""
     recorder = current()
     if recorder is None or recorder.closed:
         return
@@ -91,7 +90,7 @@ def record(source: Any, event: Any) -> None:
 
 
 class Start(NamedTuple):
-    """What a starting event tells."""
+    """The span that an event begins."""
 
     kind: SpanKind
     name: str
@@ -100,9 +99,9 @@ class Start(NamedTuple):
 
 
 def _begin(recorder: Recorder, source: Any, event: str, start: Start) -> None:
-    around = stack.innermost(recorder)
-    if around is not None and around.event == "knowledge_search_query_started" and start.kind == "agent":
-        end(around)  # no event says that no question for the knowledge was found
+    around = stack.innermost(recorder) if start.kind == "agent" else None
+    if around is not None and around.event == "knowledge_search_query_started":
+        end(around)  # no event ends a query for which no question was found
     begin(recorder, event, source, start.kind, start.name, start.attributes, agent=start.agent)
 
 

@@ -1,4 +1,4 @@
-"""A copy of the agent for each rollout: what one rollout says, remembers or uses up, no other sees."""
+"""A copy of the agent for each rollout: no rollout sees the messages and memories of another, or uses up its tools."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -90,10 +90,10 @@ def _instance_of(kind: type) -> Any:
 def _set_fields(flow: Any, memories: _Memories) -> dict[str, Any]:
     """The fields of a flow that were set by whoever made it; with a memory, so that the copy need not open one."""
     fields = getattr(type(flow), "model_fields", {})
-    given = {name: getattr(flow, name) for name in getattr(flow, "model_fields_set", ()) if name in fields}
+    values = {name: getattr(flow, name) for name in getattr(flow, "model_fields_set", ()) if name in fields}
     if "memory" in fields and flow.memory is not None:
-        given["memory"] = memories.isolate(flow.memory)
-    return given
+        values["memory"] = memories.isolate(flow.memory)
+    return values
 
 
 def _separate_agent(old: Any, new: Any, agents: dict[int, Any], memories: _Memories) -> None:
@@ -118,22 +118,13 @@ def _isolated_tool(tool: Any, agents: dict[int, Any]) -> Any:
     return copy
 
 
-class _Memories:
-    """The memories of one rollout, each in a folder that goes with it."""
+class _Memories(ExitStack):
+    """The memories of one rollout, in a folder that is deleted with it."""
 
     def __init__(self) -> None:
-        self._made: dict[int, Any] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-
-    def __enter__(self) -> _Memories:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for memory in self._made.values():
-            if hasattr(memory, "close"):
-                memory.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        super().__init__()
+        self._copies: dict[int, Any] = {}
+        self._folder: Path | None = None
 
     def isolate(self, memory: Any) -> Any:
         """A memory with the same settings: empty, or a copy of the store at the path that was given to it. One that is
@@ -144,15 +135,19 @@ class _Memories:
         if not isinstance(storage, str) or not hasattr(memory, "model_fields_set"):
             _warn_of_shared(type(memory).__name__)
             return memory
-        if id(memory) not in self._made:
+        if id(memory) not in self._copies:
             settings = {name: getattr(memory, name) for name in type(memory).model_fields}
-            self._made[id(memory)] = type(memory)(**{**settings, "storage": self._copy_store(storage)})
-        return self._made[id(memory)]
+            copy = type(memory)(**{**settings, "storage": self._copy_store(storage)})
+            if hasattr(copy, "close"):
+                self.callback(copy.close)
+            self._copies[id(memory)] = copy
+        return self._copies[id(memory)]
 
     def _copy_store(self, storage: str) -> str:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="agentlightning-memory-", ignore_cleanup_errors=True)
-        folder = Path(self._folder.name) / str(len(self._made))
+            made = tempfile.TemporaryDirectory(prefix="agentlightning-memory-", ignore_cleanup_errors=True)
+            self._folder = Path(self.enter_context(made))
+        folder = self._folder / str(len(self._copies))
         if storage not in STORES and Path(storage).is_dir():
             shutil.copytree(storage, folder)
         return str(folder)

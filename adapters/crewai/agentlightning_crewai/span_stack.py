@@ -1,7 +1,7 @@
 """Where in a crew the code that runs here belongs.
 
-CrewAI emits its events in the context of what they tell of: an agent's start in the context in which the agent then
-runs, a tool's in the thread of the tool. So a frame that is pushed when something starts, and popped when it ends, says
+CrewAI emits its events in the context of what happens: an agent's start in the context in which the agent then runs,
+a tool's in the thread of the tool. So a frame that is pushed when something starts, and popped when it ends, says
 at any moment what runs right here, also in threads and tasks that CrewAI starts with a copied context. CrewAI's own
 stack of events is kept the same way, but goes wrong: a model call that fails ends twice, and a look into knowledge that
 finds no query never ends.
@@ -25,7 +25,7 @@ class EventFrame(Frame):
     """Something of CrewAI's that runs, as one of its events began it.
 
     ``event`` is the type of that event, ``source`` who emitted it; a model call keeps the event itself as its
-    ``request``. ``answer`` is what the model answered that was asked last right in this frame, ``claimed`` the ids of
+    ``request``. ``answer`` is the last answer of a model right in this frame, ``claimed`` the ids of
     the tool calls in it that have a span by now, ``refused`` the ids (or names) of those that could not be started.
 
     A frame never counts as ``ended`` here: what goes on in the background, after it has ended, belongs to it.
@@ -76,10 +76,13 @@ def begin(
 def find(recorder: Recorder, event: str, source: Any) -> EventFrame | None:
     """The frame that ``source`` began with an event and now ends: the nearest around here, else (the context was lost)
     the last one; None when it has ended before."""
-    began = [frame for frame in _open(recorder) if frame.event == event and frame.source is source]
-    here = stack.innermost(recorder)
-    around = (frame for frame in reversed(began) if here is not None and here.within(frame))
-    return next(around, began[-1] if began else None)
+    open = _open(recorder)
+    frame = stack.innermost(recorder)
+    while frame is not None and (frame.event != event or frame.source is not source or frame not in open):
+        frame = frame.parent
+    if frame is not None:
+        return frame
+    return next((began for began in reversed(open) if began.event == event and began.source is source), None)
 
 
 def end(frame: EventFrame, failure: Failure | None = None) -> None:
@@ -92,7 +95,7 @@ def end(frame: EventFrame, failure: Failure | None = None) -> None:
 
 @guarded
 def end_all(error: Exception) -> None:
-    """Ends what is still open in a rollout whose agent has raised: not every version of CrewAI says so of flows."""
+    """Ends what is still open in a rollout whose agent has raised: some versions of CrewAI emit no event for flows."""
     recorder = current()
     for frame in reversed(list(_open(recorder))) if recorder is not None else ():
         _end(frame, failure_of(error))

@@ -1,4 +1,4 @@
-"""Calls of models and of tools: what the SDK tells of them.
+"""Calls of models and of tools, from the SDK's spans.
 
 Model calls that the SDK makes without the ``openai`` client's requests (another provider's client, a web socket) are
 generations of provenance ``text``.
@@ -34,8 +34,8 @@ def call_name(data: Any) -> tuple[str, dict[str, Any]]:
 
 
 def to_generation(data: Any, attributes: dict[str, Any]) -> Generation:
-    """What was asked and answered; adds what the answer tells to ``attributes``. All of it is missing where the run
-    has ``trace_include_sensitive_data=False``."""
+    """The call's messages and answer; adds the usage to ``attributes``. All of it is missing where the run has
+    ``trace_include_sensitive_data=False``."""
     generation = _of_response(data) if data.type == "response" else _of_generation(data)
     usage = data.usage or {}
     if "input_tokens" in usage:

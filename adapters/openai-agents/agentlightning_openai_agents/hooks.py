@@ -6,7 +6,7 @@ turn        a model call and the tools it asks for
 guardrail   a guardrail of an agent's input or output
 tool        a tool, also of an MCP server, a shell, a computer
 handoff     a hand-over: its agent is who hands over, its name and ``gen_ai.agent.name`` who takes over
-llm         a model call, as the model layer is told to expect it; written here only when that saw no call
+llm         a model call, which the model layer is told to expect; written here only when that saw no call
 annotation  a ``custom_span``, and the listing of an MCP server's tools
 
 No span: the run of an agent (its trace or its tool stands for it), speech and transcription.
@@ -217,8 +217,7 @@ _patches = Patches()
 
 
 def install() -> None:
-    """Registers the trace processor, once with each provider of traces, and has the SDK's context asked where a call
-    belongs."""
+    """Registers the trace processor, once with each provider of traces, and adds the locator."""
     provider = get_trace_provider()
     if provider not in _registered_with:
         add_trace_processor(_processor)
@@ -230,7 +229,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Switches the processor off, and lets the SDK send its traces again."""
+    """Switches the processor off, lets the SDK send its traces again, and removes the locator."""
     _processor.enabled = False
     internals.send_traces_again()
     _patches.remove()

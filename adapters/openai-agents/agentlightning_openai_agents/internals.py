@@ -21,7 +21,7 @@ _exporting: Any = None
 
 def watch_errors(span: Any, on_error: Callable[[], None]) -> None:
     """Calls ``on_error`` when the SDK sets an error on this span, which it does where it handles a tool's exception:
-    the only place where that is still to be had."""
+    the only place where that exception can still be read."""
     set_error = span.set_error
 
     def call_and_set(error: Any) -> None:

@@ -30,7 +30,7 @@ DISABLED_ID = "no-op"
 class TraceFrame(Frame):
     """A trace or a span of the SDK that runs, or ran.
 
-    ``data`` is what the SDK says of it; ``error_around`` is the exception that was being handled around it when it
+    ``data`` is the SDK's span data; ``error_around`` is the exception that was being handled around it when it
     began, ``error`` the one that the SDK handled inside of it. ``call`` is the model call made last directly in it,
     ``tools`` are the SDK's spans of the tools run since then. ``start_later`` starts the span of a tool that may go on
     after an approval: which one it is, its arguments tell, and they are known a little later.

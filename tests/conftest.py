@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,13 +49,10 @@ SENTENCES = [
 ]
 
 
-def make_tiny_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
-    """Writes a randomly initialised model (4 layers, 64 wide, grouped-query attention) with a byte-level
-    BPE tokenizer and a ChatML template that knows tools. ``family`` is ``llama``, ``qwen2`` or ``mistral``
-    (which has a sliding window of 32)."""
-    import torch
+def make_tokenizer() -> Any:
+    """A byte-level BPE tokenizer of 512 tokens at most, with a ChatML template that knows tools. It needs no torch."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -67,6 +65,16 @@ def make_tiny_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Pa
     tokenizer.train_from_iterator(SENTENCES, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     fast.chat_template = CHATML
+    return fast
+
+
+def make_tiny_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
+    """Writes a randomly initialised model (4 layers, 64 wide, grouped-query attention) with the tokenizer of
+    `make_tokenizer`. ``family`` is ``llama``, ``qwen2`` or ``mistral`` (which has a sliding window of 32)."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
+
+    fast = make_tokenizer()
     sizes = {
         "vocab_size": len(fast),
         "hidden_size": 64,

@@ -13,6 +13,7 @@ chat          the tokenizer and its chat template
 tool_calls    what the model wrote → a message
 sessions      token in, token out
 stream        text that grows
+openai_sampler  a sampler behind another endpoint
 """
 
 from agentlightning_gateway.config import GatewayConfig

@@ -39,6 +39,7 @@ class TextRequest(SamplingFields, kw_only=True):
     stream_options: StreamOptions | None = None
     best_of: int | None = None
     add_special_tokens: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
 
     def generation_request(self) -> GenerationRequest:
         """Raises `ApiError` for what the engine does not do."""
@@ -50,6 +51,7 @@ class TextRequest(SamplingFields, kw_only=True):
             stops=stop_strings(self.stop),
             n=self.n or 1,
             top_logprobs=self.logprobs,
+            tokens_as_ids=bool(self.return_tokens_as_token_ids),
         )
 
     def prompts(self) -> list[str | list[int]]:
@@ -122,7 +124,7 @@ class TextApi:
     ) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": index, "text": text, "finish_reason": finish, "logprobs": None}
         if generation.request.top_logprobs is not None:
-            choice["logprobs"] = self._logprobs(tokens)
+            choice["logprobs"] = self._logprobs(tokens, as_ids=generation.request.tokens_as_ids)
         if generation.request.return_token_ids:
             choice["token_ids"] = [token.id for token in tokens]
         return choice
@@ -135,8 +137,8 @@ class TextApi:
             **self._completions.identity(handle),
         }
 
-    def _logprobs(self, tokens: Sequence[SampledToken]) -> dict[str, Any]:
-        text = self._completions.token_text
+    def _logprobs(self, tokens: Sequence[SampledToken], *, as_ids: bool) -> dict[str, Any]:
+        text = "token_id:{}".format if as_ids else self._completions.token_text
         return {
             "tokens": [text(token.id) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],

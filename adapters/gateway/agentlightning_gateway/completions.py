@@ -96,12 +96,17 @@ class RequestHandle:
         """Tokens that the response shows: what was sampled, and what could have been beside it."""
         return self.tokens[1] * (1 + (self.request.top_logprobs or 0))
 
+    async def begun(self) -> None:
+        """Waits for the first token. Raises `ApiError` where something has failed by then."""
+        async for _ in self.steps():
+            if any(generation.tokens or generation.done for generation in self.generations):
+                break
+        self._raise_failure()
+
     async def finish(self) -> None:
         """Waits for all of it. Raises `ApiError`."""
         await asyncio.wait(self.tasks)
-        for generation in self.generations:
-            if generation.error is not None:
-                raise generation.error
+        self._raise_failure()
 
     async def steps(self) -> AsyncIterator[None]:
         """Yields whenever there may be something new; the last time when all of it is there."""
@@ -112,6 +117,11 @@ class RequestHandle:
                 return
             await self.progress.wait()
             self.progress.clear()
+
+    def _raise_failure(self) -> None:
+        for generation in self.generations:
+            if generation.error is not None:
+                raise generation.error
 
     def cancel(self) -> None:
         """Nobody waits any more."""

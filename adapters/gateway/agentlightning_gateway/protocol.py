@@ -113,6 +113,8 @@ class GenerationRequest(msgspec.Struct, kw_only=True, frozen=True):
     top_logprobs: int | None = None
     stream: bool = False
     return_token_ids: bool = False
+    tokens_as_ids: bool = False
+    """Whether log-probabilities name tokens as ``token_id:7``: no two tokens do so alike, as their texts may."""
     tools: list[dict[str, Any]] | None = None
     calls_tools: bool = False
     """Whether calls of tools are read out of what the model writes."""

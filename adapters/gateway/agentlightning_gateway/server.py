@@ -109,7 +109,7 @@ class Server:
                 Mount("/v1", routes=routes),
                 Mount("/rollouts/{rollout}/v1", routes=routes),
             ],
-            exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+            exception_handlers={ApiError: _api_error, HTTPException: _http_error, ClientDisconnect: _client_left},
         )
 
     async def _health(self, request: Request) -> Response:
@@ -124,10 +124,7 @@ class Server:
             rollout = request.path_params.get("rollout") or request.headers.get(ROLLOUT_HEADER)
             if rollout is not None and len(rollout) > MAX_ROLLOUT_ID:
                 raise ApiError(400, f"the rollout's id is longer than {MAX_ROLLOUT_ID} characters")
-            try:
-                data = await self._body(request)
-            except ClientDisconnect:
-                return Response(status_code=CLIENT_LEFT)
+            data = await self._body(request)
             if self._prepare is not None:
                 data = self._prepare(data, operation)
             if len(data) > LARGE:
@@ -135,9 +132,15 @@ class Server:
             else:
                 body, generation_request, prompts = api.read(data, rollout)
             handle = self._completions.begin(generation_request, prompts)
+            ready = handle.begun() if generation_request.stream else handle.finish()
+            try:
+                await _while_connected(ready, request)
+            except BaseException:
+                handle.cancel()
+                raise
             if generation_request.stream:
                 return StreamingResponse(_streamed(api.chunks(body, handle), handle), media_type="text/event-stream")
-            return await _whole(functools.partial(api.whole, body, handle), handle, request)
+            return await _whole(functools.partial(api.whole, body, handle), handle)
 
         return answer
 
@@ -163,23 +166,26 @@ class Server:
         return bytes(body)
 
 
-async def _whole(shape: Callable[[], dict[str, Any]], handle: RequestHandle, request: Request) -> Response:
-    finished = asyncio.ensure_future(handle.finish())
+async def _while_connected(ready: Awaitable[None], request: Request) -> None:
+    """Waits for ``ready``. Raises `ClientDisconnect` where the client does not."""
+    waiting = asyncio.ensure_future(ready)
     disconnected = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({finished, disconnected}, return_when=asyncio.FIRST_COMPLETED)
-        if not finished.done():
-            finished.cancel()
-            return Response(status_code=CLIENT_LEFT)
-        finished.result()
-        if handle.size > LARGE_ANSWER:
-            response = await asyncio.to_thread(lambda: msgspec.json.encode(shape()))
-        else:
-            response = msgspec.json.encode(shape())
-        return Response(response, media_type="application/json")
+        await asyncio.wait({waiting, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientDisconnect
+        waiting.result()
     finally:
+        waiting.cancel()
         disconnected.cancel()
-        handle.cancel()
+
+
+async def _whole(shape: Callable[[], dict[str, Any]], handle: RequestHandle) -> Response:
+    if handle.size > LARGE_ANSWER:
+        response = await asyncio.to_thread(lambda: msgspec.json.encode(shape()))
+    else:
+        response = msgspec.json.encode(shape())
+    return Response(response, media_type="application/json")
 
 
 async def _streamed(chunks: AsyncIterator[bytes], handle: RequestHandle) -> AsyncIterator[bytes]:
@@ -193,6 +199,10 @@ async def _streamed(chunks: AsyncIterator[bytes], handle: RequestHandle) -> Asyn
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _client_left(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_LEFT)
 
 
 def _api_error(request: Request, error: Exception) -> Response:

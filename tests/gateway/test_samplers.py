@@ -22,7 +22,6 @@ import agentlightning as agl
 from agentlightning.config import NoConfig
 from agentlightning.records import Policy
 from agentlightning.sampler import SampledToken, SamplerUnavailableError, SamplingParams
-from agentlightning.store import open_store
 from agentlightning_gateway import Gateway
 from agentlightning_gateway.openai_sampler import OpenAISampler
 from agentlightning_policy.engine import Engine
@@ -92,8 +91,7 @@ class Publishing(agl.Algorithm):
 
     async def run(self, run: Any) -> None:
         await run.publish(Policy(name="policy", version=1, model="fake", base_url=self.base_url))
-        async for _ in run.collect(run.tasks, group_size=2, step=1):
-            pass
+        self.groups = [group async for group in run.collect(run.tasks, group_size=2, step=1)]
 
 
 async def solve(question: str) -> str | None:
@@ -102,9 +100,10 @@ async def solve(question: str) -> str | None:
         return answer.choices[0].message.content
 
 
-async def test_the_ordinary_trainer_learns_from_what_a_fake_sampler_writes(tokenizer: Any, tmp_path: Path) -> None:
+async def test_the_ordinary_trainer_makes_training_rows_of_what_a_fake_sampler_writes(
+    tokenizer: Any, tmp_path: Path
+) -> None:
     sampler = FakeSampler(tokenizer, "71")
-    store = f"sqlite:///{tmp_path / 'store.db'}"
     async with Gateway(sampler, tokenizer=tokenizer) as gateway:
         algorithm = Publishing(Publishing.Config())
         algorithm.base_url = gateway.base_url
@@ -112,17 +111,16 @@ async def test_the_ordinary_trainer_learns_from_what_a_fake_sampler_writes(token
         trainer = agl.Trainer(
             solve, tasks[:1], lambda rollout, task: float(rollout.output == task.expected), algorithm,
             held_out=tasks[1:],
-            store=store, directory=tmp_path / "runs", name="test",
+            store=f"sqlite:///{tmp_path / 'store.db'}", directory=tmp_path / "runs", name="test",
         )  # fmt: skip
         await asyncio.to_thread(trainer.fit)
-    with open_store(store) as opened:
-        (run,) = await opened.runs()
-        rollouts = [each for each in await opened.rollouts(run.id) if each.purpose == "train"]
-        calls = [span for each in rollouts for span in await opened.spans(each.id) if span.generation is not None]
-    assert [rollout.outcome for rollout in rollouts] == [1.0, 1.0]
-    assert [call.generation.provenance for call in calls] == ["exact"] * 2
-    assert [call.generation.response_ids.tolist() for call in calls] == [sampler.ids] * 2
-    assert [call.generation.policy_version for call in calls] == [7] * 2
+    (group,) = algorithm.groups
+    assert [each.rollout.outcome for each in group.rollouts] == [1.0, 1.0]
+    for row in (row for each in group.rollouts for row in each.rows):
+        (transition,) = row.transitions
+        assert row.token_ids[transition.start : transition.end].tolist() == sampler.ids
+        assert row.logprobs[transition.start : transition.end].tolist() == [-0.5] * len(sampler.ids)
+        assert (row.policy, row.policy_version) == ("policy", 7)
 
 
 # What a sampler states of its log-probabilities

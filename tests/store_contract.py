@@ -278,6 +278,20 @@ class StoreContract:
         await store.lease("worker")
         assert await store.spans("1") == []
 
+    async def test_a_rollout_comes_with_the_spans_of_its_last_attempt(self, store: Store) -> None:
+        await store.enqueue([a_rollout("r"), a_rollout("bare")])
+        for status in ("queued", "succeeded"):
+            [leased] = await store.lease("worker", ids=["r"])
+            store.add_spans([a_span("r", index, attempt=leased.attempt) for index in (1, 0)])
+            leased.status = status
+            assert await store.finish(leased)
+        rollout, spans = await store.rollout_with_spans("r")
+        assert (rollout.status, rollout.attempt) == ("succeeded", 2)
+        assert [(span.attempt, span.index) for span in spans] == [(2, 0), (2, 1)]
+        assert (await store.rollout_with_spans("bare"))[1] == []
+        with pytest.raises(StoreError, match="there is no rollout nobody"):
+            await store.rollout_with_spans("nobody")
+
     async def test_spans_come_from_any_thread(self, store: Store) -> None:
         def write(thread: int) -> None:
             for index in range(50):

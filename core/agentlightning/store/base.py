@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from agentlightning.errors import StoreError
 from agentlightning.records import AnyResource, Failure, Purpose, Record, Reward, Rollout, Span, Task
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
@@ -205,12 +204,12 @@ class Store(ABC):
     async def rollout(self, rollout_id: str) -> Rollout | None:
         """One rollout; None when there is none of that id."""
 
+    @abstractmethod
     async def rollout_with_spans(self, rollout_id: str) -> tuple[Rollout, list[Span]]:
-        """One rollout and the spans of its last attempt. Raises `StoreError` when there is none of that id."""
-        rollout = await self.rollout(rollout_id)
-        if rollout is None:
-            raise StoreError(f"rollout {rollout_id} is not in the store: it was never queued, or somebody removed it")
-        return rollout, await self.spans(rollout_id, attempt=rollout.attempt)
+        """One rollout and the spans of its last attempt, by ``index``, as they stood at one moment.
+
+        Raises `StoreError` when there is none of that id.
+        """
 
     # Spans and metrics: written in batches.
 

@@ -225,6 +225,17 @@ class SQLiteStore(Store):
         rows = await self._read("SELECT record, status, attempt FROM rollouts WHERE id = ?", rollout_id)
         return self._decode_rollout(*rows[0]) if rows else None
 
+    async def rollout_with_spans(self, rollout_id: str) -> tuple[Rollout, list[Span]]:
+        rows = await self._read(
+            "SELECT rollouts.record, status, rollouts.attempt, spans.record FROM rollouts LEFT JOIN spans "
+            "ON rollout_id = rollouts.id AND spans.attempt = rollouts.attempt WHERE rollouts.id = ? "
+            "ORDER BY idx, spans.seq",
+            rollout_id,
+        )
+        if not rows:
+            raise StoreError(f"there is no rollout {rollout_id} in {self._path}: nobody queued it, or it was removed")
+        return self._decode_rollout(*rows[0][:3]), [self._decode(row[3], Span) for row in rows if row[3] is not None]
+
     def add_spans(self, spans: Sequence[Span]) -> None:
         index = operator.index
         rows = [

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -57,6 +57,17 @@ MAX_MESSAGE = 2000
 """Characters."""
 
 _Read = Callable[[bytes], Received]
+
+
+class _Refused(NamedTuple):
+    """Why a request was not recorded, and the HTTP status of that.
+
+    An exception that crosses threads would keep its frames, with the body and all that was read of it, until the
+    garbage collector comes.
+    """
+
+    reason: str
+    status: int
 
 
 class OtlpServer:
@@ -157,23 +168,23 @@ class OtlpServer:
                 async with self._body(request) as body:
                     recording = self._recording.start_task_soon(self._record, body, encoding, partial(read_body, media))
                     received = await asyncio.wrap_future(recording)
-                response = response_type()
-                message = _unused(received)
-                if message:
-                    unused = len(received.rejected) + len(received.dropped)
-                    logger.warning("could not use %d of what was received: %s", unused, message)
-                    setattr(response.partial_success, rejected, len(received.rejected))
-                    response.partial_success.error_message = message
-                return _response(media, response, 200)
             except ClientDisconnect:
                 return Response(status_code=400)  # to nobody: the client has gone
             except PayloadError as error:
-                logger.warning("refused what %s sent: %s", request.client and request.client.host, error)
-                code = UNAVAILABLE if error.status == 503 else INVALID_ARGUMENT
-                return _response(media, Status(code=code, message=shortened(error, MAX_MESSAGE)), error.status)
-            except StoreError as error:
-                logger.error("the store did not take what was received: %s", error)
-                return _response(media, Status(code=UNAVAILABLE, message=shortened(error, MAX_MESSAGE)), 503)
+                received = _Refused(str(error), error.status)
+            if isinstance(received, _Refused):
+                logger.warning("refused what %s sent: %s", request.client and request.client.host, received.reason)
+                code = UNAVAILABLE if received.status == 503 else INVALID_ARGUMENT
+                status = Status(code=code, message=shortened(received.reason, MAX_MESSAGE))
+                return _response(media, status, received.status)
+            response = response_type()
+            message = _unused(received)
+            if message:
+                unused = len(received.rejected) + len(received.dropped)
+                logger.warning("could not use %d of what was received: %s", unused, message)
+                setattr(response.partial_success, rejected, len(received.rejected))
+                response.partial_success.error_message = message
+            return _response(media, response, 200)
 
         return answer
 
@@ -204,35 +215,39 @@ class OtlpServer:
         except TimeoutError:
             raise PayloadError(f"the body did not come within {BODY_SECONDS:g} s", 408) from None
 
-    async def _record(self, body: bytes, encoding: str, read: _Read) -> Received:
-        """Records a body, as far as it can be read. Raises `PayloadError` and `StoreError`.
+    async def _record(self, body: bytes, encoding: str, read: _Read) -> Received | _Refused:
+        """Records a body, as far as it can be read.
 
         One body is read at a time, for Python runs one thread at a time; and beside it one large one, until it is
         recorded.
         """
-        received: Received | None = None
-        if len(body) < LARGE_BYTES:
-            async with self._small:
-                try:
+        try:
+            if len(body) < LARGE_BYTES:
+                async with self._small:
                     received = await asyncio.to_thread(_unpack_and_read, body, encoding, LARGE_BYTES, read)
-                except PayloadError as error:
-                    if error.status != 413:
-                        raise
-        if received is not None:
-            await self._receiver.receive(received.spans)
-            return received
-        async with self._large:
-            received = await asyncio.to_thread(_unpack_and_read, body, encoding, MAX_BODY_BYTES, read)
-            await self._receiver.receive(received.spans)
-            return received
+                if not isinstance(received, _Refused):
+                    await self._receiver.receive(received.spans)
+                if not isinstance(received, _Refused) or received.status != 413:
+                    return received
+            async with self._large:
+                received = await asyncio.to_thread(_unpack_and_read, body, encoding, MAX_BODY_BYTES, read)
+                if not isinstance(received, _Refused):
+                    await self._receiver.receive(received.spans)
+                return received
+        except StoreError as error:
+            logger.error("the store did not take what was received: %s", error)
+            return _Refused(str(error), 503)
 
 
 async def _health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-def _unpack_and_read(body: bytes, encoding: str, limit: int, read: _Read) -> Received:
-    return read(unpack(body, encoding, min(limit, MAX_BODY_BYTES)))
+def _unpack_and_read(body: bytes, encoding: str, limit: int, read: _Read) -> Received | _Refused:
+    try:
+        return read(unpack(body, encoding, min(limit, MAX_BODY_BYTES)))
+    except PayloadError as error:
+        return _Refused(str(error), error.status)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import http.client
 import socket
 import threading
 import urllib.error
 import urllib.request
+import weakref
 
 import pytest
 from google.rpc.status_pb2 import Status
 
+from agentlightning.errors import StoreError
 from agentlightning.store.sqlite import SQLiteStore
 from agentlightning_otel import receiver, server
 from agentlightning_otel.bounded import Bounded
+from agentlightning_otel.errors import PayloadError
 
 CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "small"}
 AGENT = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "solver"}
@@ -102,6 +106,70 @@ def test_a_large_request_holds_up_only_large_ones(receiving, otlp, monkeypatch):
 
     assert statuses == [200, 200, 200]
     assert len(receiving.read().rollouts) == 23
+
+
+def test_health_is_answered_while_the_recording_thread_is_busy(receiving, otlp, monkeypatch):
+    """Nothing of it runs on the event loop that answers."""
+    busy, go_on = threading.Event(), threading.Event()
+    enqueue = SQLiteStore.enqueue
+
+    async def slowly(self, rollouts):
+        busy.set()
+        assert go_on.wait(SECONDS)  # without giving way to others of its loop
+        return await enqueue(self, rollouts)
+
+    monkeypatch.setattr(SQLiteStore, "enqueue", slowly)
+    statuses = []
+    with receiving.server(settle=1000.0) as send:
+        request = otlp.request(otlp.span(1, "chat", CALL))
+        sending = threading.Thread(target=lambda: statuses.append(send(request).status))
+        sending.start()
+        assert busy.wait(SECONDS)
+        try:
+            with urllib.request.urlopen(f"{send.endpoint}/health", timeout=5) as answer:
+                assert answer.status == 200
+        finally:
+            go_on.set()
+            sending.join()
+    assert statuses == [200]
+
+
+@pytest.mark.parametrize("refuse", [PayloadError("not so"), StoreError("disk full")], ids=["unreadable", "disk full"])
+def test_what_was_read_of_a_refused_request_is_let_go_at_once(receiving, otlp, monkeypatch, refuse):
+    """No reference cycle keeps it until the garbage collector comes."""
+
+    class Content:
+        pass
+
+    read: list[weakref.ref] = []
+
+    def refusing(request):
+        content = Content()
+        read.append(weakref.ref(content))
+        raise refuse
+
+    monkeypatch.setattr(server, "read_traces", refusing)
+    gc.disable()
+    try:
+        with receiving.server() as send:
+            assert send(otlp.request(otlp.span(1, "chat", CALL))).status in (400, 503)
+            refuse.__traceback__ = None
+            wait_until(lambda: read[0]() is None)
+    finally:
+        gc.enable()
+
+
+def test_of_open_rollouts_too_many_are_finished_as_they_stand_the_oldest_first(receiving, otlp, monkeypatch, caplog):
+    monkeypatch.setattr(receiver, "MAX_OPEN_ROLLOUTS", 3)
+    traces = [f"{number:032x}" for number in range(1, 9)]
+    with receiving.server(settle=1000.0) as send:
+        for trace in traces:
+            assert send(otlp.request(otlp.span(2, "chat", CALL, parent=1, trace=trace))).status == 200
+        statuses = [rollout.status for rollout in receiving.read().rollouts]
+        assert statuses == ["succeeded"] * 5 + ["running"] * 3
+        send(otlp.request(otlp.span(3, "chat", CALL, parent=2, trace=traces[0])))
+    assert [len(spans) for spans in receiving.read().spans.values()] == [2] + [1] * 7
+    assert "rollouts are finished as they stand: more than 3 are open" in caplog.text
 
 
 def test_a_small_body_that_unpacks_to_a_large_one_takes_its_turn_with_them(receiving, otlp, monkeypatch):

@@ -89,14 +89,40 @@ def test_spans_that_come_after_the_end_are_added(receiving, otlp, pieces, caplog
     assert "was finished before" not in caplog.text
 
 
-def test_a_reward_that_comes_after_the_end_is_a_span_and_a_warning(receiving, otlp, pieces, caplog):
+def test_a_reward_that_comes_after_the_end_becomes_the_rollouts(receiving, otlp, pieces, caplog):
     receiving.receive(otlp.request(pieces[0]))
-    receiving.receive(otlp.request(pieces[2]))
+    before, _ = receiving.one()
+    assert (before.outcome, before.total_reward) == (1.0, 1.0)
+
+    judged = {"gen_ai.evaluation.name": "judge", "gen_ai.evaluation.score.value": 0.5}
+    late = [pieces[2], otlp.span(9, "gen_ai.evaluation.result", judged, parent=1)]
+    for _ in range(2):
+        receiving.receive(otlp.request(*late))
+
+        rollout, spans = receiving.one()
+        assert [span.name for span in spans if span.reward is not None] == ["correct", "used", "judge"]
+        assert {(it.name, it.value, it.span_id) for it in rollout.rewards} == {
+            ("correct", 1.0, None),
+            ("judge", 0.5, None),
+            ("used", 0.25, pieces[2].span_id.hex()),
+        }
+        assert (rollout.outcome, rollout.total_reward) == (1.5, 1.75)
+    assert (rollout.status, rollout.output, rollout.ended_at) == (before.status, before.output, before.ended_at)
+    assert "was finished before" not in caplog.text
+
+
+def test_a_root_that_comes_after_the_end_changes_no_result_and_is_a_warning(receiving, otlp, pieces, caplog):
+    receiving.receive(otlp.request(pieces[1]))
+    receiving.receive(otlp.request(pieces[0]))
 
     rollout, spans = receiving.one()
-    assert [span.name for span in spans if span.reward is not None] == ["correct", "used"]
-    assert rollout.outcome == 1.0
-    assert f"rollout {rollout.id} was finished before all of its trace had come" in caplog.text
+    assert [(span.name, span.kind) for span in spans] == [
+        ("solver", "agent"),
+        ("correct", "reward"),
+        ("chat small", "llm"),
+    ]
+    assert (rollout.outcome, rollout.ended_at) == (1.0, 102.0)
+    assert f"rollout {rollout.id} was finished before its root had come" in caplog.text
     assert "--settle" in caplog.text
 
 

@@ -29,7 +29,7 @@ from agentlightning.records import Failure, Rollout, Span, Task
 from agentlightning.store.base import RunRecord, Store
 from agentlightning_otel.bounded import Bounded
 from agentlightning_otel.incoming import SPAN_BYTES, ReceivedSpan
-from agentlightning_otel.trace import Outcome, add, outcome_of, root_of
+from agentlightning_otel.trace import Outcome, add, outcome_of, placed, root_of
 from agentlightning_otel.values import digest
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ MAX_OPEN_BYTES = 32 * 1024**2
 OPEN_SECONDS = 5.0
 """How long they stay in memory after the last of them came."""
 MAX_OPEN_ROLLOUTS = 20_000
-"""Further ones are finished as they stand, the one that was last heard of longest ago first. Each takes about 2 KB."""
+"""Further ones are finished as they stand, the one that was last heard of longest ago first. Each takes about 3 KB."""
 FINISHED_AT_ONCE = 256
 MAX_NAME = 100
 """Characters of a service's name in the id of its run."""
@@ -232,15 +232,19 @@ class Receiver:
             self._finish_when_settled(open)
 
     async def _add_late(self, rollout: Rollout, received: Sequence[ReceivedSpan]) -> None:
-        known = await self._spans_of(rollout)
-        new = [it.span for it in received if it.span.id not in known]
-        await asyncio.to_thread(self._store.add_spans, add(known, _spans(received, rollout)))
-        if any(span.reward is not None or span.parent_id is None for span in new):
-            logger.warning(
-                "rollout %s was finished before all of its trace had come: the late spans are added, its result and "
-                "rewards stay as they were; a longer --settle waits for them",
-                rollout.id,
+        """Adds spans to a rollout that has finished; rewards that are new become the rollout's."""
+        spans = await self._spans_of(rollout)
+        new = [it.span for it in received if it.span.id not in spans]
+        changed = await asyncio.to_thread(add, spans, _spans(received, rollout))
+        rewards = [placed(span.reward, span, spans) for span in new if span.reward is not None]
+        if rewards:
+            await self._store.add_rewards(rollout.id, rollout.attempt, rewards)
+        await asyncio.to_thread(self._store.add_spans, changed)
+        if any(span.parent_id is None and span.reward is None for span in new):
+            message = (
+                "rollout %s was finished before its root had come: its result stays; a longer --settle waits for it"
             )
+            logger.warning(message, rollout.id)
 
     async def _spans_of(self, rollout: Rollout) -> dict[str, Span]:
         """From memory, where they are no longer then, or from the store."""

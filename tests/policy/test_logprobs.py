@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, Gemma2F
 
 from agentlightning_policy import logprobs
 from agentlightning_policy.batches import make_batches
-from agentlightning_policy.logprobs import TokenLogprobs, packs, plain_logprobs, token_logprobs
+from agentlightning_policy.logprobs import TokenLogprobs, supports_packing, token_logprobs, unpacked_logprobs
 from agentlightning_policy.model import LoraConfig, ModelConfig, PolicyModel
 
 
@@ -30,10 +30,10 @@ def test_packed_rows_give_loss_and_gradients_of_plain_rows(
 ) -> None:
     monkeypatch.setattr(logprobs, "MAX_LOGITS", limit)
     module = AutoModelForCausalLM.from_pretrained(tiny_model_of(family))
-    assert packs(module)
+    assert supports_packing(module)
     for batch in make_batches(rollouts(), 80):
         assert len(batch.token_ids) < sum(len(row.token_ids) for row in batch.rows)
-        packed, plain = token_logprobs(module, batch), plain_logprobs(module, batch)
+        packed, plain = token_logprobs(module, batch), unpacked_logprobs(module, batch)
         torch.testing.assert_close(packed.logprobs, plain.logprobs, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(packed.entropy, plain.entropy, atol=1e-3, rtol=1e-5)
         expected = gradients(module, plain)
@@ -60,7 +60,7 @@ def test_bfloat16_stays_close_to_float32_and_the_logprobs_are_float32(
     exact = PolicyModel.load(ModelConfig(path=str(tiny_model), device="cpu"))
     rough = PolicyModel.load(ModelConfig(path=str(tiny_model), dtype="bfloat16", lora=lora, device="cpu"))
     (batch,) = make_batches(rollouts(), 10_000)
-    assert packs(rough.module)
+    assert supports_packing(rough.module)
     expected, got = token_logprobs(exact.module, batch).logprobs, token_logprobs(rough.module, batch).logprobs
     assert got.dtype == torch.float32
     assert (expected - got).abs().mean() < 0.1
@@ -76,7 +76,7 @@ def test_a_lora_policy_is_packed_with_its_adapters_on(tiny_model: Path) -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
     after = token_logprobs(policy.module, batch).logprobs
     assert not torch.allclose(before, after, atol=1e-3)
-    torch.testing.assert_close(after, plain_logprobs(policy.module, batch).logprobs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(after, unpacked_logprobs(policy.module, batch).logprobs, atol=1e-4, rtol=1e-4)
     with policy.frozen_reference() as reference:
         torch.testing.assert_close(token_logprobs(reference, batch).logprobs, before, atol=1e-5, rtol=1e-5)
 
@@ -96,9 +96,9 @@ def test_a_model_whose_logits_are_capped_is_computed_by_plain_rows() -> None:
     )
     torch.manual_seed(0)
     module = Gemma2ForCausalLM(config).eval()
-    assert not packs(module)
+    assert not supports_packing(module)
     (batch,) = make_batches(rollouts(), 10_000)
-    torch.testing.assert_close(token_logprobs(module, batch).logprobs, plain_logprobs(module, batch).logprobs)
+    torch.testing.assert_close(token_logprobs(module, batch).logprobs, unpacked_logprobs(module, batch).logprobs)
 
 
 def test_rows_longer_than_a_sliding_window_see_what_is_in_it(tiny_model_of: Callable[[str], Path]) -> None:
@@ -107,5 +107,5 @@ def test_rows_longer_than_a_sliding_window_see_what_is_in_it(tiny_model_of: Call
     config.layer_types = ["sliding_attention", "full_attention"] * 2
     module = AutoModelForCausalLM.from_pretrained(tiny_model_of("qwen2"), config=config)
     (batch,) = make_batches(rollouts(), 10_000)
-    assert packs(module)
-    torch.testing.assert_close(token_logprobs(module, batch).logprobs, plain_logprobs(module, batch).logprobs)
+    assert supports_packing(module)
+    torch.testing.assert_close(token_logprobs(module, batch).logprobs, unpacked_logprobs(module, batch).logprobs)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.records import Failure, Group, Task, TrainingRow
 from agentlightning_policy.batches import make_batches
-from agentlightning_policy.logprobs import plain_logprobs
+from agentlightning_policy.logprobs import unpacked_logprobs
 from agentlightning_sft.algorithm import SFT
 from agentlightning_sft.selection import best_rollouts
 
@@ -49,7 +49,7 @@ def names(rows: list[TrainingRow]) -> list[str]:
 def cross_entropy(model: Any, rows: list[TrainingRow]) -> float:
     (batch,) = make_batches(rows, 10_000)
     with torch.no_grad():
-        return -float(plain_logprobs(model, batch).logprobs.sum()) / int(batch.lengths.sum())
+        return -float(unpacked_logprobs(model, batch).logprobs.sum()) / int(batch.lengths.sum())
 
 
 def test_the_best_of_each_task_above_the_threshold_are_kept() -> None:

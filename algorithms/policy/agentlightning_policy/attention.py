@@ -43,7 +43,7 @@ def _attention(
 AttentionInterface.register(NAME, _attention)
 
 
-def check_outside(base: PreTrainedModel) -> None:
+def check_custom_attention(base: PreTrainedModel) -> None:
     """Raises `PolicyError` where the architecture lets no attention be given to it."""
     layers = set(getattr(base.config.get_text_config(), "layer_types", None) or ())
     odd = layers - {"full_attention", "sliding_attention"}
@@ -53,7 +53,7 @@ def check_outside(base: PreTrainedModel) -> None:
 
 
 @contextmanager
-def outside(module: nn.Module) -> Iterator[None]:
+def custom_attention(module: nn.Module) -> Iterator[None]:
     """Inside the block the module's passes take their attention from the argument ``attend``, an `Attend`."""
     configs = {id(part.config): part.config for part in module.modules() if isinstance(part, PreTrainedModel)}
     before = {key: config._attn_implementation for key, config in configs.items()}

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from agentlightning.errors import PolicyError
 from agentlightning.records import TrainingRow
-from agentlightning_policy.attention import check_outside, outside
+from agentlightning_policy.attention import check_custom_attention, custom_attention
 from agentlightning_policy.batches import Batch, make_batches
 from agentlightning_policy.tree_attention import TreeAttention
 
@@ -45,12 +45,12 @@ def token_logprobs(module: nn.Module, batch: Batch) -> TokenLogprobs:
     are computed once where the model allows, which is tried out at its first use; row by row otherwise.
     """
     model = _base(module)
-    if packs(model):
+    if supports_packing(model):
         return _packed_logprobs(model, batch)
-    return plain_logprobs(module, batch)
+    return unpacked_logprobs(module, batch)
 
 
-def plain_logprobs(module: nn.Module, batch: Batch) -> TokenLogprobs:
+def unpacked_logprobs(module: nn.Module, batch: Batch) -> TokenLogprobs:
     """The same from plain rows, padded at the end, through the model's own forward pass."""
     model = _base(module)
     device = model.device
@@ -74,7 +74,7 @@ def plain_logprobs(module: nn.Module, batch: Batch) -> TokenLogprobs:
 
 def _packed_logprobs(model: Any, batch: Batch) -> TokenLogprobs:
     device = model.device
-    with outside(model):
+    with custom_attention(model):
         hidden = model.base_model(
             input_ids=torch.from_numpy(batch.token_ids).to(device)[None],
             position_ids=torch.from_numpy(batch.positions).to(device)[None],
@@ -137,7 +137,7 @@ def _base(module: nn.Module) -> Any:
 _packing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def packs(module: nn.Module) -> bool:
+def supports_packing(module: nn.Module) -> bool:
     """Whether the model computes shared prefixes once: packed rows that branch twice give what plain rows give.
 
     False for models with recurrent layers, with positions that no position ids govern, or whose logits
@@ -161,7 +161,7 @@ def _try_packing(model: Any) -> bool:
     was_training = model.training
     model.eval()
     try:
-        check_outside(model)
+        check_custom_attention(model)
         alone, together = _differences(model, rows[:1]), _differences(model, rows)
     except (PolicyError, TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         logger.info("packed rows do not run on %s: %s", type(model).__name__, error)
@@ -176,7 +176,7 @@ def _try_packing(model: Any) -> bool:
 
 def _differences(model: Any, rows: list[TrainingRow]) -> Tensor:
     (batch,) = make_batches(rows, 100)
-    difference = plain_logprobs(model, batch).logprobs - _packed_logprobs(model, batch).logprobs
+    difference = unpacked_logprobs(model, batch).logprobs - _packed_logprobs(model, batch).logprobs
     return difference.abs()[batch.mask.bool().to(difference.device)]
 
 

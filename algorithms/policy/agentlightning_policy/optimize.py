@@ -86,7 +86,7 @@ class Optimizer:
         self.steps = state["steps"]
 
 
-def finite(loss: torch.Tensor, where: str) -> torch.Tensor:
+def check_finite(loss: torch.Tensor, where: str) -> torch.Tensor:
     """The loss as it is. Raises `AlgorithmError`, saying ``where``, when it is not finite."""
     if not torch.isfinite(loss):
         raise AlgorithmError(f"{where}: the loss is {float(loss.detach())}; lower lr, or train in float32")

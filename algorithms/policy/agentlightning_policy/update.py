@@ -19,7 +19,7 @@ from agentlightning_policy.batches import Batch, make_batches
 from agentlightning_policy.logprobs import token_logprobs
 from agentlightning_policy.losses import Totals, policy_loss
 from agentlightning_policy.model import PolicyModel
-from agentlightning_policy.optimize import Optimizer, finite
+from agentlightning_policy.optimize import Optimizer, check_finite
 
 
 @dataclass
@@ -122,7 +122,7 @@ class PolicyUpdater:
                 ),
                 sampler_logprobs=sampled,
             )
-            finite(output.loss, f"step {step}").backward()
+            check_finite(output.loss, f"step {step}").backward()
             mismatch = (before - sampled).abs() * mask
             sums.loss += float(output.loss.detach())
             sums.kl += float(output.kl)

@@ -87,9 +87,11 @@ class Selection(Algorithm):
 
 
 async def _record(race: Race, index: int, group: Group, choice: ModelChoice, run: Run) -> None:
-    for rollout in group.all_rollouts:
-        cost = dollars(choice, await run.spans(rollout))
-        race.record(index, group.task.id, rollout.outcome if rollout.is_scorable else None, cost)
+    ended = [(member.rollout, member.spans) for member in group.rollouts]
+    ended += [(rollout, await run.spans(rollout)) for rollout in group.excluded]
+    for rollout, spans in ended:
+        outcome = rollout.outcome if rollout.is_scorable else None
+        race.record(index, group.task.id, outcome, dollars(choice, spans))
 
 
 def dollars(choice: ModelChoice, spans: list[Span]) -> float:

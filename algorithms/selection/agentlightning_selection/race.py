@@ -48,7 +48,7 @@ class Race:
     def decided(self) -> bool:
         """Whether going on cannot change the winner."""
         if self._config.objective == "cheapest" and len(self.remaining) == 2:
-            leader, winner = self._leader(), self._cheapest_sure()
+            leader, winner = self._leader(), self._cheapest_good_enough()
             return winner is not None and winner != leader
         return len(self.remaining) < 2
 
@@ -75,9 +75,9 @@ class Race:
             return dropped
         worse = self._worse()
         self._drop(worse)
-        dearer = self._dearer() if self._config.objective == "cheapest" else {}
-        self._drop(dearer)
-        return {**dropped, **worse, **dearer}
+        expensive = self._more_expensive() if self._config.objective == "cheapest" else {}
+        self._drop(expensive)
+        return {**dropped, **worse, **expensive}
 
     def reward(self, candidate: int) -> float:
         """Mean reward over the scored tasks; nan when there are none."""
@@ -102,21 +102,21 @@ class Race:
             if one != leader and (p := self._p(leader, one, margin)) < self._alpha
         }
 
-    def _dearer(self) -> dict[int, str]:
+    def _more_expensive(self) -> dict[int, str]:
         """Those that cost more than one that is good enough. The leader stays, as what the others are measured by."""
-        sure, leader = self._cheapest_sure(), self._leader()
-        if sure is None:
+        cheapest, leader = self._cheapest_good_enough(), self._leader()
+        if cheapest is None:
             return {}
         return {
-            one: f"dearer ({self.cost(one):.3g} against {self.cost(sure):.3g} dollars) than one that is good enough"
+            one: f"dearer ({self.cost(one):.3g} against {self.cost(cheapest):.3g} dollars) than one that is good enough"
             for one in self.remaining
-            if one not in (sure, leader) and self.cost(one) > self.cost(sure)
+            if one not in (cheapest, leader) and self.cost(one) > self.cost(cheapest)
         }
 
-    def _cheapest_sure(self) -> int | None:
+    def _cheapest_good_enough(self) -> int | None:
         """The cheapest one surely not worse than any other by more than the margin."""
-        sure = [one for one in self.remaining if self._good_enough(one)]
-        return min(sure, key=self.cost, default=None)
+        good_enough = [one for one in self.remaining if self._good_enough(one)]
+        return min(good_enough, key=self.cost, default=None)
 
     def _good_enough(self, candidate: int) -> bool:
         others = (one for one in self.remaining if one != candidate)

@@ -22,7 +22,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from agentlightning.errors import PolicyError
-from agentlightning_policy.attention import NAME, causal, check_outside
+from agentlightning_policy.attention import NAME, causal, check_custom_attention
 from agentlightning_policy.sampler.cache import DecodeCache, Segment, Shape
 
 
@@ -32,7 +32,7 @@ def inference_view(module: nn.Module, base: PreTrainedModel) -> nn.Module:
     Raises `PolicyError` where the architecture lets no attention be given to it.
     """
     try:
-        check_outside(base)
+        check_custom_attention(base)
     except PolicyError as error:
         raise PolicyError(f"the embedded engine cannot serve this model: {error}; use another") from None
     twin = copy.deepcopy(module, {id(weight): weight for weight in module.parameters()})

@@ -242,15 +242,16 @@ class Rollout(Record, kw_only=True):
     @property
     def is_scorable(self) -> bool:
         """Whether it counts in reports and evaluations: it ran to its end, and its outcome is known."""
-        return self._ran_to_its_end and self.outcome is not None
+        return self.ran_to_its_end and self.outcome is not None
 
     @property
     def is_trainable(self) -> bool:
         """Whether it belongs in its group: it ran to its end, and its total reward is known."""
-        return self._ran_to_its_end and self.total_reward is not None
+        return self.ran_to_its_end and self.total_reward is not None
 
     @property
-    def _ran_to_its_end(self) -> bool:
+    def ran_to_its_end(self) -> bool:
+        """Whether it has ended by what the agent did: nobody cancelled it, and no infrastructure broke it."""
         infrastructure = self.failure is not None and self.failure.fault == "infrastructure"
         return self.status in ("succeeded", "failed") and not infrastructure
 

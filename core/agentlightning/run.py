@@ -21,6 +21,7 @@ from agentlightning.check.first_rollout import CHECKED_TASKS, FirstRollouts
 from agentlightning.checkpoints import remove_checkpoints, write_checkpoint
 from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts, held_out_note
 from agentlightning.errors import CheckError
+from agentlightning.group_rewards import GroupRewards
 from agentlightning.progress import Progress
 from agentlightning.records import AnyResource, Group, Policy, Rollout, RolloutRows, Span, Task
 from agentlightning.report import evaluation_of
@@ -70,6 +71,7 @@ class TrainingRun:
         self._runner = runner
         self._progress = progress
         self._orders = WorkOrders(record.id, store)
+        self._group_rewards = GroupRewards(runner.setup)
         self._resources: dict[str, AnyResource] = {}
         self._counts = Counts()
         self._told_of_calls = self._evaluated = False
@@ -277,8 +279,12 @@ class TrainingRun:
         known = await self._orders.enqueue(plan, applied.values())
         self._progress.collection(plan[0].collection, len(plan), purpose=plan[0].purpose)
         pending = [rollout for rollout in known if not rollout.finished]
-        async with aclosing(self._runner.run(pending, tasks, list(applied.values()))) as running:
-            async for id in _chain([rollout.id for rollout in known if rollout.finished], running):
+        done = [rollout.id for rollout in known if rollout.finished]
+        async with (
+            aclosing(self._runner.run(pending, tasks, list(applied.values()))) as running,
+            aclosing(self._group_rewards.given(_chain(done, running), plan, tasks)) as ended,
+        ):
+            async for id in ended:
                 rollout, spans = await self._store.rollout_with_spans(id)
                 counts.add(rollout, spans, only_policy=trains)
                 generations = (span.generation for span in spans)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from store_contract import StoreContract, StoreMachine
 
 from agentlightning.store import Store
@@ -33,5 +33,11 @@ class SQLiteMachine(StoreMachine):
         self.folder.cleanup()
 
 
-SQLiteMachine.TestCase.settings = settings(derandomize=True, max_examples=25, stateful_step_count=30, deadline=None)
+SQLiteMachine.TestCase.settings = settings(
+    derandomize=True,
+    max_examples=25,
+    stateful_step_count=30,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
 TestSQLiteStoreBesideAModel = SQLiteMachine.TestCase

@@ -12,7 +12,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 from store_records import a_rollout, a_run, a_span
 
@@ -133,6 +136,48 @@ def test_a_killed_process_has_ended_though_its_parent_has_not_looked(start: Star
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert has_ended(owner) is True
+
+
+class ProcessTable:
+    """The processes of a system that is not Linux: each pid's time of start, and its status."""
+
+    def __init__(self) -> None:
+        self.processes: dict[int, tuple[float, str]] = {os.getpid(): (1000.0, psutil.STATUS_RUNNING)}
+        self.denied = False
+
+    def process(self, pid: int) -> Any:
+        if pid not in self.processes:
+            raise psutil.NoSuchProcess(pid)
+        if self.denied:
+            raise psutil.AccessDenied(pid)
+        started, status = self.processes[pid]
+        return SimpleNamespace(create_time=lambda: started, status=lambda: status)
+
+
+@pytest.fixture
+def not_linux(monkeypatch: pytest.MonkeyPatch) -> ProcessTable:
+    def no_such_file(*_: object) -> str:
+        raise FileNotFoundError("/proc")
+
+    table = ProcessTable()
+    monkeypatch.setattr(psutil, "LINUX", False)
+    monkeypatch.setattr(psutil, "Process", table.process)
+    monkeypatch.setattr(os, "readlink", no_such_file)
+    return table
+
+
+def test_an_owner_is_known_to_live_or_to_have_ended_on_other_systems_too(not_linux: ProcessTable) -> None:
+    owner = this_process()
+    assert has_ended(owner) is False
+    for gone in ({}, {owner.pid: (1060.0, psutil.STATUS_RUNNING)}, {owner.pid: (1000.0, psutil.STATUS_ZOMBIE)}):
+        not_linux.processes = gone
+        assert has_ended(owner) is True
+
+
+def test_a_process_that_may_not_be_looked_at_is_not_taken_for_dead(not_linux: ProcessTable) -> None:
+    owner = this_process()
+    not_linux.denied = True
+    assert has_ended(owner) is None
 
 
 # Who owns a run

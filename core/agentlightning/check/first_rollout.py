@@ -8,6 +8,7 @@ from typing import Any
 from agentlightning.check.report import CheckReport
 from agentlightning.check.verdict import inspect_rollout
 from agentlightning.check.watch import calls_outside, logged_warnings, notice_when_slow
+from agentlightning.group_rewards import GroupRewards
 from agentlightning.records import AnyResource, Task
 from agentlightning.runner import Runner
 from agentlightning.store.base import Store
@@ -63,7 +64,8 @@ class FirstRollouts:
         queued = await self._orders.enqueue(planned, self._resources)
         hung_before = running_now()
         with logged_warnings() as logged, calls_outside() as outside, notice_when_slow(self._message):
-            async for _ in self._runner.run(queued, {task.id: task}, self._resources):
+            ended = self._runner.run(queued, {task.id: task}, self._resources)
+            async for _ in GroupRewards(self._runner.setup).given(ended, queued, {task.id: task}):
                 pass
         hung = [place for place in running_now() if place not in hung_before]
         return await self._inspect(

@@ -131,9 +131,11 @@ class Recorder:
 
     def take_expected_call(self, span: Span | None) -> Span | None:
         """``span``, to whoever asks first, where it is that of an expected call; else None."""
+        if span is None or span.id not in self._expected:
+            return None
         try:
-            self._expected.remove(span.id if span is not None else "")
-        except KeyError:
+            self._expected.remove(span.id)
+        except KeyError:  # somebody else was faster
             return None
         return span
 
@@ -189,7 +191,7 @@ class Recorder:
         self.end(span, failure)
 
     def resource(self, kind: type[R], agent: str | None) -> R | None:
-        """The first resource of a kind whose patterns match the agent's name (`*` matches no name, too)."""
+        """The first resource of a kind whose patterns match the agent's name; `*` also matches an agent without one."""
         for resource in self.resources:
             if isinstance(resource, kind) and matches(agent, resource.agents):
                 return resource
@@ -217,11 +219,11 @@ class Recorder:
 @guarded
 def _redact(span: Span) -> None:
     """Blots out the secrets that were met. Tokens stay as they are."""
-    said = span.generation
-    texts = (said.messages, said.tools, said.response) if said is not None else ()
+    generation = span.generation
+    texts = (generation.messages, generation.tools, generation.response) if generation is not None else ()
     if holds_known(encode((span.name, span.attributes, texts))):
         redact_fields(span, "name", "attributes")
-        redact_fields(said, "messages", "tools", "response")
+        redact_fields(generation, "messages", "tools", "response")
 
 
 def _drop(spans: Sequence[Span]) -> None:

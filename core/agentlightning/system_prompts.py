@@ -66,5 +66,5 @@ def _replace_first(messages: list[Any], prompt: Prompt) -> bool:
 
 def _text(content: Any) -> str | None:
     if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
     return content if isinstance(content, str) else None

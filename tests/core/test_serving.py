@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
 from agentlightning.algorithm import Evaluation
 from agentlightning.cli import main
@@ -14,7 +17,7 @@ from agentlightning.errors import AlgorithmError, ConfigError, PluginError
 from agentlightning.plugins import Plugins
 from agentlightning.records import ModelChoice, Policy, Prompt, Task
 from agentlightning.report import compare_evaluations
-from agentlightning.serving import Servable, ServedModel
+from agentlightning.serving import Servable, ServedModel, prepared
 from agentlightning.store import RunRecord
 from agentlightning.trainer import FitResult
 
@@ -72,6 +75,48 @@ def test_without_weights_the_model_that_was_chosen_is_served(tmp_path: Path) -> 
 def test_a_run_with_neither_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run r1 \(any, succeeded\) left no model, and chose none"):
         Servable.of_run(run(tmp_path, trained=False), [])
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+"""Anything that JSON can say."""
+MESSAGES = st.lists(
+    VALUES
+    | st.fixed_dictionaries({"role": st.sampled_from(["system", "developer", "user"]) | VALUES, "content": VALUES}),
+    max_size=3,
+)
+BODIES = st.fixed_dictionaries(
+    {}, optional={"model": VALUES, "messages": MESSAGES | VALUES, "input": MESSAGES | VALUES, "instructions": VALUES}
+)
+
+
+@settings(derandomize=True, deadline=None)
+@example(body={"messages": [{"role": "system", "content": [{"text": 5}]}]}, operation="chat")
+@given(body=BODIES | VALUES, operation=st.sampled_from(["chat", "responses", "text_completion"]))
+def test_whatever_a_request_says_it_is_prepared_or_left_to_its_reader(body: Any, operation: str) -> None:
+    """What the run changes is not the place to find out that a request makes no sense."""
+    prompts = [Prompt(name="one", template="B", replaces="A"), Prompt(name="all", template="C")]
+    ready = msgspec.json.decode(prepared(msgspec.json.encode(body), operation, prompts=prompts, model="m"))
+    if isinstance(body, dict):
+        assert ready["model"] == "m"
+        assert {"model", *body} <= set(ready)
+    else:
+        assert ready == body
+
+
+@settings(derandomize=True, deadline=None)
+@given(body=st.binary())
+def test_a_body_that_is_no_json_is_left_as_it_is(body: bytes) -> None:
+    assume(not body.strip().startswith((b"{", b"[")))
+    ready = prepared(body, "chat", prompts=[], model="m")
+    assert ready == body
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

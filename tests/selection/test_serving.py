@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Iterator
 
 import openai
@@ -52,6 +54,18 @@ def test_a_stream_is_passed_on(stub: StubServer) -> None:
         messages = [{"role": "user", "content": "hi"}]
         chunks = list(client.chat.completions.create(model="gpt-4o", messages=messages, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "One two three."
+
+
+def test_a_client_that_leaves_a_stream_harms_nobody(stub: StubServer, capfd: pytest.CaptureFixture[str]) -> None:
+    stub.reply(text("word " * 20_000), text("Still here."))
+    with ServedModel(chosen(stub)) as served:
+        with socket.create_connection(("127.0.0.1", int(served.base_url.split(":")[2].split("/")[0]))) as client:
+            body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+            client.sendall(b"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            client.recv(100)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # cut, not closed
+        assert asked(served).choices[0].message.content == "Still here."
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_the_key_is_that_of_this_process_and_the_agents_goes_nowhere(

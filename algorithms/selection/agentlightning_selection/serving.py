@@ -57,6 +57,7 @@ class ForwardingServer(ModelServer):
         self._prompts = list(prompts)
         self._any_name = any_name
         self._server: ThreadingHTTPServer | None = None
+        self._client: httpx.Client | None = None
 
     async def start(self) -> Policy:
         variable = self._chosen.api_key_env or OPENAI_KEY
@@ -64,11 +65,12 @@ class ForwardingServer(ModelServer):
         if not key and self._chosen.api_key_env is not None:
             raise PolicyError(f"the environment variable {variable}, which should hold the API key, is not set")
         remember(key)
-        client = httpx.Client(timeout=TIMEOUT, headers={"Authorization": f"Bearer {key or 'none'}"})
+        self._client = httpx.Client(timeout=TIMEOUT, headers={"Authorization": f"Bearer {key or 'none'}"})
         port = self._listening.port
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler(client))
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler(self._client))
         except OSError as error:
+            self._client.close()
             raise PolicyError(
                 f"nothing can listen on 127.0.0.1:{port}: {error.strerror or error}; name a free port, or 0"
             ) from error
@@ -81,6 +83,8 @@ class ForwardingServer(ModelServer):
         if server is not None:
             await asyncio.to_thread(server.shutdown)
             server.server_close()
+        if self._client is not None:
+            self._client.close()
 
     def _handler(self, client: httpx.Client) -> type[BaseHTTPRequestHandler]:
         upstream = (self._chosen.base_url or OPENAI).rstrip("/")
@@ -100,6 +104,8 @@ class ForwardingServer(ModelServer):
                     _forward(client, upstream + path, body, handler)
                 except httpx.HTTPError as error:
                     _answer_error(handler, 502, f"{upstream} cannot be reached: {error}")
+                except ConnectionError:
+                    return  # the client has left
 
             def log_message(handler, format: str, *arguments: Any) -> None:  # noqa: N805
                 """Nothing: the terminal is the command's."""

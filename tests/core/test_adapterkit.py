@@ -143,6 +143,9 @@ def test_the_framework_itself_may_say_what_runs_and_the_innermost_counts():
         assert stack.innermost(recorded.recorder) is tool
         found.clear()
         assert stack.innermost(recorded.recorder) is tool
+        found.append(graph)
+        tool.ended = True  # and was not popped
+        assert stack.innermost(recorded.recorder) is graph
 
 
 def test_a_tentative_span_is_written_only_if_something_begins_in_it(stack):

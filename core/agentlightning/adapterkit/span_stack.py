@@ -80,12 +80,13 @@ class SpanStack(Generic[F]):
 
     def innermost(self, recorder: Recorder) -> F | None:
         """The innermost frame of a rollout that runs here. One that has ended runs no more, whoever still has its
-        context."""
-        frame = self._top.get()
+        context: what the framework says counts then, else the frame that it ran in."""
+        top = frame = self._top.get()
         while frame is not None and (frame.ended or frame.recorder is not recorder):
             frame = frame.parent
         found = self._find(recorder) if self._find is not None else None
-        return found if found is not None and (frame is None or found.within(frame)) else frame
+        is_further_in = found is not None and (frame is None or frame is not top or found.within(frame))
+        return found if is_further_in else frame
 
     def locate(self, recorder: Recorder) -> Span | None:
         """The span that what happens here hangs under; None outside of the framework."""

@@ -14,7 +14,8 @@ from stub_server import StubServer
 
 from agentlightning.backend import Backend
 from agentlightning.loss import LossConfig
-from agentlightning.records import Policy, TrainingRow
+from agentlightning.records import Policy
+from agentlightning.training_rows import TrainingRow
 
 
 class BanditConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

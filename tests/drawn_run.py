@@ -9,19 +9,9 @@ from typing import Any
 import numpy as np
 
 from agentlightning.algorithm import Evaluation
-from agentlightning.records import (
-    AnyResource,
-    Group,
-    Policy,
-    Reward,
-    Rollout,
-    RolloutRows,
-    Span,
-    Task,
-    TrainingRow,
-    Transition,
-)
+from agentlightning.records import AnyResource, Policy, Reward, Rollout, Span, Task
 from agentlightning.store.base import Checkpoint
+from agentlightning.training_rows import Group, RolloutRows, TrainingRow, Transition
 
 VOCABULARY = 250
 

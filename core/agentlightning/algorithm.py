@@ -30,8 +30,9 @@ from typing import Any, ClassVar, Protocol, Self
 import msgspec
 
 from agentlightning.config import NoConfig, decode_section, validated
-from agentlightning.records import AnyResource, Group, Record, Rollout, Span, Task
+from agentlightning.records import AnyResource, Record, Rollout, Span, Task
 from agentlightning.store.base import Checkpoint
+from agentlightning.training_rows import Group
 
 
 class Evaluation(Record, kw_only=True):

@@ -14,7 +14,8 @@ import numpy as np
 from agentlightning.config import NoConfig
 from agentlightning.errors import PolicyError
 from agentlightning.loss import LossConfig
-from agentlightning.records import Policy, TrainingRow
+from agentlightning.records import Policy
+from agentlightning.training_rows import TrainingRow
 
 
 class Phase(Protocol):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agentlightning.records import Failure, Group, Rollout
+from agentlightning.records import Failure, Rollout
+from agentlightning.training_rows import Group
 
 SHOWN_CAUSES = 5
 SHOWN_CHARACTERS = 300

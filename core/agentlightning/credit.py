@@ -19,7 +19,7 @@ from agentlightning.config import NoConfig, decode_section, refuse_without_effec
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.loading import explain
 from agentlightning.plugins import plugins
-from agentlightning.records import Group
+from agentlightning.training_rows import Group
 
 
 class Credit(ABC):

@@ -10,8 +10,9 @@ from typing import Any
 
 from agentlightning import semconv
 from agentlightning.algorithm import Evaluation
-from agentlightning.records import Generation, Group, Rollout, Span
+from agentlightning.records import Generation, Rollout, Span
 from agentlightning.store.base import Metric
+from agentlightning.training_rows import Group
 
 CUT_OFF = frozenset({"length", "max_tokens"})
 """Finish reasons of an answer that was not at its end."""

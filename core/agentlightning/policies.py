@@ -16,7 +16,8 @@ from agentlightning.backend import Backend
 from agentlightning.config import NonNegativeInt, PositiveInt
 from agentlightning.errors import AlgorithmError
 from agentlightning.loss import LossConfig
-from agentlightning.records import Policy, TrainingRow
+from agentlightning.records import Policy
+from agentlightning.training_rows import TrainingRow
 
 
 class EvaluateConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -20,8 +20,9 @@ from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.loss import LossConfig
 from agentlightning.plugins import plugins
 from agentlightning.policies import EvaluateConfig, Policies
-from agentlightning.records import Group, Task, TrainingRow
+from agentlightning.records import Task
 from agentlightning.sampler import MAX_TEMPERATURE
+from agentlightning.training_rows import Group, TrainingRow
 
 # At 0 the rollouts of a group are all alike, and above the maximum they are noise.
 Temperature = Annotated[float, msgspec.Meta(gt=0, le=MAX_TEMPERATURE)]

@@ -23,10 +23,11 @@ from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts
 from agentlightning.errors import CheckError
 from agentlightning.group_rewards import GroupRewards
 from agentlightning.progress import Progress
-from agentlightning.records import AnyResource, Group, Policy, Rollout, RolloutRows, Span, Task
+from agentlightning.records import AnyResource, Policy, Rollout, Span, Task
 from agentlightning.report import evaluation_of
 from agentlightning.runner import Runner
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
+from agentlightning.training_rows import Group, RolloutRows
 from agentlightning.transitions import build_rows
 from agentlightning.work_orders import WorkOrders
 

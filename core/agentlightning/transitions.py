@@ -21,7 +21,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agentlightning.records import Rollout, Span, TrainingRow, Transition
+from agentlightning.records import Rollout, Span
+from agentlightning.training_rows import TrainingRow, Transition
 
 
 def build_rows(rollout: Rollout, spans: Sequence[Span]) -> list[TrainingRow]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agentlightning.causes import explain, explain_groups, explain_rollouts
-from agentlightning.records import Failure, Group, Reward, Rollout, RolloutRows, Task
+from agentlightning.records import Failure, Reward, Rollout, Task
+from agentlightning.training_rows import Group, RolloutRows
 
 numbers = itertools.count()
 

@@ -14,7 +14,8 @@ from agentlightning.advantages import AdvantageConfig
 from agentlightning.credit import Broadcast, Credit, give_credit, load_credit
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
 from agentlightning.policy_gradient import describe
-from agentlightning.records import Group, Reward, Transition
+from agentlightning.records import Reward
+from agentlightning.training_rows import Group, Transition
 
 TRL = AdvantageConfig()
 

@@ -10,8 +10,9 @@ from drawn_run import row
 from agentlightning import semconv
 from agentlightning.algorithm import Evaluation
 from agentlightning.diagnostics import Counts, findings, troubles
-from agentlightning.records import Failure, Generation, Group, Reward, Rollout, RolloutRows, Span, Task
+from agentlightning.records import Failure, Generation, Reward, Rollout, Span, Task
 from agentlightning.store import Metric
+from agentlightning.training_rows import Group, RolloutRows
 
 
 def a_rollout(value: float | None, **fields: Any) -> Rollout:

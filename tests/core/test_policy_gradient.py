@@ -21,7 +21,8 @@ from agentlightning.algorithm import Run
 from agentlightning.backend import Backend
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
 from agentlightning.policies import Policies
-from agentlightning.records import Group, Policy, Rollout, Task
+from agentlightning.records import Policy, Rollout, Task
+from agentlightning.training_rows import Group
 
 TASKS = [{"id": str(number), "input": "heads or tails?"} for number in range(4)]
 SECTION = {

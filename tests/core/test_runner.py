@@ -16,10 +16,11 @@ from agentlightning import Trainer, annotate
 from agentlightning.config import RunnerConfig, Section
 from agentlightning.errors import ConfigError, PluginError
 from agentlightning.local_runner import LONGEST_BACKOFF_SECONDS, LocalRunner, backoff_seconds
-from agentlightning.records import Group, Reward, Rollout
+from agentlightning.records import Reward, Rollout
 from agentlightning.runner import Runner
 from agentlightning.store import open_store
 from agentlightning.store.sqlite import SQLiteStore
+from agentlightning.training_rows import Group
 
 TASKS = [{"id": f"t{number}", "input": number} for number in range(4)]
 

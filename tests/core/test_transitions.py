@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlightning.records import Generation, Reward, Rollout, RolloutRows, Span, TrainingRow
+from agentlightning.records import Generation, Reward, Rollout, Span
+from agentlightning.training_rows import RolloutRows, TrainingRow
 from agentlightning.transitions import build_rows
 
 ROLLOUT = Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1)

@@ -12,9 +12,10 @@ from doing import Doing
 
 from agentlightning import Trainer
 from agentlightning.errors import AlgorithmError
-from agentlightning.records import Group, ModelChoice, Policy, Prompt, Rollout
+from agentlightning.records import ModelChoice, Policy, Prompt, Rollout
 from agentlightning.store import Store, open_store
 from agentlightning.store.sqlite import SQLiteStore
+from agentlightning.training_rows import Group
 
 TASKS = [{"id": f"t{number}", "input": number, "expected": number} for number in range(4)]
 POLICY = Policy(name="policy", version=1, model="m", base_url="http://127.0.0.1:1/v1", sampling={"temperature": 1.0})

@@ -11,7 +11,8 @@ import pytest
 from agentlightning import Algorithm, Trainer
 from agentlightning.cli.progress import make_progress
 from agentlightning.config import NoConfig
-from agentlightning.records import Group, Span
+from agentlightning.records import Span
+from agentlightning.training_rows import Group
 from agentlightning_policy.config import ModelConfig
 from agentlightning_policy.engine import Engine
 from agentlightning_policy.model import PolicyModel

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from agentlightning.credit import Credit
 from agentlightning.errors import AlgorithmError, ConfigError
-from agentlightning.records import Failure, Group, Task
+from agentlightning.records import Failure, Task
+from agentlightning.training_rows import Group
 from agentlightning_grpo.algorithm import GRPO
 
 Weights = dict[str, torch.Tensor]

@@ -21,7 +21,8 @@ from agentlightning import Algorithm, Trainer
 from agentlightning.cli.progress import make_progress
 from agentlightning.config import NoConfig, RunnerConfig
 from agentlightning.plugins import plugins
-from agentlightning.records import Group, Policy, Rollout
+from agentlightning.records import Policy, Rollout
+from agentlightning.training_rows import Group
 
 pytestmark = [
     pytest.mark.timeout(90),

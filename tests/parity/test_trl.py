@@ -16,7 +16,7 @@ import torch
 from policy.rows import training_row
 
 from agentlightning.advantages import advantages, advantages_by_component
-from agentlightning.records import TrainingRow
+from agentlightning.training_rows import TrainingRow
 from agentlightning_grpo.presets import resolve_preset
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import token_logprobs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agentlightning.records import TrainingRow
+from agentlightning.training_rows import TrainingRow
 
 
 def training_row(

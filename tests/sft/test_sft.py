@@ -12,7 +12,8 @@ from drawn_run import DrawnRun, group
 from transformers import AutoModelForCausalLM
 
 from agentlightning.errors import AlgorithmError, ConfigError
-from agentlightning.records import Failure, Group, Task, TrainingRow
+from agentlightning.records import Failure, Task
+from agentlightning.training_rows import Group, TrainingRow
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.logprobs import unpacked_logprobs
 from agentlightning_sft.algorithm import SFT

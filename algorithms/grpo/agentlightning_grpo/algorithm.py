@@ -9,7 +9,8 @@ from agentlightning.credit import Broadcast, load_credit
 from agentlightning.errors import ConfigError
 from agentlightning.policies import Policies
 from agentlightning.policy_gradient import PolicyGradient
-from agentlightning.records import Group, Task
+from agentlightning.records import Task
+from agentlightning.training_rows import Group
 from agentlightning_grpo.config import GRPOConfig
 from agentlightning_grpo.curriculum import Curriculum
 from agentlightning_grpo.presets import resolve_preset

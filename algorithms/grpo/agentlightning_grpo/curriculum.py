@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from agentlightning.records import Group, Task
+from agentlightning.records import Task
+from agentlightning.training_rows import Group
 
 
 class Curriculum:

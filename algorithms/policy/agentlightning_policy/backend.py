@@ -14,7 +14,8 @@ import torch
 from agentlightning.backend import Backend
 from agentlightning.errors import PolicyError
 from agentlightning.loss import LossConfig
-from agentlightning.records import Policy, TrainingRow
+from agentlightning.records import Policy
+from agentlightning.training_rows import TrainingRow
 from agentlightning_gateway.chat import Chat, template_shows
 from agentlightning_gateway.protocol import ApiError
 from agentlightning_policy.config import ModelConfig, TorchConfig

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from agentlightning.errors import AlgorithmError
-from agentlightning.records import TrainingRow
+from agentlightning.training_rows import TrainingRow
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from agentlightning.errors import PolicyError
-from agentlightning.records import TrainingRow
+from agentlightning.training_rows import TrainingRow
 from agentlightning_policy.attention import check_custom_attention, custom_attention
 from agentlightning_policy.batches import Batch, make_batches
 from agentlightning_policy.tree_attention import TreeAttention

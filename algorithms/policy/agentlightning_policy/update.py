@@ -14,7 +14,7 @@ from torch import nn
 
 from agentlightning.backend import Phase
 from agentlightning.loss import LossConfig
-from agentlightning.records import TrainingRow
+from agentlightning.training_rows import TrainingRow
 from agentlightning_policy.batches import Batch, make_batches
 from agentlightning_policy.logprobs import token_logprobs
 from agentlightning_policy.losses import Totals, policy_loss

@@ -10,7 +10,8 @@ from agentlightning.algorithm import Algorithm, Run
 from agentlightning.causes import explain_rollouts
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.recording import matches
-from agentlightning.records import Group, ModelChoice, Rollout, Span
+from agentlightning.records import ModelChoice, Rollout, Span
+from agentlightning.training_rows import Group
 from agentlightning_selection.config import Candidate, SelectionConfig
 from agentlightning_selection.race import Race
 

@@ -15,7 +15,7 @@ from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.loss import LossConfig
 from agentlightning.policies import Policies
 from agentlightning.policy_gradient import PolicyGradient
-from agentlightning.records import Group, TrainingRow
+from agentlightning.training_rows import Group, TrainingRow
 from agentlightning_gateway.chat import Chat
 from agentlightning_sft.config import SFTConfig
 from agentlightning_sft.demonstrations import batch_for_step, load_demonstrations

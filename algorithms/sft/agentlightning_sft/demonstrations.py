@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from agentlightning.errors import DataError
-from agentlightning.records import TrainingRow
+from agentlightning.training_rows import TrainingRow
 from agentlightning_gateway.chat import Chat
 from agentlightning_gateway.protocol import ApiError, Message
 

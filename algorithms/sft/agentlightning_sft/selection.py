@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentlightning.records import Group, RolloutRows
+from agentlightning.training_rows import Group, RolloutRows
 
 
 def best_rollouts(group: Group, *, keep: int, threshold: float) -> list[RolloutRows]:

@@ -16,8 +16,9 @@ import msgspec
 import numpy as np
 
 from agentlightning.errors import DataError
-from agentlightning.records import Rollout, Span, Task, Transition
+from agentlightning.records import Rollout, Span, Task
 from agentlightning.store.base import Store
+from agentlightning.training_rows import Transition
 from agentlightning.transitions import build_rows
 
 What = Literal["rollouts", "spans", "transitions"]

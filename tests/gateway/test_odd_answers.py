@@ -167,5 +167,5 @@ def test_byte_tokens_are_shown_when_all_of_a_character_is_there() -> None:
     chat = Chat(fast, ())
     for spoiled in (b"\xc3\xa9", b"\xc3\xa9\xff", b"\xff"):
         ids = [1, *(byte + 2 for byte in spoiled), 1]
-        detokenizer = IncrementalDetokenizer(chat.decode_settled, (), tools=False)
+        detokenizer = IncrementalDetokenizer(chat.decode_settled, ())
         assert "".join(detokenizer.push(ids[:size]) for size in range(len(ids) + 1)) == chat.decode(ids)

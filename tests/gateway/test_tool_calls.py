@@ -180,7 +180,7 @@ def test_a_stream_holds_back_what_may_become_a_call(text: str, shown: str) -> No
 
 def test_a_stream_shows_no_half_characters_and_no_part_of_a_stop_string() -> None:
     data = "né STOP never".encode()
-    detokenizer = IncrementalDetokenizer(lambda ids: bytes(ids).decode(errors="replace"), ["STOP"], tools=False)
+    detokenizer = IncrementalDetokenizer(lambda ids: bytes(ids).decode(errors="replace"), ["STOP"])
     shown = [detokenizer.push(list(data[:size])) for size in range(1, len(data) + 1)]
     assert "".join(shown) == "né "
     assert shown[:3] == ["n", "", "é"]

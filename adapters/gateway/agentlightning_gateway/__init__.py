@@ -11,6 +11,7 @@ requests      bytes → a request, checked
 completions   a request → its prompts' generations, as the sampler writes them
 chat          the tokenizer and its chat template
 tool_calls    what the model wrote → a message
+tool_formats  how families of models write tool calls
 sessions      token in, token out
 stream        text that grows
 openai_sampler  a sampler behind another endpoint

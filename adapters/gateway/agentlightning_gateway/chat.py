@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import logging
@@ -14,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from agentlightning_gateway.fields import say_unconstrained
 from agentlightning_gateway.protocol import ApiError, Message, message_dict
-from agentlightning_gateway.tool_calls import MARKS, THOUGHTS
+from agentlightning_gateway.tool_calls import THOUGHTS
+from agentlightning_gateway.tool_formats import FORMATS, recognise
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +47,20 @@ class Chat:
     """A tokenizer and its chat template.
 
     ``turn_end`` is what the template writes after an assistant's message; None where that cannot be told.
-    ``end_ids`` are the tokens that end an answer.
+    ``end_ids`` are the tokens that end an answer. ``tool_format`` is how the model writes calls: a name of
+    `agentlightning_gateway.tool_formats.FORMATS`, or ``auto``, as the chat template tells.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Collection[int], tool_format: str = "auto") -> None:
         # a tokenizer is not safe to use from two threads, and the trainer has its own use of the original
         self._tokenizer = copy.deepcopy(tokenizer)
         self._warned = False
         self._texts: dict[int, str] = {}
         self._hidden = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self._hidden -= {id for id, token in tokenizer.added_tokens_decoder.items() if token.content in MARKS}
+        self.tool_format = recognise(str(tokenizer.chat_template)) if tool_format == "auto" else FORMATS[tool_format]
+        # what must stay in the text for calls and thoughts to be found
+        marks = {*self.tool_format.marks, *THOUGHTS, *THOUGHTS.values()}
+        self._hidden -= {id for id, token in tokenizer.added_tokens_decoder.items() if token.content in marks}
         self._bytes = {id for token, id in tokenizer.get_vocab().items() if _BYTE.fullmatch(token)}
         self.turn_end = self._turn_end()
         ends = {*end_ids, tokenizer.eos_token_id} - {None}
@@ -77,17 +83,25 @@ class Chat:
         Raises `ApiError` where the template refuses the messages.
         """
         self._warn_about_tools(tools)
-        try:
-            text = self._tokenizer.apply_chat_template(
-                [message_dict(message) for message in messages],
-                tools=tools or None,  # type: ignore[arg-type]
-                add_generation_prompt=answer,
-                tokenize=False,
-                **(variables or {}),
+
+        def apply(*, arguments_as_text: bool) -> str:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    [message_dict(message, arguments_as_text=arguments_as_text) for message in messages],
+                    tools=tools or None,  # type: ignore[arg-type]
+                    add_generation_prompt=answer,
+                    tokenize=False,
+                    **(variables or {}),
+                )
             )
+
+        try:
+            return apply(arguments_as_text=False)
         except TEMPLATE_ERRORS as error:
+            if any(message.tool_calls for message in messages):
+                with contextlib.suppress(*TEMPLATE_ERRORS):
+                    return apply(arguments_as_text=True)  # DeepSeek V3.1's takes them so
             raise ApiError(400, f"messages: the chat template refuses them: {error}", param="messages") from error
-        return str(text)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Text → ids. Special tokens are read; with ``special``, those that the tokenizer adds to a text are added."""

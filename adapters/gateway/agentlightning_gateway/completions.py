@@ -186,6 +186,7 @@ class Completions:
         message = assemble(
             self.text(generation),
             request.tools if request.calls_tools else None,
+            format=self._chat.tool_format,
             thought=self._thought(generation),
             parallel=request.parallel_calls,
         )
@@ -203,7 +204,7 @@ class Completions:
     def detokenizer(self, generation: Generation) -> IncrementalDetokenizer:
         """The growing text of one streamed generation."""
         request = generation.request
-        tools = bool(request.tools) and request.calls_tools
+        tools = self._chat.tool_format if request.tools and request.calls_tools else None
         return IncrementalDetokenizer(
             self._chat.decode_settled, request.stops, tools=tools, thought=self._thought(generation)
         )

@@ -55,7 +55,9 @@ class Gateway:
         info = self.sampler.info
         if self._tokenizer is None:
             self._tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, info.tokenizer)
-        completions = Completions(self.sampler, Chat(self._tokenizer, info.end_ids), self.config)
+        completions = Completions(
+            self.sampler, Chat(self._tokenizer, info.end_ids, self.config.tool_format), self.config
+        )
         server = Server(completions, host=self.config.host, port=self.config.port, prepare=self._prepare)
         server.start()
         self.stats, self._server = completions.stats, server

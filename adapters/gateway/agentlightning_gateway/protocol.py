@@ -140,8 +140,8 @@ def sampling_options(request: SamplingFields) -> dict[str, Any]:
     }
 
 
-def message_dict(message: Message) -> dict[str, Any]:
-    """A message as chat templates expect it: text content, arguments as objects."""
+def message_dict(message: Message, *, arguments_as_text: bool = False) -> dict[str, Any]:
+    """A message as chat templates expect it: text content, arguments as objects, which few expect as JSON text."""
     shown: dict[str, Any] = {
         "role": "system" if message.role == "developer" else message.role,
         "content": message.text,
@@ -151,7 +151,10 @@ def message_dict(message: Message) -> dict[str, Any]:
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.function.name, "arguments": arguments_of(call)},
+                "function": {
+                    "name": call.function.name,
+                    "arguments": call.function.arguments if arguments_as_text else arguments_of(call),
+                },
             }
             for call in message.tool_calls
         ]

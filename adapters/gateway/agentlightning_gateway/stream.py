@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from agentlightning_gateway.tool_calls import may_become_call
+from agentlightning_gateway.tool_formats import ToolFormat
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:
@@ -14,7 +15,7 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> str:
 
 
 class IncrementalDetokenizer:
-    """The text of a streamed answer. With ``tools`` on offer, what may become a tool call is held back; ``thought`` is
+    """The text of a streamed answer. What may become a tool call in the format ``tools`` is held back; ``thought`` is
     the mark of a thought that the prompt began already."""
 
     def __init__(
@@ -22,7 +23,7 @@ class IncrementalDetokenizer:
         decode: Callable[[Sequence[int]], str],
         stops: Sequence[str],
         *,
-        tools: bool,
+        tools: ToolFormat | None = None,
         thought: str | None = None,
     ) -> None:
         self._decode = decode
@@ -36,8 +37,8 @@ class IncrementalDetokenizer:
         """What can be shown now that all of ``ids`` are there, beyond what was shown before."""
         text = cut_at_stop(self._decode(ids), self._stops).rstrip("\ufffd")
         safe = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
-        if self._tools:
-            safe = min(safe, may_become_call(text, self._thought))
+        if self._tools is not None:
+            safe = min(safe, may_become_call(text, self._thought, self._tools))
         new = text[self.shown : safe]
         self.shown = max(self.shown, safe)
         return new

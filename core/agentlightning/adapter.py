@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from abc import ABC, abstractmethod
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
@@ -23,6 +25,11 @@ class Adapter(ABC):
     name: ClassVar[str]
     modules: ClassVar[tuple[str, ...]] = ()
     """The modules whose import `hook` waits for."""
+    hooks: ClassVar[str | None] = None
+    """The module with the functions `install`, safe to call twice, and `uninstall`. It imports the framework, and is
+    imported when one of `modules` has been."""
+    versions: ClassVar[tuple[str, str, str] | None] = None
+    """What is hooked into: a distribution, its oldest version, and the first that is not supported any more."""
     priority: ClassVar[int] = 0
     """Adapters are asked in descending order; the plain-function adapter comes last."""
 
@@ -49,11 +56,20 @@ class Adapter(ABC):
             forget(module, self.hook)
         self.unhook()
 
+    def is_supported(self) -> bool:
+        """Whether the framework is of a version that is hooked into."""
+        return self.versions is None or supports(*self.versions)
+
     def hook(self) -> None:
         """Puts the hooks in, one of `modules` being imported; safe to call twice."""
+        if self.hooks is not None and self.is_supported():
+            import_module(self.hooks).install()
 
     def unhook(self) -> None:
         """Takes the hooks out, where there are any."""
+        module = sys.modules.get(self.hooks) if self.hooks is not None else None
+        if module is not None:
+            module.uninstall()
 
 
 @functools.cache

@@ -28,7 +28,6 @@ from stub_answers import text
 from agentlightning.adapter import supports
 from agentlightning.function_adapter import FunctionAdapter
 from agentlightning_openai.router import PLACEHOLDER_KEY
-from agentlightning_openai_agents import adapter as ours
 from agentlightning_openai_agents import hooks, internals, span_stack
 from agentlightning_openai_agents.adapter import OpenAIAgentsAdapter
 
@@ -174,8 +173,7 @@ async def test_another_version_of_the_sdk_leaves_model_calls_alone_with_one_warn
     adapter, make, rollout, warnings, monkeypatch
 ):
     adapter.uninstall()
-    monkeypatch.setattr(ours, "OLDEST", "99")
-    monkeypatch.setattr(ours, "BELOW", "100")
+    monkeypatch.setattr(adapter, "versions", ("openai-agents", "99", "100"))
     adapter.install()
     adapter.install()
     with rollout() as ran:

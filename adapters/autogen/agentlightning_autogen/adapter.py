@@ -6,13 +6,11 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from agentlightning.adapter import Adapter, supports
 from agentlightning.adapterkit.serialize import is_a, plain
 from agentlightning.errors import AdapterError
-
-OLDEST, BELOW = "0.7.0", "0.8"
 
 GRACE_SECONDS = 5.0
 """How long a cancelled run may take to end."""
@@ -24,8 +22,14 @@ class AutoGenAdapter(Adapter):
     AutoGen is touched only when the agent's own code has imported it.
     """
 
-    name: ClassVar[str] = "autogen"
-    modules: ClassVar[tuple[str, ...]] = ("autogen_core", "autogen_agentchat.base")
+    name = "autogen"
+    modules = ("autogen_core", "autogen_agentchat.base")
+    hooks = "agentlightning_autogen.hooks"
+
+    def is_supported(self) -> bool:
+        """Whether the part of AutoGen that was imported is of a version that is hooked into."""
+        part = "autogen-agentchat" if "autogen_agentchat" in sys.modules else "autogen-core"
+        return supports(part, "0.7.0", "0.8")
 
     def accepts(self, agent: Any) -> bool:
         """True for every ``ChatAgent`` and ``Team``."""
@@ -60,19 +64,6 @@ class AutoGenAdapter(Adapter):
             messages = [_from_message(message) for message in result.messages]
             return {"messages": messages, "stop_reason": result.stop_reason}
         raise root_cause(failure)
-
-    def hook(self) -> None:
-        """Hooks into AutoGen, where it is of a version that is supported."""
-        if supports("autogen-agentchat" if "autogen_agentchat" in sys.modules else "autogen-core", OLDEST, BELOW):
-            from agentlightning_autogen import hooks
-
-            hooks.install()
-
-    def unhook(self) -> None:
-        """Puts AutoGen back as it was."""
-        hooks = sys.modules.get("agentlightning_autogen.hooks")
-        if hooks is not None:
-            hooks.uninstall()
 
 
 async def _stop(running: asyncio.Future[Any], tasks: set[asyncio.Task[Any]]) -> None:

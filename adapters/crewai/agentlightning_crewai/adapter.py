@@ -6,15 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from agentlightning.adapter import Adapter, supports
+from agentlightning.adapter import Adapter
 from agentlightning.adapterkit.serialize import is_a
 from agentlightning.errors import AdapterError
 from agentlightning.threads import call_in_thread
-
-OLDEST, BELOW = "1.11", "2"
-"""Before 1.11, tools that are called at once run in threads without the rollout's context."""
 
 QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "CREWAI_TRACING_ENABLED": "false", "CREWAI_TESTING": "true"}
 """No telemetry, no traces, and no question on the terminal after the first run whether to view them."""
@@ -29,8 +26,11 @@ class CrewAIAdapter(Adapter):
     CrewAI is touched only when the agent's own code has imported it.
     """
 
-    name: ClassVar[str] = "crewai"
-    modules: ClassVar[tuple[str, ...]] = ("crewai",)
+    name = "crewai"
+    modules = ("crewai",)
+    hooks = "agentlightning_crewai.hooks"
+    versions = ("crewai", "1.11", "2")
+    """Before 1.11, tools that are called at once run in threads without the rollout's context."""
 
     def accepts(self, agent: Any) -> bool:
         """True for a ``Crew``, an instance of a ``@CrewBase`` class, a ``Flow`` (or a class of flows), an ``Agent``."""
@@ -61,19 +61,6 @@ class CrewAIAdapter(Adapter):
         """Switches telemetry, traces and questions about them off, where the environment does not say otherwise."""
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-
-    def hook(self) -> None:
-        """Listens to CrewAI's events, where CrewAI is of a supported version."""
-        if supports("crewai", OLDEST, BELOW):
-            from agentlightning_crewai import hooks
-
-            hooks.install()
-
-    def unhook(self) -> None:
-        """Puts the event bus back as it was."""
-        hooks = sys.modules.get("agentlightning_crewai.hooks")
-        if hooks is not None:
-            hooks.uninstall()
 
 
 async def _run_flow(flow: Any, input: Any) -> Any:

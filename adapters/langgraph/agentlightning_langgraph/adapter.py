@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from agentlightning.adapter import Adapter, supports
+from agentlightning.adapter import Adapter
 from agentlightning.adapterkit.serialize import is_a
 from agentlightning.errors import AdapterError
 from agentlightning.recording import current
-
-OLDEST, BELOW = "1.0", "2"
-"""Versions of langchain-core that are hooked into."""
 
 
 class LangGraphAdapter(Adapter):
@@ -24,6 +20,8 @@ class LangGraphAdapter(Adapter):
 
     name = "langgraph"
     modules = ("langchain_core",)
+    hooks = "agentlightning_langgraph.hooks"
+    versions = ("langchain-core", "1.0", "2")
 
     def accepts(self, agent: Any) -> bool:
         """True for a Runnable (a compiled graph is one), and for a graph that was not compiled: `run` says so."""
@@ -46,19 +44,6 @@ class LangGraphAdapter(Adapter):
             return plain(await agent.ainvoke(input))
         config = {"configurable": {"thread_id": _thread_id()}} if agent.checkpointer else None
         return plain(await agent.ainvoke(_graph_input(agent, input), config))
-
-    def hook(self) -> None:
-        """Registers the callback handler."""
-        if supports("langchain-core", OLDEST, BELOW):
-            from agentlightning_langgraph import hooks
-
-            hooks.install()
-
-    def unhook(self) -> None:
-        """Switches the handler off: LangChain cannot unregister it."""
-        hooks = sys.modules.get("agentlightning_langgraph.hooks")
-        if hooks is not None:
-            hooks.uninstall()
 
 
 def _is_graph(agent: Any) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, ClassVar
+from typing import Any
 
-from agentlightning.adapter import Adapter, supports
+from agentlightning.adapter import Adapter
 from agentlightning.adapterkit.serialize import is_a
 from agentlightning.errors import AdapterError
-
-OLDEST, BELOW = "0.20", "0.25"
 
 
 class OpenAIAgentsAdapter(Adapter):
@@ -19,8 +17,14 @@ class OpenAIAgentsAdapter(Adapter):
     package of the user's own may have as well: that one is left alone.
     """
 
-    name: ClassVar[str] = "openai-agents"
-    modules: ClassVar[tuple[str, ...]] = ("agents",)
+    name = "openai-agents"
+    modules = ("agents",)
+    hooks = "agentlightning_openai_agents.hooks"
+    versions = ("openai-agents", "0.20", "0.25")
+
+    def is_supported(self) -> bool:
+        """Whether ``agents`` is the SDK, of a version that is hooked into."""
+        return _is_loaded() and super().is_supported()
 
     def accepts(self, agent: Any) -> bool:
         """True for every ``Agent``."""
@@ -45,19 +49,6 @@ class OpenAIAgentsAdapter(Adapter):
                 "interruptions": [{"tool": call.name, "arguments": call.arguments} for call in result.interruptions]
             }
         return to_plain(result.final_output)
-
-    def hook(self) -> None:
-        """Hooks into the SDK, where it is that and of a version that is supported."""
-        if _is_loaded() and supports("openai-agents", OLDEST, BELOW):
-            from agentlightning_openai_agents import hooks
-
-            hooks.install()
-
-    def unhook(self) -> None:
-        """Switches the trace processor off, which the SDK cannot unregister, and takes everything else out."""
-        hooks = sys.modules.get("agentlightning_openai_agents.hooks")
-        if hooks is not None:
-            hooks.uninstall()
 
 
 def to_plain(value: Any) -> Any:

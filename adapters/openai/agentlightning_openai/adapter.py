@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 from agentlightning.adapter import Adapter
 from agentlightning.errors import AdapterError
-from agentlightning_openai import hooks
 from agentlightning_openai.router import PLACEHOLDER_KEY
 
 
@@ -17,8 +16,9 @@ class OpenAIAdapter(Adapter):
     A plain function that uses the client is run by core's function adapter; this one accepts no agent.
     """
 
-    name: ClassVar[str] = "openai"
-    modules: ClassVar[tuple[str, ...]] = ("openai._base_client",)
+    name = "openai"
+    modules = ("openai._base_client",)
+    hooks = "agentlightning_openai.hooks"
 
     def accepts(self, agent: Any) -> bool:
         """No object is an agent of this adapter."""
@@ -32,11 +32,3 @@ class OpenAIAdapter(Adapter):
         """Gives ``OPENAI_API_KEY`` a placeholder where it is absent, so that an agent whose calls are all
         redirected can be constructed. A key that is there is left alone."""
         os.environ.setdefault("OPENAI_API_KEY", PLACEHOLDER_KEY)
-
-    def hook(self) -> None:
-        """Patches the client; warns once where it cannot."""
-        hooks.install()
-
-    def unhook(self) -> None:
-        """Puts the client back as it was."""
-        hooks.uninstall()

@@ -123,6 +123,11 @@ IMAGE = "[{'type': 'image_url', 'image_url': {'url': 'https://example.org/a.png'
 RAISES = "def score(rollout, task):\n    "
 CONFIG = [
     Case("config", "no such file", nothing, "no config file at missing.yaml", arguments=("train", "missing.yaml")),
+    Case("eval", "no such file", nothing, "no config file at missing.yaml", arguments=("eval", "missing.yaml")),
+    Case("eval", "no such tasks", nothing, "none.jsonl", arguments=("eval", "config.yaml", "--tasks", "none.jsonl")),
+    Case("eval", "no such model", nothing, "nowhere", FAILED, ("eval", "config.yaml", "--model", "./nowhere")),
+    Case("serve", "no such folder", nothing, "there is no folder runs/none", arguments=("serve", "runs/none")),
+    Case("serve", "no such run", nothing, "there is no store", arguments=("serve", "none")),
     Case("config", "no argument", nothing, "Missing argument 'CONFIG'", arguments=("train",)),
     Case("config", "not YAML", text("bad.yaml", "agent: [a\n"), "not valid YAML", arguments=("train", "bad.yaml")),
     Case("config", "empty", text("bad.yaml", ""), "expected a mapping", arguments=("train", "bad.yaml")),

@@ -148,7 +148,10 @@ def test_a_mistake_before_the_run_is_one_clear_error(folder, change, message):
     [
         (("train", "none.yaml"), "agl init"),
         (("show", "nope"), "nope"),
+        (("show", "mine-Once", "--rollouts", "worst"), "expected failed, best, or step=N"),
         (("export", "nope", "--format", "jsonl"), "nope"),
+        (("serve", "nope"), "there is no run 'nope'"),
+        (("compare-runs", "nope", "nope"), "there is no run 'nope'"),
         (("init", "nope:agent"), "nope"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentlightning.cli.commands.common import console, overrides_option, store_hint
-from agentlightning.cli.commands.screen import own_screen
+from agentlightning.cli.commands.screen import failing_run, own_screen
 from agentlightning.cli.commands.signals import ending_by_signal
 
 if TYPE_CHECKING:
@@ -41,10 +41,11 @@ def evaluate(
     settings = without_training(load_config(config, overrides), model, tasks)
     progress = make_progress(quiet=quiet)
     debug = ctx.find_root().params["debug"]
-    with own_screen(progress, settings.directory, quiet=quiet, debug=debug), ending_by_signal():
+    with own_screen(progress, settings.directory, quiet=quiet, debug=debug) as log, ending_by_signal():
         from agentlightning.trainer import Trainer
 
-        result = Trainer.from_config(settings, progress=progress).fit()
+        with failing_run(ctx, log, progress):
+            result = Trainer.from_config(settings, progress=progress).fit()
     if quiet:
         return
     from agentlightning.cli.tables import evaluations_table

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agentlightning.cli.app import RUN_LOG
+from agentlightning.errors import CheckError
+
 if TYPE_CHECKING:
     from agentlightning.progress import Progress
 
@@ -65,6 +68,20 @@ class RunLog(logging.Handler):
         """Keeps an error with its traceback."""
         trace = (type(error), error, error.__traceback__)
         self.handle(logging.LogRecord("agentlightning", logging.ERROR, __file__, 0, "the run stopped", (), trace))
+
+
+@contextmanager
+def failing_run(ctx: click.Context, log: RunLog, progress: Progress) -> Iterator[None]:
+    """What stops a run that has begun inside the block is kept in its log, and is the run's failure (`RUN_LOG`), not
+    the command line's."""
+    try:
+        yield
+    except BaseException as error:
+        if progress.run is not None and not isinstance(error, CheckError):
+            if isinstance(error, Exception):
+                log.traceback(error)
+            ctx.meta[RUN_LOG] = log.path
+        raise
 
 
 class Warnings(logging.Handler):

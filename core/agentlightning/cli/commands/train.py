@@ -12,10 +12,10 @@ import click
 
 from agentlightning.cli.app import RUN_LOG
 from agentlightning.cli.commands.common import console, overrides_option, read_store, store_hint
-from agentlightning.cli.commands.screen import own_screen
+from agentlightning.cli.commands.screen import failing_run, own_screen
 from agentlightning.cli.commands.signals import ending_by_signal
 from agentlightning.defaults import STORE
-from agentlightning.errors import AgentLightningError, CheckError
+from agentlightning.errors import AgentLightningError
 
 if TYPE_CHECKING:
     from agentlightning.config import Config
@@ -65,16 +65,14 @@ def train(
     progress = make_progress(quiet=quiet)
     debug = ctx.find_root().params["debug"]
     with own_screen(progress, settings.directory, quiet=quiet, debug=debug) as log, ending_by_signal():
-        try:
-            from agentlightning.trainer import Trainer
+        from agentlightning.trainer import Trainer
 
-            trainer = Trainer.from_config(settings, held_out=held_out, progress=progress)
-            result = trainer.fit(resume=True if resume == LAST else resume)
-        except BaseException as error:
-            if progress.run is not None and not isinstance(error, CheckError):
-                if isinstance(error, Exception):
-                    log.traceback(error)
-                ctx.meta[RUN_LOG] = log.path
+        try:
+            with failing_run(ctx, log, progress):
+                trainer = Trainer.from_config(settings, held_out=held_out, progress=progress)
+                result = trainer.fit(resume=True if resume == LAST else resume)
+        except BaseException:
+            if RUN_LOG in ctx.meta and progress.run is not None:
                 with suppress(OSError):  # the terminal may be gone
                     click.echo(_saved(progress.run, settings.store, config, overrides), err=True)
             raise

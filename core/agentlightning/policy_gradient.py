@@ -74,8 +74,7 @@ class PolicyGradient(Algorithm):
                 f"{type(self).__name__}.from_section({{…}})"
             )
         self.backend_config = self.backend.Config(**{name: getattr(self.config, name) for name in names})
-        own = type(self).assign_credit is not PolicyGradient.assign_credit
-        if own and self.config.credit is not None:
+        if self._credits_itself and self.config.credit is not None:
             raise ConfigError(f"algorithm.credit: {type(self).__name__} gives credit in its own way: leave it out")
         self.credit = load_credit(self.config.credit or "broadcast", advantage=self.advantage)
 
@@ -121,9 +120,15 @@ class PolicyGradient(Algorithm):
 
     @property
     def credit_name(self) -> str:
-        """What gives credit, for errors."""
-        own = type(self).assign_credit is not PolicyGradient.assign_credit
-        return type(self if own else self.credit).__name__
+        """What gives credit, for errors: the plugin's name, or the algorithm's own where it does so itself."""
+        if self._credits_itself:
+            return type(self).__name__
+        choice = self.config.credit or "broadcast"
+        return choice if isinstance(choice, str) else str(choice["name"])
+
+    @property
+    def _credits_itself(self) -> bool:
+        return type(self).assign_credit is not PolicyGradient.assign_credit
 
     def backends(self, run: Run) -> list[Backend]:
         """The policies to train: one, ``policy``, for all agents that the run trains. Several have names of their own,

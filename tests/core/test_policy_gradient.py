@@ -19,6 +19,7 @@ from drawn_run import DrawnRun, group
 from agentlightning import PolicyGradient, Trainer
 from agentlightning.algorithm import Run
 from agentlightning.backend import Backend
+from agentlightning.credit import Credit
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
 from agentlightning.policies import Policies
 from agentlightning.records import Policy, Rollout, Task
@@ -145,6 +146,17 @@ class Forgetful(PolicyGradient):
 def test_an_algorithm_that_forgets_a_rollout_is_stopped_by_name(tmp_path: Path) -> None:
     with pytest.raises(AlgorithmError, match=r"^step 1: the credit Forgetful gave tokens of rollout \w+ no advantage"):
         train(tmp_path, Forgetful.from_section(SECTION)).fit()
+
+
+class Raises(Credit):
+    def assign(self, groups: Sequence[Group]) -> None:
+        raise KeyError("no reward")
+
+
+def test_a_credit_plugin_that_raises_ends_the_step_by_its_name(tmp_path: Path) -> None:
+    name = f"{__name__}:Raises"
+    with pytest.raises(AlgorithmError, match=rf"^step 1: the credit {name} failed: KeyError: 'no reward'"):
+        train(tmp_path, Plain.from_section({**SECTION, "credit": {"name": name}})).fit()
 
 
 class Dynamic(PolicyGradient):

@@ -34,6 +34,10 @@ class SQLiteMachine(StoreMachine):
 
 
 SQLiteMachine.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, phases=(Phase.explicit, Phase.generate, Phase.shrink)
+    derandomize=True,
+    max_examples=25,
+    stateful_step_count=30,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
 )
 TestSQLiteStoreBesideAModel = SQLiteMachine.TestCase

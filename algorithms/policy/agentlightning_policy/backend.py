@@ -24,7 +24,7 @@ from agentlightning_policy.model import PolicyModel
 from agentlightning_policy.optimize import Optimizer
 from agentlightning_policy.update import PolicyUpdater
 
-UNCUT = {
+UNCUT: dict[str, Any] = {
     "top_p": 1.0,
     "top_k": 0,
     "min_p": 0.0,

@@ -33,9 +33,10 @@ def read_pretrained(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Pre
     try:
         with without_bars():
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
-            model, loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
+            read: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
     except Exception as error:
         raise PolicyError(f"{path} is no causal language model that can be loaded: {_reason(error)}") from error
+    model, loaded = read
     missing = sorted(loaded["missing_keys"])
     if missing:
         raise PolicyError(
@@ -140,7 +141,8 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
     """A model read from GGUF refuses to be saved, as quantized; its weights are not any more."""
     config = copy.deepcopy(model.config)
     del config.quantization_config
-    fresh: PreTrainedModel = type(model)(config).to(dtype=model.dtype)
+    kind: Any = type(model)
+    fresh: PreTrainedModel = kind(config).to(dtype=model.dtype)
     fresh.load_state_dict(model.state_dict())
     fresh.generation_config = model.generation_config
     return fresh

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from adapters.framework import Framework, missing
-from adapters.house import House
+from adapters.harness import Harness
 from adapters.script import script
 from stub_server import StubServer
 
@@ -30,17 +30,17 @@ def framework(request: pytest.FixtureRequest) -> Framework:
 
 
 @pytest.fixture
-def house(framework: Framework) -> Iterator[House]:
+def harness(framework: Framework) -> Iterator[Harness]:
     with StubServer() as own, StubServer() as served:
         own.reply(script)
         served.reply(script)
-        house = House(framework, own, served)
-        house.adapter.prepare()
+        harness = Harness(framework, own, served)
+        harness.adapter.prepare()
         framework.solver(own.base_url)  # a framework is hooked into once it is loaded
-        for adapter in house.adapters.values():
+        for adapter in harness.adapters.values():
             adapter.install()
-        yield house
-        for adapter in house.adapters.values():
+        yield harness
+        for adapter in harness.adapters.values():
             adapter.uninstall()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from adapters.framework import KEY, MODEL
-from adapters.house import House
+from adapters.harness import Harness
 from adapters.script import script
 from recorded import Recorded
 from stub_answers import Answer, Raw, error, text
@@ -43,8 +43,8 @@ def check_exact(recorded: Recorded) -> None:
         assert (span.generation.provenance, span.generation.policy) == ("exact", "policy"), recorded.outline()
 
 
-async def test_an_agent(house: House) -> None:
-    output, recorded = await house.run(house.framework.solver(NOWHERE), "What is 2 + 3?", [house.policy()])
+async def test_an_agent(harness: Harness) -> None:
+    output, recorded = await harness.run(harness.framework.solver(NOWHERE), "What is 2 + 3?", [harness.policy()])
     assert "5" in str(output), (output, recorded.outline())
     check_whole(recorded)
     check_exact(recorded)
@@ -53,8 +53,8 @@ async def test_an_agent(house: House) -> None:
         assert any(above.kind == "agent" and above.agent == "solver" for above in recorded.above(call))
 
 
-async def test_a_tool_with_its_arguments_and_result(house: House) -> None:
-    _, recorded = await house.run(house.framework.solver(NOWHERE), "What is 2 + 3?", [house.policy()])
+async def test_a_tool_with_its_arguments_and_result(harness: Harness) -> None:
+    _, recorded = await harness.run(harness.framework.solver(NOWHERE), "What is 2 + 3?", [harness.policy()])
     order = [span.kind for span in recorded.spans if span.kind in ("llm", "tool")]
     assert order == ["llm", "tool", "llm"], recorded.outline()
     tool = recorded.only("tool")
@@ -65,29 +65,31 @@ async def test_a_tool_with_its_arguments_and_result(house: House) -> None:
     assert any(above.kind == "agent" and above.agent == "solver" for above in recorded.above(tool))
 
 
-async def test_a_tool_call_has_its_id(house: House) -> None:
-    _, recorded = await house.run(house.framework.solver(NOWHERE), "What is 2 + 3?", [house.policy()])
+async def test_a_tool_call_has_its_id(harness: Harness) -> None:
+    _, recorded = await harness.run(harness.framework.solver(NOWHERE), "What is 2 + 3?", [harness.policy()])
     tool = recorded.only("tool")
     assert tool.attributes[semconv.TOOL_CALL_ID] == "call_0"
 
 
-async def test_a_tool_that_raises(house: House) -> None:
-    _, recorded = await house.run(house.framework.solver(NOWHERE), "What is -2 + 3?", [house.policy()])
+async def test_a_tool_that_raises(harness: Harness) -> None:
+    _, recorded = await harness.run(harness.framework.solver(NOWHERE), "What is -2 + 3?", [harness.policy()])
     tool = recorded.only("tool")
     assert tool.failure is not None, recorded.outline()
     assert (tool.failure.type, tool.failure.fault) == ("tool_error", "agent")
     assert "only positive numbers" in tool.failure.message
 
 
-async def test_the_type_of_a_tools_exception(house: House) -> None:
-    _, recorded = await house.run(house.framework.solver(NOWHERE), "What is -2 + 3?", [house.policy()])
+async def test_the_type_of_a_tools_exception(harness: Harness) -> None:
+    _, recorded = await harness.run(harness.framework.solver(NOWHERE), "What is -2 + 3?", [harness.policy()])
     tool = recorded.only("tool")
     assert tool.failure is not None
     assert tool.failure.exception == "builtins.ValueError"
 
 
-async def test_tools_called_at_once(house: House) -> None:
-    output, recorded = await house.run(house.framework.solver(NOWHERE), "What is 2 + 3 and 4 + 5?", [house.policy()])
+async def test_tools_called_at_once(harness: Harness) -> None:
+    output, recorded = await harness.run(
+        harness.framework.solver(NOWHERE), "What is 2 + 3 and 4 + 5?", [harness.policy()]
+    )
     assert "9" in str(output), recorded.outline()
     check_whole(recorded)
     tools = {tool.attributes[semconv.TOOL_CALL_ARGUMENTS]["a"]: tool for tool in recorded.all("tool")}
@@ -97,26 +99,26 @@ async def test_tools_called_at_once(house: House) -> None:
     assert tools[4].parent_id != tools[2].id
 
 
-async def test_streamed_answers(house: House) -> None:
-    output, recorded = await house.run(house.framework.streaming(NOWHERE), "What is 2 + 3?", [house.policy()])
+async def test_streamed_answers(harness: Harness) -> None:
+    output, recorded = await harness.run(harness.framework.streaming(NOWHERE), "What is 2 + 3?", [harness.policy()])
     assert "5" in str(output), (output, recorded.outline())
     check_whole(recorded)
     check_exact(recorded)
     assert recorded.agents() == ["solver", "solver"]
-    assert all(request.json["stream"] for request in house.served.requests)
+    assert all(request.json["stream"] for request in harness.served.requests)
     assert all(semconv.TIME_TO_FIRST_TOKEN in span.attributes for span in recorded.all("llm"))
 
 
-async def test_a_hand_over_between_two_agents(house: House) -> None:
-    output, recorded = await house.run(house.framework.handover(NOWHERE), "What is 2 + 3?", [house.policy()])
+async def test_a_hand_over_between_two_agents(harness: Harness) -> None:
+    output, recorded = await harness.run(harness.framework.handover(NOWHERE), "What is 2 + 3?", [harness.policy()])
     assert "5" in str(output), (output, recorded.outline())
     check_whole(recorded)
     check_exact(recorded)
     assert recorded.agents() == ["triage", "expert"], recorded.outline()
 
 
-async def test_a_team_in_a_team(house: House) -> None:
-    output, recorded = await house.run(house.framework.team(NOWHERE), "What is 2 + 3?", [house.policy()])
+async def test_a_team_in_a_team(harness: Harness) -> None:
+    output, recorded = await harness.run(harness.framework.team(NOWHERE), "What is 2 + 3?", [harness.policy()])
     assert "5" in str(output), (output, recorded.outline())
     check_whole(recorded)
     agents = recorded.agents()
@@ -125,7 +127,7 @@ async def test_a_team_in_a_team(house: House) -> None:
         assert any("team" in above.name for above in recorded.above(call)), recorded.outline()
 
 
-async def test_a_retry_after_a_rate_limit_is_one_call(house: House) -> None:
+async def test_a_retry_after_a_rate_limit_is_one_call(harness: Harness) -> None:
     refused = threading.Event()
 
     def once_refused(request: Any) -> Answer | Raw:
@@ -134,22 +136,22 @@ async def test_a_retry_after_a_rate_limit_is_one_call(house: House) -> None:
             return error(429, "slow down", retry_after="0")
         return script(request)
 
-    house.served.clear()
-    house.served.reply(once_refused)
-    output, recorded = await house.run(house.framework.solver(NOWHERE), "What is 2 + 3?", [house.policy()])
+    harness.served.clear()
+    harness.served.reply(once_refused)
+    output, recorded = await harness.run(harness.framework.solver(NOWHERE), "What is 2 + 3?", [harness.policy()])
     assert "5" in str(output), (output, recorded.outline())
     check_whole(recorded)
     assert [span.attributes.get(semconv.RESEND_COUNT) for span in recorded.all("llm")] == [1, None]
-    assert len(house.served.requests) == 3
+    assert len(harness.served.requests) == 3
 
 
-async def test_a_rollout_that_is_cancelled(house: House) -> None:
+async def test_a_rollout_that_is_cancelled(harness: Harness) -> None:
     hold = threading.Event()
-    house.served.clear()
-    house.served.reply(lambda _: text("too late", hold=hold))
+    harness.served.clear()
+    harness.served.reply(lambda _: text("too late", hold=hold))
     try:
-        agent = house.framework.solver(NOWHERE)
-        output, recorded = await house.run(agent, "What is 2 + 3?", [house.policy()], timeout=2)
+        agent = harness.framework.solver(NOWHERE)
+        output, recorded = await harness.run(agent, "What is 2 + 3?", [harness.policy()], timeout=2)
     finally:
         hold.set()
     assert isinstance(output, Exception)
@@ -161,71 +163,71 @@ async def test_a_rollout_that_is_cancelled(house: House) -> None:
     assert call.agent == "solver"
 
 
-async def test_outside_of_a_rollout_nothing_happens(house: House) -> None:
+async def test_outside_of_a_rollout_nothing_happens(harness: Harness) -> None:
     for hooked in (True, False):
         if not hooked:
-            for adapter in house.adapters.values():
+            for adapter in harness.adapters.values():
                 adapter.uninstall()
-        house.own.clear()
-        house.own.reply(script)
-        output = await house.adapter.run(house.framework.solver(house.own.base_url), "What is 2 + 3?")
+        harness.own.clear()
+        harness.own.reply(script)
+        output = await harness.adapter.run(harness.framework.solver(harness.own.base_url), "What is 2 + 3?")
         assert "5" in str(output)
-        sent = [(request.path, request.json) for request in house.own.requests]
+        sent = [(request.path, request.json) for request in harness.own.requests]
         assert len(sent) == 2
         assert all(body["model"] == MODEL and "return_token_ids" not in body for _, body in sent)
-    assert house.served.requests == []
+    assert harness.served.requests == []
 
 
-async def test_only_one_of_two_agents_is_trained(house: House) -> None:
+async def test_only_one_of_two_agents_is_trained(harness: Harness) -> None:
     question = "What is 2 + 3?"
-    agent = house.framework.handover(house.own.base_url)
-    _, recorded = await house.run(agent, question, [house.policy("expert")])
+    agent = harness.framework.handover(harness.own.base_url)
+    _, recorded = await harness.run(agent, question, [harness.policy("expert")])
     check_whole(recorded)
-    (own,), (served,) = house.own.requests, house.served.requests
+    (own,), (served,) = harness.own.requests, harness.served.requests
     assert served.json["model"] == "policy"
     calls = {span.agent: span.generation for span in recorded.all("llm")}
     assert (calls["triage"].policy, calls["triage"].provenance) == (None, "text")
     assert (calls["expert"].policy, calls["expert"].provenance) == ("policy", "exact")
-    for adapter in house.adapters.values():
+    for adapter in harness.adapters.values():
         adapter.uninstall()
-    house.own.clear()
-    house.own.reply(script)
-    await house.adapter.run(house.framework.handover(house.own.base_url), question)
-    alone = house.own.requests[0]
+    harness.own.clear()
+    harness.own.reply(script)
+    await harness.adapter.run(harness.framework.handover(harness.own.base_url), question)
+    alone = harness.own.requests[0]
     assert own.body == alone.body
     assert dict(own.headers) == dict(alone.headers)
     assert own.header("authorization") == f"Bearer {KEY}"
 
 
-async def test_64_rollouts_at_once(house: House) -> None:
+async def test_64_rollouts_at_once(harness: Harness) -> None:
     count = 64
-    agent = house.framework.solver(NOWHERE)
-    runs = [house.run(agent, f"What is {1000 + n} + 1?", [house.policy()], id=f"r{n}") for n in range(count)]
+    agent = harness.framework.solver(NOWHERE)
+    runs = [harness.run(agent, f"What is {1000 + n} + 1?", [harness.policy()], id=f"r{n}") for n in range(count)]
     results = await asyncio.gather(*runs)
     for n, (output, recorded) in enumerate(results):
         assert str(1001 + n) in str(output), (n, output, recorded.outline())
         assert {span.rollout_id for span in recorded.spans} == {f"r{n}"}
         tools = [tool.attributes[semconv.TOOL_CALL_ARGUMENTS] for tool in recorded.all("tool")]
-        assert tools == ([{"a": 1000 + n, "b": 1}] if house.sees_tools else []), recorded.outline()
+        assert tools == ([{"a": 1000 + n, "b": 1}] if harness.sees_tools else []), recorded.outline()
         kinds = [span.kind for span in recorded.spans if span.kind in ("llm", "tool")]
-        assert kinds == ["llm", *(["tool"] if house.sees_tools else []), "llm"], recorded.outline()
+        assert kinds == ["llm", *(["tool"] if harness.sees_tools else []), "llm"], recorded.outline()
         for span in recorded.all("llm"):
             assert f"{1000 + n} + 1" in str(span.generation.messages), "a call of another rollout"
             assert span.agent == "solver"
-    assert len(house.served.requests) == 2 * count
+    assert len(harness.served.requests) == 2 * count
 
 
-async def test_a_hook_that_raises_breaks_no_agent(house: House, raising_hooks: Any) -> None:
-    agent = house.framework.solver(house.own.base_url)
+async def test_a_hook_that_raises_breaks_no_agent(harness: Harness, raising_hooks: Any) -> None:
+    agent = harness.framework.solver(harness.own.base_url)
     raising_hooks()
-    output, recorded = await house.run(agent, "What is 2 + 3?", [])
+    output, recorded = await harness.run(agent, "What is 2 + 3?", [])
     assert "5" in str(output), output
     assert recorded.spans == []
     assert not isinstance(output, AgentLightningError)
 
 
 @pytest.mark.parametrize("name", ["solver", "streaming", "handover", "team"])
-async def test_the_adapter_accepts_the_agents(house: House, name: str) -> None:
-    agent = getattr(house.framework, name)(NOWHERE)
-    accepting = [adapter for adapter in house.adapters.values() if adapter.accepts(agent) and adapter.priority >= 0]
-    assert accepting == ([] if isinstance(agent, FunctionType) else [house.adapter])
+async def test_the_adapter_accepts_the_agents(harness: Harness, name: str) -> None:
+    agent = getattr(harness.framework, name)(NOWHERE)
+    accepting = [adapter for adapter in harness.adapters.values() if adapter.accepts(agent) and adapter.priority >= 0]
+    assert accepting == ([] if isinstance(agent, FunctionType) else [harness.adapter])

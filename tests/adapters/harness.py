@@ -15,7 +15,7 @@ from agentlightning.plugins import plugins
 from agentlightning.records import AnyResource, Policy
 
 
-class House:
+class Harness:
     """A framework with its adapter and the model layer installed, and two endpoints: the agents' own, and the one
     where a policy is served."""
 

@@ -46,6 +46,8 @@ _WITH_IDS = (
     *("resource_spans", "scope_spans", "resource_logs", "scope_logs", "log_records"),
 )
 """Fields that hold ids, or lead to them."""
+_LISTS = ("resource_spans", "scope_spans", "spans", "resource_logs", "scope_logs", "log_records")
+"""Fields that are read member by member."""
 _UNREADABLE = (
     *(json_format.ParseError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError, SystemError),
 )
@@ -117,13 +119,9 @@ def _from_json(body: bytes, kind: type[Message], dropped: list[str]) -> Message:
         raise PayloadError(f"the body is a JSON {type(content).__name__}: expected an object with {field.json_name}")
     if content and field.json_name not in content and field.name not in content:
         raise PayloadError(f"the body has no {field.json_name}; its keys: {', '.join(content)}")
-    content = _with_binary_ids(content, "", dropped)
-    try:
-        return json_format.ParseDict(content, kind(), ignore_unknown_fields=True)
-    except _UNREADABLE:
-        message = kind()
-        _merge(message, content, "", False, dropped)
-        return message
+    message = kind()
+    _merge(message, _with_binary_ids(content, "", dropped), "", False, dropped)
+    return message
 
 
 def _load_json(body: bytes) -> Any:
@@ -164,6 +162,11 @@ def _merge(message: Message, content: dict[str, Any], path: str, inside: bool, d
     inside = inside or message.DESCRIPTOR.full_name in _ENTRIES
     for name, value in content.items():
         name = utf8(name)
+        field = _field(message, name)
+        if field is not None and field.name in _LISTS and isinstance(value, list):
+            for index, item in enumerate(value):
+                _add_item(getattr(message, field.name), item, f"{path}.{name}[{index}]".lstrip("."), inside, dropped)
+            continue
         try:
             message.MergeFrom(json_format.ParseDict({name: value}, type(message)(), ignore_unknown_fields=True))
         except _UNREADABLE as error:
@@ -173,8 +176,7 @@ def _merge(message: Message, content: dict[str, Any], path: str, inside: bool, d
 def _merge_field(
     message: Message, name: str, value: Any, path: str, inside: bool, dropped: list[str], error: Exception
 ) -> None:
-    descriptor = message.DESCRIPTOR
-    field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
+    field = _field(message, name)
     inner = getattr(message, field.name) if field is not None and field.message_type is not None else None
     if isinstance(inner, Message) and isinstance(value, dict):
         inner.SetInParent()
@@ -200,6 +202,8 @@ def _add_item(items: Any, item: Any, path: str, inside: bool, dropped: list[str]
             key = item.get("key") if isinstance(item, dict) else None
             dropped.append(f"attribute {shortened(key)} at {shortened(path)}: {shortened(error)}")
     elif isinstance(item, dict):
+        if made.DESCRIPTOR.full_name in _ENTRIES and _is_read(item, made):
+            return
         named = f"{path} ({shortened(item['name'], 80)!r})" if isinstance(item.get("name"), str) else path
         _merge(made, item, named, inside, dropped)
     elif made.DESCRIPTOR.full_name in _ENTRIES:  # stays, empty: it is counted as rejected
@@ -209,6 +213,21 @@ def _add_item(items: Any, item: Any, path: str, inside: bool, dropped: list[str]
         dropped.append(f"{shortened(path)}: expected an object, got {type(item).__name__}")
     else:
         raise PayloadError(f"the body is not OTLP/JSON: {shortened(path)} is a JSON {type(item).__name__}")
+
+
+def _is_read(item: dict[str, Any], message: Message) -> bool:
+    """Whether a span or log record could be read as it is; what a failure costs depends on its size alone."""
+    try:
+        json_format.ParseDict(item, message, ignore_unknown_fields=True)
+        return True
+    except _UNREADABLE:
+        message.Clear()
+        return False
+
+
+def _field(message: Message, name: str) -> FieldDescriptor | None:
+    descriptor = message.DESCRIPTOR
+    return descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
 
 
 def _from_protobuf(body: bytes, kind: type[Message], dropped: list[str]) -> Message:

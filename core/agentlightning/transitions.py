@@ -98,6 +98,7 @@ def _extend(row: TrainingRow, made: Transition, prompt: np.ndarray, response: np
 
 def _give_step_rewards(rollout: Rollout, ended: list[tuple[float, Transition]]) -> None:
     by_span = {made.span_id: made for _, made in ended}
+    ended = sorted(ended, key=lambda pair: pair[0])
     for reward in rollout.rewards:
         if not reward.step or reward.value is None:
             continue

@@ -128,6 +128,13 @@ def test_a_step_reward_given_before_the_first_call_is_no_transitions() -> None:
     assert rewarded(Reward(name="early", value=1.0, span_id="a tool", at=-1.0)) == [None, None]
 
 
+def test_of_calls_made_at_once_the_one_that_ended_last_takes_a_step_reward() -> None:
+    reward = Reward(name="tool", value=1.0, span_id="a tool", at=9.0)
+    rollout = msgspec.structs.replace(ROLLOUT, rewards=[reward])
+    slow, quick = build_rows(rollout, [call(0, [1], [2], ended_at=8.0), call(1, [3], [4])])
+    assert [row.transitions[0].reward for row in (slow, quick)] == [1.0, None]
+
+
 def test_spans_out_of_order_give_transitions_in_the_order_of_the_calls() -> None:
     (row,) = rows_of(call(1, [1, 2, 3], [4]), call(0, [1], [2]))
 

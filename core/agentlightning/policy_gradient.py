@@ -109,10 +109,10 @@ class PolicyGradient(Algorithm):
                 run.log({**describe(groups, rows), **metrics, **seconds}, step=step)
                 run.progress(step=step, steps=config.steps)
                 last = step == config.steps
-                if config.checkpoint_every and (last or step % config.checkpoint_every == 0):
-                    await policies.checkpoint(step, self.state())
                 if config.evaluate.every and step % config.evaluate.every == 0 and not last:
                     await policies.evaluate(config.evaluate, step=step)
+                if config.checkpoint_every and (last or step % config.checkpoint_every == 0):
+                    await policies.checkpoint(step, self.state())
 
             self.conclude(policies)
             await policies.evaluate(config.evaluate, step=config.steps)

@@ -17,12 +17,13 @@ from bandit import BanditBackend
 from drawn_run import DrawnRun, group
 
 from agentlightning import PolicyGradient, Trainer
-from agentlightning.algorithm import Run
+from agentlightning.algorithm import Evaluation, Run
 from agentlightning.backend import Backend
 from agentlightning.credit import Credit
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
 from agentlightning.policies import Policies
 from agentlightning.records import Policy, Rollout, Task
+from agentlightning.run import TrainingRun
 from agentlightning.training_rows import Group
 
 TASKS = [{"id": str(number), "input": "heads or tails?"} for number in range(4)]
@@ -128,6 +129,28 @@ def two_agents(question: str) -> dict[str, str | None]:
 
 def differ(rollout: Rollout, task: Task) -> float:
     return float(rollout.output == {"first": "heads", "second": "tails"})
+
+
+def test_an_evaluation_that_was_cut_off_is_finished_when_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = TrainingRun.evaluate
+
+    async def cut_off(run: TrainingRun, *, step: int, variant: str = "", **options: Any) -> Evaluation:
+        if (step, variant) == (2, "greedy"):
+            raise KeyboardInterrupt
+        return await evaluate(run, step=step, variant=variant, **options)
+
+    section = {"name": f"{__name__}:Plain", **SECTION, "evaluate": {"every": 2}}
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingRun, "evaluate", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, section).fit()
+    result = train(tmp_path, section).fit(resume=True)
+    assert sorted((one.step, one.variant) for one in result.evaluations) == [
+        (step, variant) for step in (0, 2, 3) for variant in ("greedy", "sampled")
+    ]
+    assert all(one.mean is not None for one in result.evaluations)
 
 
 def test_policies_of_one_run_have_rows_weights_checkpoints_and_results_of_their_own(tmp_path: Path) -> None:

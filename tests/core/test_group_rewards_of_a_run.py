@@ -153,3 +153,22 @@ async def test_a_resumed_run_scores_no_group_twice(fit: Any) -> None:
     assert [one.rollout.rewards for group in before for one in group.rollouts] == [
         one.rollout.rewards for group in after for one in group.rollouts
     ]
+
+
+async def test_the_first_rollout_is_scored_alone(tmp_path: Path) -> None:
+    async def body(run: Any) -> None:
+        await run.check()
+
+    reward = Shortest()
+    report = await Trainer(
+        Counting(),
+        TASKS,
+        reward,
+        Doing(body),
+        held_out=TASKS[:1],
+        directory=tmp_path / "runs",
+        store=f"sqlite:///{tmp_path}/store.db",
+    ).check_async()
+    assert [len(together) for together in reward.seen] == [1]
+    assert report.rollout.outcome == 1.0
+    assert report.errors == []

@@ -12,8 +12,10 @@ def a_run(id: str = "run", **fields: object) -> RunRecord:
     return RunRecord(id=id, name="name", algorithm="grpo", **fields)  # type: ignore[arg-type]
 
 
-def a_rollout(id: str, *, run_id: str = "run", step: int = 1) -> Rollout:
-    return Rollout(id=id, run_id=run_id, group_id="group", task_id="task", purpose="train", step=step)
+def a_rollout(id: str, *, run_id: str = "run", collection: str = "train/1") -> Rollout:
+    return Rollout(
+        id=id, run_id=run_id, group_id="group", task_id="task", purpose="train", step=1, collection=collection
+    )
 
 
 def a_span(rollout_id: str, index: int = 0, *, attempt: int = 1, tokens: int = 640) -> Span:

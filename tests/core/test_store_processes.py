@@ -327,8 +327,9 @@ def _read_then_kill(process: subprocess.Popen[str], lines: int | None) -> list[s
 
 async def _check(path: Path, finished: dict[str, int]) -> None:
     store = SQLiteStore(path, read_only=True)
-    for rollout in await store.rollouts("run", ids=finished):
+    rollouts = [rollout for rollout in await store.rollouts("run") if rollout.id in finished]
+    assert len(rollouts) == len(finished)
+    for rollout in rollouts:
         assert (rollout.status, rollout.attempt, rollout.output) == ("succeeded", *[finished[rollout.id]] * 2)
         assert [span.index for span in await store.spans(rollout.id)] == [0, 1, 2]
-    assert len(await store.rollouts("run", ids=finished)) == len(finished)
     await store.close()

@@ -185,9 +185,7 @@ class Store(ABC):
         run_id: str,
         *,
         purpose: Purpose | None = None,
-        step: int | None = None,
         collection: str | None = None,
-        ids: Iterable[str] | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> list[Rollout]:

@@ -118,9 +118,11 @@ class SQLiteStore(Store):
         )
 
     async def tasks(self, run_id: str, ids: Iterable[str] | None = None) -> dict[str, Task]:
-        wanted, among = _among(ids)
+        wanted = None if ids is None else json.dumps(list(ids))
         rows = await self._read(
-            f"SELECT id, record FROM tasks WHERE run_id = ? {wanted} ORDER BY rowid", run_id, *among
+            "SELECT id, record FROM tasks WHERE run_id = ?1 "
+            "AND (?2 IS NULL OR id IN (SELECT value FROM json_each(?2))) ORDER BY rowid",
+            *(run_id, wanted),
         )
         return {id: self._decode(record, Task) for id, record in rows}
 
@@ -187,24 +189,19 @@ class SQLiteStore(Store):
         run_id: str,
         *,
         purpose: Purpose | None = None,
-        step: int | None = None,
         collection: str | None = None,
-        ids: Iterable[str] | None = None,
         after: str | None = None,
         limit: int | None = None,
     ) -> list[Rollout]:
         conditions = {
             "purpose = ?": purpose,
-            "step = ?": step,
             "collection = ?": collection,
             "seq > (SELECT seq FROM rollouts WHERE id = ?)": after,
         }
         chosen = {f"AND {condition} ": value for condition, value in conditions.items() if value is not None}
-        wanted, among = _among(ids)
         rows = await self._read(
-            f"SELECT record, status, attempt FROM rollouts WHERE run_id = ? {''.join(chosen)} {wanted} "
-            "ORDER BY seq LIMIT ?",
-            *(run_id, *chosen.values(), *among, -1 if limit is None else limit),
+            f"SELECT record, status, attempt FROM rollouts WHERE run_id = ? {''.join(chosen)} ORDER BY seq LIMIT ?",
+            *(run_id, *chosen.values(), -1 if limit is None else limit),
         )
         return [self._decode_rollout(*row) for row in rows]
 
@@ -350,9 +347,3 @@ class SQLiteStore(Store):
         rollout: Rollout = self._decode(record, Rollout)
         rollout.status, rollout.attempt = status, attempt
         return rollout
-
-
-def _among(ids: Iterable[str] | None) -> tuple[str, list[str]]:
-    if ids is None:
-        return "", []
-    return "AND id IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]

@@ -1,9 +1,10 @@
-"""What installing one adapter brings: its framework, and no other."""
+"""What installing one adapter brings: its framework, and no other; and what every adapter is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -46,3 +47,17 @@ def test_a_distribution_brings_its_framework_alone(name: str) -> None:
     except PackageNotFoundError:
         pytest.skip(f"{name} not installed")
     assert ALL.intersection(brought(name)) == FRAMEWORKS[name]
+
+
+SHAPE = {"__init__", "plugin", "adapter", "hooks", "calls", "span_stack", "internals"}
+"""The files of every adapter of an agent framework."""
+
+MORE = {"isolation", "serialize", "answer_cache"}
+"""Those that some frameworks need besides: copies for each rollout, values as plain data, LangChain's cache."""
+
+
+@pytest.mark.parametrize("name", ["autogen", "crewai", "langgraph", "openai-agents"])
+def test_adapters_of_frameworks_have_one_shape(name: str) -> None:
+    package = Path(__file__).parents[2] / "adapters" / name / f"agentlightning_{name.replace('-', '_')}"
+    files = {path.stem for path in package.glob("*.py")}
+    assert SHAPE <= files <= SHAPE | MORE

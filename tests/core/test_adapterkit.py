@@ -15,8 +15,9 @@ from recorded import record
 from agentlightning import semconv
 from agentlightning.adapterkit.attributes import parse_arguments, tool_attributes
 from agentlightning.adapterkit.failures import failure_of_call, type_of_status
-from agentlightning.adapterkit.serialize import is_a, plain
+from agentlightning.adapterkit.serialize import plain
 from agentlightning.adapterkit.span_stack import Frame, SpanStack
+from agentlightning.adapterkit.typechecks import is_a
 from agentlightning.recording import annotate, locate, span
 
 

@@ -9,7 +9,8 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from agentlightning.adapter import Adapter, supports
-from agentlightning.adapterkit.serialize import is_a, plain
+from agentlightning.adapterkit.serialize import plain
+from agentlightning.adapterkit.typechecks import is_a
 from agentlightning.errors import AdapterError
 
 GRACE_SECONDS = 5.0

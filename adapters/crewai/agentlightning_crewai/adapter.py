@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentlightning.adapter import Adapter
-from agentlightning.adapterkit.serialize import is_a
+from agentlightning.adapterkit.typechecks import is_a
 from agentlightning.errors import AdapterError
 from agentlightning.threads import call_in_thread
 

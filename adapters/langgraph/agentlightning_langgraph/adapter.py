@@ -7,7 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from agentlightning.adapter import Adapter
-from agentlightning.adapterkit.serialize import is_a
+from agentlightning.adapterkit.typechecks import is_a
 from agentlightning.errors import AdapterError
 from agentlightning.recording import current
 

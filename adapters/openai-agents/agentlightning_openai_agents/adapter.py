@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from agentlightning.adapter import Adapter
-from agentlightning.adapterkit.serialize import is_a
+from agentlightning.adapterkit.typechecks import is_a
 from agentlightning.errors import AdapterError
 
 

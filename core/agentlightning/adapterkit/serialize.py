@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -35,9 +34,3 @@ def plain(value: Any, convert: Callable[[Any], Any] | None = None) -> Any:
         return value
     shown = {name: getattr(value, name) for name, field in models.items() if not field.exclude}
     return plain({**shown, **(getattr(value, "model_extra", None) or {})}, convert)
-
-
-def is_a(value: Any, module: str, name: str) -> bool:
-    """Whether it is an instance of a class of a module that need not be imported."""
-    kind = getattr(sys.modules.get(module), name, None)
-    return isinstance(kind, type) and isinstance(value, kind)

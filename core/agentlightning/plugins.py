@@ -42,7 +42,6 @@ class PluginInfo(Record, kw_only=True):
     """One entry point: whose it is, the names it registers by kind, and why it does not work, if it does not."""
 
     name: str
-    module: str
     distribution: str
     version: str
     registers: dict[str, list[str]] = {}
@@ -122,7 +121,7 @@ class Plugins:
 
     def _add(self, point: EntryPoint) -> PluginInfo:
         distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
-        info = PluginInfo(name=point.name, module=point.value, distribution=distribution, version=version)
+        info = PluginInfo(name=point.name, distribution=distribution, version=version)
         try:
             module = point.load()
             registered = self._registrations(module)

@@ -80,7 +80,9 @@ class DrawnRun:
 
     def _draw(self, task: Task, step: int) -> Group:
         rewards = np.random.default_rng([step, *task.id.encode()]).integers(0, 2, 4).astype(float)
-        return group(f"{task.id}.{step}", [1.0, 0.0, *rewards[2:].tolist()], seed=step)
+        drawn = group(f"{task.id}.{step}", [1.0, 0.0, *rewards[2:].tolist()], seed=step)
+        drawn.task = task
+        return drawn
 
     async def collect(
         self,

@@ -48,7 +48,8 @@ class TorchBackend(Backend):
     policy: PolicyModel
     optimizer: Optimizer
 
-    _engine: Engine | None = None
+    engine: Engine | None = None
+    """What serves it; None before `start` and after `aclose`."""
 
     async def start(self) -> None:
         self.policy = await asyncio.to_thread(_load, self.config.model, self.seed)
@@ -63,12 +64,12 @@ class TorchBackend(Backend):
         settings = self.config.engine
         engine = Engine(self.policy, msgspec.structs.replace(settings, seed=settings.seed + self.seed))
         await engine.start()
-        self._engine = engine
+        self.engine = engine
 
     async def publish(self) -> Policy:
-        if self._engine is None:
+        if self.engine is None:
             raise PolicyError(f"the policy {self.name} is not served: the backend has not been started")
-        return self._engine.resource(self.name, **UNCUT)
+        return self.engine.resource(self.name, **UNCUT)
 
     async def logprobs(self, rows: Sequence[TrainingRow], *, reference: bool = False) -> list[np.ndarray]:
         return await asyncio.to_thread(self._updater.logprobs, rows, reference=reference)
@@ -97,7 +98,7 @@ class TorchBackend(Backend):
         self.policy.save(folder)
 
     async def aclose(self) -> None:
-        engine, self._engine = self._engine, None
+        engine, self.engine = self.engine, None
         if engine is not None:
             await engine.stop()
 

@@ -23,7 +23,7 @@ FIELDS = ("id", "input", "expected")
 HELD_OUT_SHARE = 0.2
 MAX_HELD_OUT = 100
 
-LONGEST_CELL = 2**30
+MAX_CELL_CHARACTERS = 2**30
 """Characters of a cell of a CSV file."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _EXPLAINED = {"unexpected end of data": "a quote is opened here, or below, and never closed"}
@@ -50,13 +50,13 @@ def load_tasks(source: Any, *, limit: int | None = None, fields: Mapping[str, st
         if name not in FIELDS:
             raise DataError(f"tasks.fields: {name!r} is no field of a task{nearest(name, FIELDS)}")
     tasks: list[Task] = []
-    places: dict[str, str] = {}
+    first_seen: dict[str, str] = {}
     copies: Counter[str] = Counter()
     for where, row in _rows(source):
         task = row if isinstance(row, Task) else _task(where, row, fields, copies)
-        if task.id in places:
-            raise DataError(f"{where}: id {task.id!r} was given at {places[task.id]} already")
-        places[task.id] = where
+        if task.id in first_seen:
+            raise DataError(f"{where}: id {task.id!r} was given at {first_seen[task.id]} already")
+        first_seen[task.id] = where
         tasks.append(task)
         if len(tasks) == limit:
             break
@@ -152,7 +152,7 @@ def _hint(line: bytes) -> str:
 
 def _csv(path: Path) -> Iterator[Row]:
     # The limit is the whole process's. A cell may hold a document; the default is 128 KiB.
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARACTERS))
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(_without_nul(path, file), strict=True)
         line = 1
@@ -254,37 +254,37 @@ def _task(where: str, row: Any, fields: Mapping[str, str], copies: Counter[str])
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: expected keys and values, as in {{'input': …}}, got {type(row).__name__}")
     rest = dict(row)
-    given = _take(where, rest, fields)
-    if given.get("input") is None:
+    columns = _take(where, rest, fields)
+    if columns.get("input") is None:
         keys = ", ".join(map(str, row)) or "none"
         raise DataError(f"{where}: no input; its keys: {keys}. tasks.fields names another: {{input: question}}")
     metadata = rest.pop("metadata", {})
     rest = {**metadata, **rest} if isinstance(metadata, Mapping) else {**rest, "metadata": metadata}
-    id = given.get("id")
+    id = columns.get("id")
     return Task(
-        id=str(id) if id not in (None, "") else _hash(given, rest, copies),
-        input=given["input"],
-        expected=given.get("expected"),
+        id=str(id) if id not in (None, "") else _hash(columns, rest, copies),
+        input=columns["input"],
+        expected=columns.get("expected"),
         metadata=rest,
     )
 
 
 def _take(where: str, rest: dict[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
-    given = {}
+    columns = {}
     for name in FIELDS:
         column = fields.get(name, name)
         if name in fields and column not in rest:
             raise DataError(f"{where}: no {column!r}, which tasks.fields names as {name}{nearest(column, rest)}")
         if column in rest:
-            given[name] = rest.pop(column)
-    if "expected" not in given and "answer" in rest:
-        given["expected"] = rest.pop("answer")
-    return given
+            columns[name] = rest.pop(column)
+    if "expected" not in columns and "answer" in rest:
+        columns["expected"] = rest.pop("answer")
+    return columns
 
 
-def _hash(given: Mapping[str, Any], rest: Mapping[str, Any], copies: Counter[str]) -> str:
+def _hash(columns: Mapping[str, Any], rest: Mapping[str, Any], copies: Counter[str]) -> str:
     """The same for the same content, wherever it stands; the second of two copies gets ``-2``."""
-    content = repr([sorted(part.items(), key=str) for part in (given, rest)])
+    content = repr([sorted(part.items(), key=str) for part in (columns, rest)])
     id = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
     copies[id] += 1
     return id if copies[id] == 1 else f"{id}-{copies[id]}"

@@ -120,13 +120,13 @@ def findings(metrics: Sequence[Metric], evaluations: Sequence[Evaluation] = ()) 
     steps: dict[int, dict[str, float]] = {}
     for metric in metrics:
         steps.setdefault(metric.step, {})[metric.name] = metric.value
-    told = list(steps.values())
+    numbers = list(steps.values())
     return [
-        *_of_updates(told),
-        *_of_calls(told),
-        *_of_spread(told),
-        *_of_answers(told),
-        *_of_tools(told),
+        *_of_updates(numbers),
+        *_of_calls(numbers),
+        *_of_spread(numbers),
+        *_of_answers(numbers),
+        *_of_tools(numbers),
         *too_few(evaluations),
     ]
 

@@ -148,8 +148,8 @@ class LocalRunner(Runner):
             late = f"the agent took longer than runner.timeout = {self._config.timeout:g} s"
             return None, Failure(type="timeout", message=late, where=origin(outcome.error))
         if outcome.error is not None:
-            return None, _blame(outcome.error, recorder)
-        return outcome.value, _tainted(recorder)
+            return None, attribute_failure(outcome.error, recorder)
+        return outcome.value, last_call_failure(recorder)
 
     async def _run_agent(self, task: Task) -> Any:
         return await self.setup.adapter.run(self.setup.agent, task.input)
@@ -174,7 +174,7 @@ class LocalRunner(Runner):
             rollout.failure = failures[0]
 
     def _seed_of(self, rollout: Rollout) -> int:
-        """The same for the same place in a run of the same seed, whatever the run's id."""
+        """The same for the same collection, task and sample in a run of the same seed, whatever the run's id."""
         return zlib.crc32(f"{self.setup.run.seed}/{rollout.collection}/{rollout.task_id}/{rollout.sample}".encode())
 
 
@@ -187,7 +187,7 @@ def backoff_seconds(rollout_id: str, attempt: int) -> float:
     return longest * (0.5 + zlib.crc32(f"{rollout_id}/{attempt}".encode()) / 2**33)
 
 
-def _blame(error: BaseException, recorder: Recorder) -> Failure:
+def attribute_failure(error: BaseException, recorder: Recorder) -> Failure:
     """The failure recorded where the error came from, when it was recorded; else the agent's own."""
     if not isinstance(error, Exception):
         return _stopped(error)
@@ -216,7 +216,7 @@ def _stopped(error: BaseException) -> Failure:
     return failure
 
 
-def _tainted(recorder: Recorder) -> Failure | None:
+def last_call_failure(recorder: Recorder) -> Failure | None:
     """An agent that swallowed a broken model call and went on has no valid result when that call was its
     last one."""
     last = recorder.last_call

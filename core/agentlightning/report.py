@@ -10,7 +10,7 @@ import numpy as np
 from agentlightning.algorithm import Evaluation
 from agentlightning.records import Record, Rollout, Task
 
-EXACT_MOST = 16
+MAX_EXACT = 16
 """Up to so many tasks that changed, every one of their 2^n sign patterns is counted."""
 PERMUTATIONS = 100_000
 BOOTSTRAPS = 10_000
@@ -108,14 +108,14 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 def sign_flip(difference: np.ndarray) -> float:
     """Two-sided p of the mean of paired differences (N,) under random signs.
 
-    Exact up to `EXACT_MOST` differences that are not zero; beyond, `PERMUTATIONS` random patterns of a fixed
+    Exact up to `MAX_EXACT` differences that are not zero; beyond, `PERMUTATIONS` random patterns of a fixed
     seed, the observed one counted among them, so p is never 0.
     """
     changed = difference[difference != 0]
     if not len(changed):
         return 1.0
     least = abs(changed.sum()) * (1 - 1e-12)
-    if len(changed) <= EXACT_MOST:
+    if len(changed) <= MAX_EXACT:
         patterns = np.arange(2 ** len(changed))[:, None] >> np.arange(len(changed)) & 1
         return float((np.abs((1.0 - 2.0 * patterns) @ changed) >= least).mean())
     rng = np.random.default_rng(0)

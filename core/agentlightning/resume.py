@@ -19,7 +19,7 @@ from agentlightning.store.base import Checkpoint, RunRecord, Store
 MAY_CHANGE = ("runner", "directory", "tasks.source", "held_out.source", "objects")
 """Paths in a run's config, with all that is under them, that change nothing of what is learned."""
 MAY_GROW = "algorithm.steps"
-MOST_NAMED = 6
+MAX_NAMED = 6
 
 
 async def find_run_to_resume(store: Store, name: str, resume: bool | str) -> RunRecord:
@@ -66,10 +66,10 @@ def refuse_what_differs(before: RunRecord, now: RunRecord) -> None:
         return
     if "algorithm.name" in changes:  # then its options differ, too
         changes = {"algorithm.name": changes["algorithm.name"]}
-    told = [f"{path}: was {_told(old)}, now {_told(new)}" for path, (old, new) in changes.items()]
-    more = f"; and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
+    differences = [f"{path}: was {_shown(old)}, now {_shown(new)}" for path, (old, new) in changes.items()]
+    more = f"; and {len(differences) - MAX_NAMED} more" if len(differences) > MAX_NAMED else ""
     raise ConfigError(
-        f"run {before.id} cannot go on with another config. {'; '.join(told[:MOST_NAMED])}{more}. "
+        f"run {before.id} cannot go on with another config. {'; '.join(differences[:MAX_NAMED])}{more}. "
         "Leave it as it was, or start a new run without --resume"
     )
 
@@ -140,7 +140,7 @@ def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
             yield f"{path}{key}", value
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     text = "not given" if value is None else str(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
 

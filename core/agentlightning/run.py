@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections import deque
@@ -75,12 +76,12 @@ class TrainingRun:
         self._group_rewards = GroupRewards(runner.setup)
         self._resources: dict[str, AnyResource] = {}
         self._counts = Counts()
-        self._told_of_calls = self._evaluated = False
+        self._warned_of_calls = self._evaluated = False
         self._logged: dict[str, float] = {}
         self._check_only = check_only
         self._began = time.perf_counter()
         self.checked: CheckReport | None = None
-        """What the first rollout told, where there was one."""
+        """The report of the first rollout, where there was one."""
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """What rollouts need to run is there inside the block."""
@@ -126,13 +127,14 @@ class TrainingRun:
         """
         tasks = self.tasks
 
+        @functools.lru_cache(maxsize=2)  # a batch lies in two epochs at most, unless it is larger than one
+        def order(epoch: int) -> list[int]:
+            found: list[int] = np.random.default_rng([self.seed, epoch]).permutation(len(tasks)).tolist()
+            return found
+
         def batch(step: int) -> list[Task]:
-            picked = []
-            for position in range((step - 1) * size, step * size):
-                epoch, place = divmod(position, len(tasks))
-                order = np.random.default_rng([self.seed, epoch]).permutation(len(tasks))
-                picked.append(tasks[int(order[place])])
-            return picked
+            positions = (divmod(position, len(tasks)) for position in range((step - 1) * size, step * size))
+            return [tasks[order(epoch)[offset]] for epoch, offset in positions]
 
         return batch
 
@@ -159,14 +161,14 @@ class TrainingRun:
                     members = groups.pop(waiting.popleft())
                     group = _group(by_id[members[0][0].task_id], members)
                     self._counts.add_group(group)
-                    self._tell_of_calls(group)
+                    self._warn_of_calls(group)
                     yield group
 
-    def _tell_of_calls(self, group: Group) -> None:
+    def _warn_of_calls(self, group: Group) -> None:
         """Says, once a run, that rollouts made no call while others of their task did; the counts go with each step."""
         without = len(group.without_calls)
-        if without and not self._told_of_calls:
-            self._told_of_calls = True
+        if without and not self._warned_of_calls:
+            self._warned_of_calls = True
             self._progress.message(
                 f"task {group.task.id}: {without} of {len(group.rollouts)} rollouts made no call of the policy while "
                 f"the others did, so there is nothing to train on in them: {ANSWERED_BY_A_CACHE}"

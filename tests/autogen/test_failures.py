@@ -13,7 +13,7 @@ from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from openai import RateLimitError
 from stub_answers import error, text
 
-from agentlightning.local_runner import _blame
+from agentlightning.local_runner import attribute_failure
 from agentlightning_autogen import adapter as ours
 
 
@@ -64,7 +64,7 @@ async def test_an_endpoints_fault_is_not_the_agents(adapter, rollout, assistant,
     with rollout() as recorded, pytest.raises(RateLimitError) as caught:
         await adapter.run(team, "Go.")
     assert recorded.only("llm").failure.type == "rate_limited"
-    assert _blame(caught.value, recorded.recorder).fault == "infrastructure"
+    assert attribute_failure(caught.value, recorded.recorder).fault == "infrastructure"
 
 
 class Waiting(BaseChatAgent):

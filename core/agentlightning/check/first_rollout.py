@@ -67,7 +67,7 @@ class FirstRollouts:
             ended = self._runner.run(queued, {task.id: task}, self._resources)
             async for _ in GroupRewards(self._runner.setup).given(ended, queued, {task.id: task}):
                 pass
-        hung = [place for place in running_now() if place not in hung_before]
+        hung = [line for line in running_now() if line not in hung_before]
         return await self._inspect(
             queued[0].id, task, start_seconds=start_seconds, outside=outside, running=hung, logged=logged
         )

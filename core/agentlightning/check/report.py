@@ -1,4 +1,4 @@
-"""What the first rollout told, as a record: who acted, which calls went where, tools, answers, rewards, times.
+"""What is known of the first rollout, as a record: who acted, which calls went where, tools, answers, rewards, times.
 
 Pure functions of what was recorded.
 """
@@ -50,7 +50,7 @@ class ToolReport(Record, kw_only=True):
 
 
 class CheckReport(Record, kw_only=True):
-    """What the first rollout told. ``errors`` make a run pointless; ``warnings`` do not.
+    """What is known of the first rollout. ``errors`` make a run pointless; ``warnings`` do not.
 
     ``seconds``: ``start`` (loading and serving the model), ``agent``, ``model`` (its model calls) and ``reward``.
     ``malformed`` counts the answers that hold a tool call which nobody could read.
@@ -101,11 +101,11 @@ class Subject:
 
     def answered(self, call: Span) -> bool:
         """Whether a call did what the run is about: the policy's own tokens, or the chosen model's answer."""
-        said = call.generation
-        if said is None or call.failure is not None or not self.trains(call.agent):
+        generation = call.generation
+        if generation is None or call.failure is not None or not self.trains(call.agent):
             return False
         if isinstance(self.resource, Policy):
-            return said.policy == self.resource.name and _exact_tokens(call) > 0
+            return generation.policy == self.resource.name and _exact_tokens(call) > 0
         return True
 
 
@@ -159,16 +159,16 @@ def _route(agent: AgentReport, call: Span) -> Route:
 
 
 def _count(route: Route, call: Span) -> None:
-    said = call.generation
+    answer, exact = call.generation, _exact_tokens(call)
     route.calls += 1
     route.failed += call.failure is not None
-    route.tokens += said.usage.output_tokens if said is not None and said.usage is not None else _exact_tokens(call)
-    route.exact += _exact_tokens(call) if said is not None and said.policy is not None else 0
+    route.tokens += answer.usage.output_tokens if answer is not None and answer.usage is not None else exact
+    route.exact += exact if answer is not None and answer.policy is not None else 0
 
 
 def _exact_tokens(call: Span) -> int:
-    said = call.generation
-    return 0 if said is None or said.response_ids is None else len(said.response_ids)
+    answer = call.generation
+    return 0 if answer is None or answer.response_ids is None else len(answer.response_ids)
 
 
 def _tools(calls: Sequence[Span]) -> list[ToolReport]:

@@ -11,7 +11,7 @@ from agentlightning.recording.strays import StrayCall, stray_calls
 from agentlightning.tracebacks import running_now
 
 SLOW_SECONDS = 10.0
-"""After so long it is said where the agent is."""
+"""After this long a message says where the agent is."""
 
 
 @contextmanager
@@ -58,8 +58,8 @@ def notice_when_slow(say: Callable[[str], None]) -> Iterator[None]:
     earlier = asyncio.all_tasks()
 
     def notice() -> None:
-        places = running_now(asyncio.all_tasks() - earlier)
-        at = f"it is at {', '.join(places)}" if places else "none of your own code runs at the moment"
+        lines = running_now(asyncio.all_tasks() - earlier)
+        at = f"it is at {', '.join(lines)}" if lines else "none of your own code runs at the moment"
         say(f"the first rollout has run for {SLOW_SECONDS:.0f} s; {at}")
 
     handle = asyncio.get_running_loop().call_later(SLOW_SECONDS, notice)

@@ -71,8 +71,8 @@ def open_run(db: sqlite3.Connection, owner: Owner, run_id: str, new: bytes) -> R
         _refuse_while_alive(run_id, decode(before, Owner), until - now)
     run: RunRecord = decode(record, RunRecord)
     run.status, run.ended_at, run.message = "running", None, None
-    given: RunRecord = decode(new, RunRecord)
-    run.config, run.versions = given.config, given.versions
+    opened: RunRecord = decode(new, RunRecord)
+    run.config, run.versions = opened.config, opened.versions
     db.execute(
         "INSERT INTO runs (id, owner, owner_until, record) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
         "SET owner = excluded.owner, owner_until = excluded.owner_until, record = excluded.record",

@@ -67,8 +67,8 @@ def span(
         end_time_unix_nano=round(ended * 1e9),
         attributes=pairs_of(attributes or {}),
         events=[
-            OtlpSpan.Event(name=name, time_unix_nano=round((began + place / 100) * 1e9), attributes=pairs_of(told))
-            for place, (name, told) in enumerate(events)
+            OtlpSpan.Event(name=name, time_unix_nano=round((began + place / 100) * 1e9), attributes=pairs_of(event))
+            for place, (name, event) in enumerate(events)
         ],
     )
     if error is not None:
@@ -86,8 +86,11 @@ def request(*spans: OtlpSpan, service: str = "agent") -> ExportTraceServiceReque
 
 def evaluation(name: str, score: Any, **more: Any) -> tuple[str, dict[str, Any]]:
     """An evaluation as a span's event."""
-    told = {"gen_ai.evaluation.name": name, "gen_ai.evaluation.score.value": score}
-    return "gen_ai.evaluation.result", {**told, **{f"gen_ai.evaluation.{key}": value for key, value in more.items()}}
+    score_attributes = {"gen_ai.evaluation.name": name, "gen_ai.evaluation.score.value": score}
+    return "gen_ai.evaluation.result", {
+        **score_attributes,
+        **{f"gen_ai.evaluation.{key}": value for key, value in more.items()},
+    }
 
 
 def post(url: str, body: bytes, content_type: str = PROTOBUF, **headers: str) -> SimpleNamespace:
@@ -193,12 +196,12 @@ class Collector:
                 if answer == 200 or not isinstance(answer, int):
                     collector.requests.append(ExportTraceServiceRequest.FromString(body))
                 partial = answer if not isinstance(answer, int) else ExportTraceServiceResponse()
-                told = partial.SerializeToString() if answer == 200 or not isinstance(answer, int) else b"not now"
+                content = partial.SerializeToString() if answer == 200 or not isinstance(answer, int) else b"not now"
                 self.send_response(answer if isinstance(answer, int) else 200)
                 self.send_header("Content-Type", PROTOBUF)
-                self.send_header("Content-Length", str(len(told)))
+                self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(told)
+                self.wfile.write(content)
                 collector.received.release()
 
             def log_message(self, *arguments: Any) -> None:

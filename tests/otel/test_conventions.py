@@ -1,4 +1,4 @@
-"""The same call, told in each of the conventions that are about, is the same generation."""
+"""The same call, in each of the conventions that are about, is the same generation."""
 
 from __future__ import annotations
 
@@ -136,13 +136,13 @@ def test_a_model_call_is_told_alike_in_every_convention(otlp, convention):
     attributes, events = TOLD[convention]
     (span,) = read_span(otlp.span(1, "chat small", attributes, events=events))
 
-    said = span.generation
+    call = span.generation
     assert span.kind == "llm"
-    assert said.messages == MESSAGES
-    assert said.response == RESPONSE
-    assert said.tools == TOOLS
-    assert (said.model, said.finish_reason, said.temperature, said.provenance) == ("small-1", "stop", 0.5, "text")
-    assert (said.usage.input_tokens, said.usage.output_tokens) == (9, 1)
+    assert call.messages == MESSAGES
+    assert call.response == RESPONSE
+    assert call.tools == TOOLS
+    assert (call.model, call.finish_reason, call.temperature, call.provenance) == ("small-1", "stop", 0.5, "text")
+    assert (call.usage.input_tokens, call.usage.output_tokens) == (9, 1)
     assert span.attributes["gen_ai.operation.name"] == "chat"
     assert span.attributes["gen_ai.request.model"] == "small"
     assert span.attributes["gen_ai.usage.input_tokens"] == 9
@@ -231,17 +231,17 @@ def test_a_retrievals_query_and_documents(otlp, attributes):
 
 def test_each_answer_beyond_the_first_is_a_span_of_its_own(otlp):
     answers = [
-        {"role": "assistant", "parts": [part("text", content=said)], "finish_reason": reason}
-        for said, reason in (("2", "stop"), ("3", "length"))
+        {"role": "assistant", "parts": [part("text", content=text)], "finish_reason": reason}
+        for text, reason in (("2", "stop"), ("3", "length"))
     ]
-    told = {**CURRENT, "gen_ai.output.messages": answers}
-    first, second = read_span(otlp.span(2, "chat small", told, parent=1))
+    attributes = {**CURRENT, "gen_ai.output.messages": answers}
+    first, second = read_span(otlp.span(2, "chat small", attributes, parent=1))
 
     assert (first.generation.response["content"], second.generation.response["content"]) == ("2", "3")
     assert (first.generation.finish_reason, second.generation.finish_reason) == ("stop", "length")
     assert (first.parent_id, first.generation.usage.output_tokens) == (second.parent_id, 1)
     assert second.generation.usage is None
-    assert second.id == read_span(otlp.span(2, "chat small", told, parent=1))[1].id != first.id
+    assert second.id == read_span(otlp.span(2, "chat small", attributes, parent=1))[1].id != first.id
 
 
 @pytest.mark.parametrize(
@@ -265,8 +265,8 @@ def test_each_answer_beyond_the_first_is_a_span_of_its_own(otlp):
     ],
 )
 def test_what_an_error_means(otlp, kind, error, message, type, fault):
-    told = {"gen_ai.operation.name": kind, "error.type": error}
-    (span,) = read_span(otlp.span(1, "it", told, error=message))
+    attributes = {"gen_ai.operation.name": kind, "error.type": error}
+    (span,) = read_span(otlp.span(1, "it", attributes, error=message))
     assert (span.failure.type, span.failure.fault) == (type, fault)
     assert span.failure.message == (message or error)
 
@@ -336,8 +336,8 @@ def logs(*records):
 @pytest.mark.parametrize("convention", ["current", "older"])
 def test_what_was_said_may_come_as_events_of_the_logs(receiving, otlp, convention, spans_first):
     if convention == "current":
-        told = {**SAID, "gen_ai.operation.name": "chat"}
-        records = [event("gen_ai.client.inference.operation.details", **told)]
+        attributes = {**SAID, "gen_ai.operation.name": "chat"}
+        records = [event("gen_ai.client.inference.operation.details", **attributes)]
     else:
         records = [
             event(name, {**body, "message": json.loads(body["message"])} if "message" in body else body, at=101 + place)
@@ -367,11 +367,11 @@ def test_what_was_said_may_come_as_events_of_the_logs(receiving, otlp, conventio
 
 
 def test_an_evaluation_may_come_as_an_event_of_the_logs(receiving, otlp):
-    told = {"gen_ai.evaluation.name": "correct", "gen_ai.evaluation.score.value": 1.0}
-    of_a_step = {**told, "gen_ai.evaluation.name": "step"}
+    attributes = {"gen_ai.evaluation.name": "correct", "gen_ai.evaluation.score.value": 1.0}
+    of_a_step = {**attributes, "gen_ai.evaluation.name": "step"}
     with receiving.server(settle=1000.0) as send:
         records = logs(
-            event("gen_ai.evaluation.result", span=0, **told),
+            event("gen_ai.evaluation.result", span=0, **attributes),
             event("gen_ai.evaluation.result", span=2, **of_a_step),
             event("something.else", span=0),
         )

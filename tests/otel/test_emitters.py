@@ -31,7 +31,7 @@ def vercel_turn(version: int) -> list[dict]:
     return [{"role": "assistant", "content": [call]}, {"role": "tool", "content": [answer]}]
 
 
-def vercel_call(version: int, operation: str, messages: list[dict], said: dict) -> dict:
+def vercel_call(version: int, operation: str, messages: list[dict], answer: dict) -> dict:
     schema = {"inputSchema": SCHEMA} if version > 4 else {"parameters": SCHEMA}
     tool = {"type": "function", "name": "weather", "description": "Tells.", **schema}
     tokens = (
@@ -53,7 +53,7 @@ def vercel_call(version: int, operation: str, messages: list[dict], said: dict) 
         "gen_ai.request.model": "small",
         "gen_ai.request.temperature": 0.5,
         **tokens,
-        **said,
+        **answer,
     }
 
 
@@ -125,20 +125,20 @@ def test_the_vercel_ai_sdks_spans_are_model_calls_tools_and_an_agents_run(receiv
 
 
 def test_an_object_that_vercel_made_is_the_answer(otlp):
-    said = {"ai.response.object": '{"city":"Rome"}', "ai.response.finishReason": "stop"}
+    answer = {"ai.response.object": '{"city":"Rome"}', "ai.response.finishReason": "stop"}
     operation = "ai.generateObject.doGenerate"
-    (span,) = read_span(otlp.span(1, operation, vercel_call(5, operation, PROMPT, said)))
+    (span,) = read_span(otlp.span(1, operation, vercel_call(5, operation, PROMPT, answer)))
     assert span.generation.response == {"role": "assistant", "content": '{"city":"Rome"}'}
 
 
 def test_vercel_told_to_record_neither_input_nor_output_still_tells_of_the_call(otlp):
     operation = "ai.generateText.doGenerate"
-    told = {
+    attributes = {
         name: value
         for name, value in vercel_call(5, operation, PROMPT, {"ai.response.finishReason": "length"}).items()
         if not name.startswith("ai.prompt")
     }
-    (span,) = read_span(otlp.span(1, operation, told))
+    (span,) = read_span(otlp.span(1, operation, attributes))
     assert (span.kind, span.generation.finish_reason, span.generation.usage.output_tokens) == ("llm", "length", 4)
     assert (span.generation.messages, span.generation.response) == ([], None)
 
@@ -228,7 +228,7 @@ LANGSMITH = {
 @pytest.mark.parametrize("form", LANGSMITH)
 def test_langsmiths_exporter(otlp, form):
     prompt, completion = LANGSMITH[form]
-    told = {
+    attributes = {
         "langsmith.span.kind": "llm",
         "gen_ai.operation.name": "chat",
         "gen_ai.request.model": "small",
@@ -236,7 +236,7 @@ def test_langsmiths_exporter(otlp, form):
         "gen_ai.completion": json.dumps(completion),
         "gen_ai.usage.output_tokens": 4,
     }
-    (span,) = read_span(otlp.span(1, "ChatOpenAI", told))
+    (span,) = read_span(otlp.span(1, "ChatOpenAI", attributes))
     assert (span.generation.messages, span.generation.response) == (QUESTION, ANSWER)
     assert span.generation.usage.output_tokens == 4
 
@@ -246,8 +246,8 @@ def test_langsmiths_exporter(otlp, form):
     [("tool", "tool"), ("chain", "agent"), ("retriever", "retrieval"), ("parser", "annotation")],
 )
 def test_what_a_span_of_langsmiths_is(otlp, kind, expected):
-    told = {"langsmith.span.kind": kind, "gen_ai.operation.name": kind, "gen_ai.prompt": '{"a": 1}'}
-    assert read_span(otlp.span(1, "it", told))[0].kind == expected
+    attributes = {"langsmith.span.kind": kind, "gen_ai.operation.name": kind, "gen_ai.prompt": '{"a": 1}'}
+    assert read_span(otlp.span(1, "it", attributes))[0].kind == expected
 
 
 @pytest.mark.parametrize(

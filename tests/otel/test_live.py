@@ -90,9 +90,9 @@ def test_an_endpoint_that_fails_harms_no_run_and_warns_once(train, monkeypatch, 
 
     assert train().status == "succeeded"
 
-    told = [record.message for record in caplog.records if record.name == "agentlightning_otel.sender"]
-    assert len(told) == 1
-    assert "not sent" in told[0]
+    messages = [record.message for record in caplog.records if record.name == "agentlightning_otel.sender"]
+    assert len(messages) == 1
+    assert "not sent" in messages[0]
 
 
 def test_more_than_can_be_sent_is_left_out_and_never_waited_for(collector, monkeypatch, caplog):

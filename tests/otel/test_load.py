@@ -262,8 +262,8 @@ def test_open_rollouts_that_are_not_in_memory_are_read_from_the_store(receiving,
     assert [rollout.id for rollout in recorded.rollouts] == traces
     for rollout in recorded.rollouts:
         assert (rollout.status, rollout.outcome) == ("succeeded", 1.0)
-        told = [(span.index, span.name, span.agent) for span in recorded.spans[rollout.id]]
-        assert told == [(0, "solver", "solver"), (1, "correct", "solver"), (2, "s2", "solver"), (3, "s3", "solver")]
+        outline = [(span.index, span.name, span.agent) for span in recorded.spans[rollout.id]]
+        assert outline == [(0, "solver", "solver"), (1, "correct", "solver"), (2, "s2", "solver"), (3, "s3", "solver")]
 
 
 def test_many_traces_in_one_request_are_opened_together(receiving, otlp, monkeypatch):

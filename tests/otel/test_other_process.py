@@ -62,7 +62,7 @@ def test_a_model_call_is_told_in_the_shape_of_the_chat_api(receiving, otlp):
     assert first.response == {"role": "assistant", "content": "", "tool_calls": [call]}
     assert second.messages == [*question, first.response, {"role": "tool", "tool_call_id": "call_1", "content": "4"}]
     assert second.response == {"role": "assistant", "content": "4"}
-    assert [said.finish_reason for said in (first, second)] == ["tool_calls", "stop"]
+    assert [call.finish_reason for call in (first, second)] == ["tool_calls", "stop"]
     assert (first.model, first.temperature, first.provenance) == ("gpt-4o-mini-2024-07-18", 0.5, "text")
     assert (first.usage.input_tokens, first.usage.output_tokens) == (20, 5)
     assert first.prompt_ids is None

@@ -93,9 +93,9 @@ def test_a_bad_payload_is_refused_with_the_reason(receiving, otlp, name):
     with receiving.server() as send:
         answer = otlp.post(f"{send.endpoint}/v1/traces", body, content_type or PROTOBUF, **headers)
 
-    told = json.loads(answer.body)["message"] if content_type == JSON else Status.FromString(answer.body).message
+    answered = json.loads(answer.body)["message"] if content_type == JSON else Status.FromString(answer.body).message
     assert answer.status == status
-    assert reason in told
+    assert reason in answered
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -129,5 +129,5 @@ def test_values_of_any_kind_come_back_as_they_went():
 
 
 def test_values_that_otlp_has_no_place_for_become_text():
-    told = attributes_of(pairs_of({"big": 2**70, "surrogate": "\ud800", "set": {1}, "none": None}))
-    assert told == {"big": str(2**70), "surrogate": "?", "set": "{1}"}
+    answered = attributes_of(pairs_of({"big": 2**70, "surrogate": "\ud800", "set": {1}, "none": None}))
+    assert answered == {"big": str(2**70), "surrogate": "?", "set": "{1}"}

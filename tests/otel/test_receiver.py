@@ -47,8 +47,8 @@ def test_any_order_makes_the_same_rollout(receiving, otlp, pieces):
     assert sorted(rollout.id for rollout in recorded.rollouts) == list(orders)
     for rollout in recorded.rollouts:
         names = {span.id: span.name for span in recorded.spans[rollout.id]}
-        told = [(it.index, it.kind, it.name, names.get(it.parent_id), it.agent) for it in recorded.spans[rollout.id]]
-        assert told == [
+        outline = [(it.index, it.kind, it.name, names.get(it.parent_id), it.agent) for it in recorded.spans[rollout.id]]
+        assert outline == [
             (0, "agent", "solver", None, "solver"),
             (1, "reward", "correct", "solver", "solver"),
             (2, "llm", "chat small", "solver", "solver"),
@@ -214,8 +214,10 @@ def test_a_root_that_never_comes_does_not_hold_its_rollout_up_for_ever(receiving
 
 def test_rollouts_of_the_same_question_are_one_group(receiving, otlp):
     def asked(text, trace):
-        said = {"gen_ai.input.messages": f'[{{"role": "user", "parts": [{{"type": "text", "content": "{text}"}}]}}]'}
-        return otlp.request(otlp.span(1, "invoke_agent solver", {**AGENT, **said}, trace=trace * 32))
+        question = {
+            "gen_ai.input.messages": f'[{{"role": "user", "parts": [{{"type": "text", "content": "{text}"}}]}}]'
+        }
+        return otlp.request(otlp.span(1, "invoke_agent solver", {**AGENT, **question}, trace=trace * 32))
 
     named = otlp.request(otlp.span(1, "invoke_agent solver", {**AGENT, "agentlightning.task.id": "t1"}, trace="4" * 32))
     receiving.receive(asked("2 + 2?", "1"), asked("2 + 2?", "2"), asked("3 + 3?", "3"), named)

@@ -50,7 +50,7 @@ def by_trace(collector):
     return list(traces.values())
 
 
-def told(span):
+def attributes_in(span):
     return attributes_of(span.attributes)
 
 
@@ -81,7 +81,7 @@ def test_a_rollout_is_a_trace_with_one_root(store, collector):
         (root,) = (span for span in trace if not span.parent_span_id)
         assert all(span.parent_span_id in ids for span in trace if span is not root)
         assert all(span.end_time_unix_nano >= span.start_time_unix_nano > 0 for span in trace)
-        attributes = told(root)
+        attributes = attributes_in(root)
         assert trace_id(attributes["agentlightning.rollout.id"]) == root.trace_id
         assert attributes["gen_ai.operation.name"] == "invoke_workflow"
         assert attributes["agentlightning.resource.policy"] == "a"
@@ -99,7 +99,7 @@ def test_a_model_call_has_its_messages_and_counts(store, collector):
     send(store, collector)
 
     _, graph, call, _, last = by_trace(collector)[0]
-    attributes = told(call)
+    attributes = attributes_in(call)
     assert call.parent_span_id == graph.span_id
     assert attributes["gen_ai.operation.name"] == "chat"
     assert attributes["gen_ai.agent.name"] == "model"
@@ -115,7 +115,7 @@ def test_a_model_call_has_its_messages_and_counts(store, collector):
     assert answer["parts"] == [
         {"type": "tool_call", "id": "call_1", "name": "calculator", "arguments": {"expression": "0 + 1"}}
     ]
-    result = json.loads(told(last)["gen_ai.input.messages"])[-1]
+    result = json.loads(attributes_in(last)["gen_ai.input.messages"])[-1]
     assert result == {"role": "tool", "parts": [{"type": "tool_call_response", "id": "call_1", "response": "1"}]}
 
 
@@ -123,7 +123,7 @@ def test_a_tool_has_its_arguments_and_result(store, collector):
     send(store, collector)
 
     tool = by_trace(collector)[0][3]
-    attributes = told(tool)
+    attributes = attributes_in(tool)
     assert attributes["gen_ai.tool.name"] == "calculator"
     assert json.loads(attributes["gen_ai.tool.call.arguments"]) == {"expression": "0 + 1"}
     assert attributes["gen_ai.tool.call.result"] == "1"
@@ -144,7 +144,7 @@ def test_a_failure_is_a_status_an_error_type_and_an_exception(store, collector):
     failed = [span for span in collector.spans if span.status.code == Status.STATUS_CODE_ERROR]
     assert [span.name for span in failed] == ["invoke_workflow rollout", "execute_tool calculator"]
     for span in failed:
-        assert told(span)["error.type"] == "tool_error"
+        assert attributes_in(span)["error.type"] == "tool_error"
         assert span.status.message.startswith("division by zero")
         assert events(span, "exception")[0]["exception.message"].startswith("division by zero")
 
@@ -284,7 +284,7 @@ def test_every_kind_has_its_operation_and_name():
         a_span("f", "llm", "embeddings", attributes={semconv.OPERATION_NAME: "embeddings"}),
     ]
     sent = list(otlp_spans(rollout(), spans, None))[1:]
-    assert [(span.name, told(span).get("gen_ai.operation.name")) for span in sent] == [
+    assert [(span.name, attributes_in(span).get("gen_ai.operation.name")) for span in sent] == [
         ("invoke_workflow crew", "invoke_workflow"),
         ("invoke_agent writer", "invoke_agent"),
         ("retrieval search", "retrieval"),
@@ -292,10 +292,10 @@ def test_every_kind_has_its_operation_and_name():
         ("note", None),
         ("embeddings", "embeddings"),
     ]
-    assert told(sent[2])["gen_ai.retrieval.query.text"] == "q"
-    assert told(sent[2])["gen_ai.retrieval.documents"] == "[{}]"
-    assert told(sent[4])["key"] == "value"
-    assert [told(span)["agentlightning.span.kind"] for span in sent] == [span.kind for span in spans]
+    assert attributes_in(sent[2])["gen_ai.retrieval.query.text"] == "q"
+    assert attributes_in(sent[2])["gen_ai.retrieval.documents"] == "[{}]"
+    assert attributes_in(sent[4])["key"] == "value"
+    assert [attributes_in(span)["agentlightning.span.kind"] for span in sent] == [span.kind for span in spans]
 
 
 def test_ids_that_are_no_opentelemetry_ids_are_derived():
@@ -341,8 +341,8 @@ def test_what_the_agent_said_of_the_whole_is_on_the_root_wherever_it_said_so():
 def test_what_was_asked_and_answered_is_on_the_root():
     output = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
     (root,) = otlp_spans(rollout(output=output), [], Task(id="t", input={"question": 1}))
-    assert json.loads(told(root)["gen_ai.input.messages"])[0]["parts"][0]["content"] == '{"question": 1}'
-    assert json.loads(told(root)["gen_ai.output.messages"]) == [
+    assert json.loads(attributes_in(root)["gen_ai.input.messages"])[0]["parts"][0]["content"] == '{"question": 1}'
+    assert json.loads(attributes_in(root)["gen_ai.output.messages"]) == [
         {"role": "assistant", "parts": [{"type": "text", "content": "Ho"}]}
     ]
 
@@ -357,8 +357,8 @@ def test_anything_that_can_be_recorded_can_be_sent():
         "nested": [[1], {"a": {2}}],
         "keys": {("a", "b"): 1},
     }
-    said = Generation(messages=[{"role": "user", "content": [{"type": "odd", "x": {1}}]}, {"no": "role"}], tools=[{}])
+    call = Generation(messages=[{"role": "user", "content": [{"type": "odd", "x": {1}}]}, {"no": "role"}], tools=[{}])
     failure = Failure(type="agent_error", message="\ud800", traceback="\ud800")
-    spans = [a_span("a", "llm", "chat\ud800", attributes=odd, generation=said, failure=failure, ended_at=None)]
+    spans = [a_span("a", "llm", "chat\ud800", attributes=odd, generation=call, failure=failure, ended_at=None)]
     for span in otlp_spans(rollout(output=object()), spans, Task(id="t", input=object())):
         assert OtlpSpan.FromString(span.SerializeToString()) == span

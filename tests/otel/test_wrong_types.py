@@ -1,4 +1,4 @@
-"""What makes no sense in a request costs itself: it is left out and said, and everything beside it is kept."""
+"""What makes no sense in a request costs itself: it is left out and reported, and everything beside it is kept."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def as_otlp_json(request) -> dict:
     return content
 
 
-def told_by(answer, kind=ExportTraceServiceResponse):
-    """What was rejected, how many, and what was said."""
+def partial_success_of(answer, kind=ExportTraceServiceResponse):
+    """What was rejected, how many, and why."""
     assert answer.status == 200, answer
     if answer.headers["Content-Type"] == JSON:
         return json_format.Parse(answer.body, kind()).partial_success
@@ -85,9 +85,9 @@ def test_an_attribute_of_a_wrong_type_is_left_out_and_said(receiving, otlp, name
         else:
             answer = otlp.post(f"{send.endpoint}/v1/traces", json.dumps(as_otlp_json(request)).encode(), JSON)
 
-    told = told_by(answer)
-    assert told.rejected_spans == 0
-    assert f"attribute {name} of span 'odd'" in told.error_message
+    partial = partial_success_of(answer)
+    assert partial.rejected_spans == 0
+    assert f"attribute {name} of span 'odd'" in partial.error_message
     _, received = receiving.one()
     assert [span.name for span in received] == ["fine"] + ["odd"] * len(values)
     for span in received[1:]:
@@ -149,9 +149,9 @@ def test_an_attribute_that_is_no_otlp_json_is_left_out_and_said(receiving, otlp,
     with receiving.server(settle=1000.0) as send:
         answer = otlp.post(f"{send.endpoint}/v1/traces", body.encode(), JSON)
 
-    told = told_by(answer)
-    assert told.rejected_spans == 0
-    assert "resourceSpans[0].scopeSpans[0].spans[0] ('odd').attributes[1]" in told.error_message
+    partial = partial_success_of(answer)
+    assert partial.rejected_spans == 0
+    assert "resourceSpans[0].scopeSpans[0].spans[0] ('odd').attributes[1]" in partial.error_message
     assert [span.kind for span in receiving.one("otel-unknown_service")[1]] == ["llm", "llm"]
 
 
@@ -166,9 +166,9 @@ def test_a_lone_surrogate_anywhere_costs_no_span(receiving, otlp, where):
     service = "shop\udfff" if where == "the service" else "agent"
     body["resourceSpans"][0]["resource"] = {"attributes": [{"key": "service.name", "value": {"stringValue": service}}]}
     with receiving.server(settle=1000.0) as send:
-        told = told_by(otlp.post(f"{send.endpoint}/v1/traces", json.dumps(body).encode(), JSON))
+        partial = partial_success_of(otlp.post(f"{send.endpoint}/v1/traces", json.dumps(body).encode(), JSON))
 
-    assert told.rejected_spans == 0
+    assert partial.rejected_spans == 0
     run = "otel-unknown_service" if where == "the service" else "otel-agent"
     assert [span.name.rstrip("?") for span in receiving.one(run)[1]] == ["odd"]
 
@@ -177,9 +177,9 @@ def test_json_that_is_not_utf_8_costs_the_attribute(receiving, otlp):
     odd = plain_span(1, "odd", {"key": "text", "value": {"stringValue": "caf@"}})
     body = json.dumps(body_of(odd, plain_span(2, "beside"))).encode().replace(b"@", b"\xe9")
     with receiving.server(settle=1000.0) as send:
-        told = told_by(otlp.post(f"{send.endpoint}/v1/traces", body, JSON))
+        partial = partial_success_of(otlp.post(f"{send.endpoint}/v1/traces", body, JSON))
 
-    assert (told.rejected_spans, "attribute text at" in told.error_message) == (0, True)
+    assert (partial.rejected_spans, "attribute text at" in partial.error_message) == (0, True)
     assert len(receiving.one("otel-unknown_service")[1]) == 2
 
 
@@ -189,9 +189,9 @@ def test_protobuf_text_that_is_not_utf_8_costs_the_attribute(receiving, otlp):
     with receiving.server(settle=1000.0) as send:
         answer = otlp.post(f"{send.endpoint}/v1/traces", request.SerializeToString().replace(b"@", b"\xe9"))
 
-    told = told_by(answer)
-    assert told.rejected_spans == 0
-    assert "attribute bad of 'od\ufffd': it is not UTF-8" in told.error_message
+    partial = partial_success_of(answer)
+    assert partial.rejected_spans == 0
+    assert "attribute bad of 'od\ufffd': it is not UTF-8" in partial.error_message
     odd, beside = receiving.one()[1]
     assert (odd.name, odd.attributes["good"], beside.name) == ("od\ufffd", "é", "beside")
     assert not {"bad", "deep"} & set(odd.attributes)
@@ -213,9 +213,9 @@ def test_a_span_without_an_id_is_rejected_and_the_one_beside_it_kept(receiving, 
     value, reason = IDS[name]
     body = json.dumps(body_of(plain_span(1, "odd", **{field: value}), plain_span(2, "beside")))
     with receiving.server(settle=1000.0) as send:
-        told = told_by(otlp.post(f"{send.endpoint}/v1/traces", body.encode(), JSON))
+        partial = partial_success_of(otlp.post(f"{send.endpoint}/v1/traces", body.encode(), JSON))
 
-    assert (told.rejected_spans, reason in told.error_message) == (1, True), told
+    assert (partial.rejected_spans, reason in partial.error_message) == (1, True), partial
     assert [span.name for span in receiving.one("otel-unknown_service")[1]] == ["beside"]
 
 
@@ -224,9 +224,9 @@ def test_a_parent_whose_id_is_none_is_left_out_and_said(receiving, otlp, parent)
     span = otlp.span(1, "odd", CALL)
     span.parent_span_id = parent
     with receiving.server(settle=1000.0) as send:
-        told = told_by(send(otlp.request(span)))
+        partial = partial_success_of(send(otlp.request(span)))
 
-    assert "the parent's id of span 'odd'" in told.error_message
+    assert "the parent's id of span 'odd'" in partial.error_message
     assert receiving.one()[1][0].parent_id is None
 
 
@@ -245,9 +245,9 @@ def test_times_out_of_range(receiving, otlp, name):
     odd = otlp.span(1, "odd", CALL)
     odd.start_time_unix_nano, odd.end_time_unix_nano = started, ended
     with receiving.server(settle=1000.0) as send:
-        told = told_by(send(otlp.request(odd, otlp.span(2, "beside", CALL))))
+        partial = partial_success_of(send(otlp.request(odd, otlp.span(2, "beside", CALL))))
 
-    assert (told.rejected_spans, reason in told.error_message) == (rejected, True), told
+    assert (partial.rejected_spans, reason in partial.error_message) == (rejected, True), partial
     spans = receiving.one()[1]
     assert [span.name for span in spans] == kept
     assert all(span.ended_at >= span.started_at for span in spans)
@@ -273,11 +273,11 @@ ODD_FIELDS = {
 def test_an_odd_field_costs_no_span(receiving, otlp, name):
     body = json.dumps(body_of(plain_span(1, "odd", **ODD_FIELDS[name]), plain_span(2, "beside")))
     with receiving.server(settle=1000.0) as send:
-        told = told_by(
+        partial = partial_success_of(
             otlp.post(f"{send.endpoint}/v1/traces", gzip.compress(body.encode()), JSON, Content_Encoding="gzip")
         )
 
-    assert told.rejected_spans == 0
+    assert partial.rejected_spans == 0
     rollout, spans = receiving.one("otel-unknown_service")
     assert ([span.name for span in spans], rollout.failure) == (["odd", "beside"], None)
 
@@ -285,10 +285,10 @@ def test_an_odd_field_costs_no_span(receiving, otlp, name):
 def test_a_span_that_is_no_object_is_rejected(receiving, otlp):
     body = json.dumps(body_of(plain_span(1, "fine"), 5, None))
     with receiving.server(settle=1000.0) as send:
-        told = told_by(otlp.post(f"{send.endpoint}/v1/traces", body.encode(), JSON))
+        partial = partial_success_of(otlp.post(f"{send.endpoint}/v1/traces", body.encode(), JSON))
 
-    assert told.rejected_spans == 2
-    assert "spans[1]: expected an object, got int" in told.error_message
+    assert partial.rejected_spans == 2
+    assert "spans[1]: expected an object, got int" in partial.error_message
 
 
 @pytest.mark.parametrize("body", [{"resourceSpans": [5]}, {"resourceSpans": [{"scopeSpans": 5}]}])
@@ -314,8 +314,8 @@ def test_events_of_the_logs_are_held_to_the_same(receiving, otlp):
     with receiving.server(settle=1000.0) as send:
         answer = otlp.post(f"{send.endpoint}/v1/logs", request.SerializeToString())
 
-    told = told_by(answer, ExportLogsServiceResponse)
-    assert f"attribute gen_ai.input.messages of event '{details}'" in told.error_message
+    partial = partial_success_of(answer, ExportLogsServiceResponse)
+    assert f"attribute gen_ai.input.messages of event '{details}'" in partial.error_message
     assert receiving.one("otel-unknown_service")[1][0].generation.response["content"] == "Hi"
 
 
@@ -358,14 +358,14 @@ ANY = VALUES | VALUES.map(lambda value: json.dumps(value))
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(READ), ANY, max_size=6), st.dictionaries(st.sampled_from(READ), ANY, max_size=3))
-def test_whatever_is_in_a_span_it_is_read(attributes, told):
+def test_whatever_is_in_a_span_it_is_read(attributes, event):
     made = OtlpSpan(
         trace_id=b"\1" * 16,
         span_id=b"\1" * 8,
         start_time_unix_nano=10**11,
         attributes=pairs_of(attributes),
         events=[
-            OtlpSpan.Event(name=name, attributes=pairs_of(told))
+            OtlpSpan.Event(name=name, attributes=pairs_of(event))
             for name in (*names.MESSAGE_EVENTS, names.CHOICE_EVENT, names.EVALUATION_EVENT, names.DETAILS_EVENT)
         ],
     )
@@ -375,7 +375,7 @@ def test_whatever_is_in_a_span_it_is_read(attributes, told):
 
 
 def test_the_requests_of_these_tests_are_otlp(otlp):
-    """`as_otlp_json` gives what the decoder reads without any salvage."""
+    """`as_otlp_json` gives what the decoder reads as it is."""
     request = otlp.request(otlp.span(1, "chat", CALL))
     content = as_otlp_json(request)
     for span in content["resourceSpans"][0]["scopeSpans"][0]["spans"]:
@@ -405,9 +405,9 @@ def test_a_flattened_name_may_be_of_any_depth(receiving, otlp, name):
 def test_json_in_an_attribute_may_be_of_any_depth(receiving, otlp, depth):
     deep = "[" * depth + "]" * depth
     message = f'[{{"role": "user", "content": "Hi", "more": {deep}}}]'
-    told = {**CALL, "gen_ai.input.messages": message, "gen_ai.output.messages": deep}
+    attributes = {**CALL, "gen_ai.input.messages": message, "gen_ai.output.messages": deep}
     agent = {"gen_ai.operation.name": "invoke_agent", "input.value": deep, "gen_ai.input.messages": message}
-    receiving.receive(otlp.request(otlp.span(1, "chat", told, parent=2), otlp.span(2, "agent", agent)))
+    receiving.receive(otlp.request(otlp.span(1, "chat", attributes, parent=2), otlp.span(2, "agent", agent)))
 
     rollout, spans = receiving.one()
     assert (rollout.status, len(spans)) == ("succeeded", 2)

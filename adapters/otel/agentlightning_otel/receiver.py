@@ -234,7 +234,7 @@ class Receiver:
     async def _add_late(self, rollout: Rollout, received: Sequence[ReceivedSpan]) -> None:
         """Adds spans to a rollout that has finished; rewards that are new become the rollout's."""
         spans = await self._spans_of(rollout)
-        new = [it.span for it in received if it.span.id not in spans]
+        new = [item.span for item in received if item.span.id not in spans]
         changed = await asyncio.to_thread(add, spans, _spans(received, rollout))
         rewards = [placed(span.reward, span, spans) for span in new if span.reward is not None]
         if rewards:
@@ -272,7 +272,8 @@ class Receiver:
         self._runs[run.name] = run.id
 
     async def _unfinished(self, run: str) -> list[str]:
-        return [it.id for it in await self._store.rollouts(run, purpose="observe") if not it.finished]
+        rollouts = await self._store.rollouts(run, purpose="observe")
+        return [rollout.id for rollout in rollouts if not rollout.finished]
 
     def _finish_when_settled(self, open: _Open) -> None:
         self._finish_in(open, self._settle if open.has_root else max(self._settle, WITHOUT_ROOT_SECONDS))

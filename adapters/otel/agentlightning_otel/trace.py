@@ -66,8 +66,9 @@ def add(spans: dict[str, Span], new: Iterable[Span]) -> list[Span]:
 
 def root_of(spans: Mapping[str, Span]) -> Span | None:
     """The span that nothing called, once it has ended."""
-    roots = [it for it in spans.values() if it.parent_id is None and it.kind != "reward" and it.ended_at is not None]
-    return min(roots, key=lambda span: span.index, default=None)
+    tops = [span for span in spans.values() if span.parent_id is None and span.kind != "reward"]
+    ended = [span for span in tops if span.ended_at is not None]
+    return min(ended, key=lambda span: span.index, default=None)
 
 
 def outcome_of(spans: Mapping[str, Span]) -> Outcome:
@@ -80,7 +81,7 @@ def outcome_of(spans: Mapping[str, Span]) -> Outcome:
     calls = [span for span in acted if span.generation is not None]
     questions = (_question(call.generation.messages) for call in calls if call.generation is not None)
     inputs = chain(map(_input, tops), questions)
-    input = next((it for it in inputs if it is not None), None)
+    input = next((found for found in inputs if found is not None), None)
     named = next((id for span in ordered if (id := span.attributes.get(names.TASK_ID)) is not None), None)
     return Outcome(
         task_id=str(named) if named is not None else (None if input is None else _task_id(input)),

@@ -189,6 +189,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz_openapi(session: nox.Session) -> None:
+    """Schemathesis against the gateway's own OpenAPI description; needs no torch."""
+    install(session, "core", "adapters/gateway", extras=("-r", "requirements-test.txt", "schemathesis==4.32.5"))
+    session.run("python", "tests/fuzz/openapi.py", *session.posargs, env=QUIET)
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """The checks that need a CUDA device, with the torch that is already on the machine."""
     session.run("python3", "-m", "pytest", "tests/gpu", *session.posargs, external=True, env={**os.environ, **QUIET})

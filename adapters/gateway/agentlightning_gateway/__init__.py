@@ -5,6 +5,7 @@ server        HTTP
 api_chat      /v1/chat/completions: requests, responses and streams
 api_responses /v1/responses
 api_text      /v1/completions
+openapi       the description of all of it
 protocol      what the APIs share: messages, errors, what a request may ask of generation
 fields        what becomes of every field that a request may carry
 requests      bytes → a request, checked

@@ -16,6 +16,21 @@ MAX_DEPTH = 128
 """Levels of JSON, of a request and of a tool call's arguments."""
 
 
+class ErrorDetails(msgspec.Struct):
+    """What was wrong with a request, or went wrong with it, and in which field."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ApiErrorBody(msgspec.Struct):
+    """The body of an error in the OpenAI format."""
+
+    error: ErrorDetails
+
+
 class ApiError(Exception):
     """An error in the OpenAI format, with its HTTP status."""
 

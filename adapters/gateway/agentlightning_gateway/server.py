@@ -23,6 +23,7 @@ from agentlightning_gateway.api_responses import ResponsesApi
 from agentlightning_gateway.api_text import TextApi
 from agentlightning_gateway.chat import BYTES_PER_TOKEN
 from agentlightning_gateway.completions import Completions, RequestHandle
+from agentlightning_gateway.openapi import describe
 from agentlightning_gateway.protocol import ApiError, GenerationRequest
 from agentlightning_gateway.sessions import Prompt
 
@@ -106,6 +107,7 @@ class Server:
         return Starlette(
             routes=[
                 Route("/health", self._health, methods=["GET"]),
+                Route("/openapi.json", self._openapi, methods=["GET"]),
                 Mount("/v1", routes=routes),
                 Mount("/rollouts/{rollout}/v1", routes=routes),
             ],
@@ -114,6 +116,9 @@ class Server:
 
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
+
+    async def _openapi(self, request: Request) -> Response:
+        return JSONResponse(describe(self._completions.info.name))
 
     async def _models(self, request: Request) -> Response:
         model = {"id": self._completions.info.name, "object": "model", "created": 0, "owned_by": "agentlightning"}

@@ -30,6 +30,9 @@ from agentlightning_gateway.sessions import Prompt
 ROLLOUT_HEADER = "x-agentlightning-rollout"
 MAX_ROLLOUT_ID = 256
 CLIENT_LEFT = 499
+KEEP_ALIVE_SECONDS = 600
+"""How long a connection may be idle. Clients give theirs up after seconds; a server that does so as soon closes them
+under the next request."""
 LARGE = 2**15
 """Bytes of a request that is read, rendered and tokenised on a thread of its own, so that others do not wait."""
 LARGE_ANSWER = 2**11
@@ -81,6 +84,7 @@ class Server:
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=5,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             ws="none",
         )
         self._server = uvicorn.Server(config)

@@ -90,7 +90,10 @@ def run(trained: Path) -> str:
 @pytest.fixture(scope="module")
 def variables(trained: Path, run: str) -> Iterator[dict[str, str]]:
     """The variables that ``agl serve RUN`` says to set, while it serves; then it is ended by Ctrl-C."""
-    command = [*AGL, "serve", run, "--port", "0"]
+    listening = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background job is not
+    )
+    command = [sys.executable, "-c", f"{listening}; {AGL[-1]}", "serve", run, "--port", "0"]
     with subprocess.Popen(command, cwd=trained, stdout=subprocess.PIPE, text=True) as server:
         try:
             said: list[str] = []
@@ -101,7 +104,10 @@ def variables(trained: Path, run: str) -> Iterator[dict[str, str]]:
             yield dict(re.findall(r"^export (\w+)=(.*)$", "".join(said), re.MULTILINE))
         finally:
             server.send_signal(signal.SIGINT)
-            assert server.wait(timeout=60) == 130
+            try:
+                assert server.wait(timeout=60) == 130
+            finally:
+                server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from agentlightning.errors import StoreError
 
-APPLICATION_ID = 0x61676C31
-"""``agl1``, in the header of every file that is a store."""
+APPLICATION_ID = 0x61676C32
+"""``agl2``, in the header of every file that is a store; ``agl1`` was the format before the first release."""
 
 Migration = tuple[str, ...]
 
@@ -96,7 +96,10 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if tables and application != APPLICATION_ID:
-        raise StoreError(f"{path} is an SQLite database of another program, not a store; give the store another path")
+        raise StoreError(
+            f"{path} is an SQLite database of another program, or of a version before the first release, "
+            "and not a store; give the store another path"
+        )
     version = version_of(connection)
     if version > len(MIGRATIONS):
         raise StoreError(

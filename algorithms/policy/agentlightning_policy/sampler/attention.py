@@ -130,7 +130,7 @@ class AttentionStep:
         values[self._index, :, self._lengths] = value[0, :, :rows].transpose(0, 1)
         heads = keys.shape[1]
         # (H, B, D) → (B, K, G, D)
-        grouped = query.unflatten(0, (heads, -1)).permute(2, 0, 1, 3)  # type: ignore[no-untyped-call]
+        grouped = query.unflatten(0, (heads, -1)).permute(2, 0, 1, 3)
         scores = torch.matmul(grouped, keys[:rows, :, :reach].transpose(2, 3))
         if self._prefix:
             scores = torch.cat([self._shared_scores(layer, grouped), scores], dim=-1)
@@ -150,7 +150,7 @@ class AttentionStep:
             # (b, K, G, D) → (K, b·G, D): one matrix product for all rows
             flat = chosen.transpose(0, 1).flatten(1, 2)
             part: torch.Tensor = torch.matmul(flat, shared.segment.keys[layer].transpose(1, 2))
-            part = part.unflatten(1, (-1, group)).transpose(0, 1)  # type: ignore[no-untyped-call]
+            part = part.unflatten(1, (-1, group)).transpose(0, 1)
             if whole:
                 return part
             columns = slice(shared.start, shared.start + len(shared.segment))
@@ -165,7 +165,7 @@ class AttentionStep:
         part = weights[..., shared.start : shared.start + len(shared.segment)]
         chosen = part if shared.rows is None else part[shared.rows]
         flat = chosen.transpose(0, 1).flatten(1, 2)
-        seen = torch.matmul(flat, shared.segment.values[layer]).unflatten(1, (-1, group)).transpose(0, 1)  # type: ignore[no-untyped-call]
+        seen = torch.matmul(flat, shared.segment.values[layer]).unflatten(1, (-1, group)).transpose(0, 1)
         if shared.rows is None:
             out += seen
         else:

@@ -94,7 +94,7 @@ def _invert(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     chunk: the vocabulary is read once."""
     size = probabilities.shape[1]
     chunks = functional.pad(probabilities, (0, -size % CHUNK)) if size % CHUNK else probabilities
-    chunks = chunks.unflatten(1, (-1, CHUNK))  # type: ignore[no-untyped-call]
+    chunks = chunks.unflatten(1, (-1, CHUNK))
     sums = chunks.sum(dim=-1).double().cumsum(dim=-1)
     target = uniform[:, None] * sums[:, -1:]
     chunk = torch.searchsorted(sums, target, right=True)

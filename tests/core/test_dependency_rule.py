@@ -5,6 +5,7 @@ what a sampler writes (the policy serves its own through it)."""
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,33 @@ def test_nothing_of_core_imports_the_terminal_program() -> None:
 
 def _nodes(path: Path) -> Iterator[ast.AST]:
     return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_the_modules_of_core_use_only_those_above_them_in_the_readmes_table() -> None:
+    """In a function neither; for types only they may."""
+    core = ROOT / "core" / "agentlightning"
+    section = (ROOT / "core" / "README.md").read_text(encoding="utf-8").split("## The rooms")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    floor_of = {name.rstrip("/"): floor for floor, row in enumerate(rows) for name in re.findall(r"`([\w/]+)`", row)}
+    upward = []
+    for path in sorted(core.rglob("*.py")):
+        module = path.relative_to(core).with_suffix("").parts[0]
+        if module != "__init__":
+            above = (name for name in _of_core(path) if floor_of[name] > floor_of[module])
+            upward += [(str(path.relative_to(core)), name) for name in above]
+    assert upward == []
+
+
+def _of_core(path: Path) -> Iterator[str]:
+    """The modules of core that a file imports anywhere, but for types only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    skipped = {inner for node in types for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node not in skipped and node.module:
+            package, *inside = node.module.split(".")
+            if package == "agentlightning":
+                yield from inside[:1] or (alias.name for alias in node.names if alias.name != "__version__")
 
 
 def test_the_files_of_core_import_each_other_in_no_circle() -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from agentlightning.cli.export import plain
 from agentlightning.codec import decode, encode, readable
 from agentlightning.recording import Recorder, annotate, recording, reward, span
-from agentlightning.records import Generation, Rollout, Span, Task
+from agentlightning.records import Failure, Generation, Reward, Rollout, Span, Task
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -175,6 +176,60 @@ def test_any_depth_is_written_read_and_exported(depth: int) -> None:
 def test_a_mapping_that_could_not_be_read_again_is_kept_as_text() -> None:
     assert readable({Point(1): "a"}) == "{Point(x=1): 'a'}"
     assert readable({"a": [Point(1)]}) == {"a": [Point(1)]}
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NUMBERS = st.floats(allow_nan=False)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+REWARDS = st.builds(Reward, name=TEXT, value=st.none() | NUMBERS, weight=NUMBERS, step=st.booleans(), at=NUMBERS)
+STEP_REWARDS = st.builds(Reward, name=TEXT, value=st.none() | NUMBERS, span_id=TEXT, at=NUMBERS, reason=TEXT)
+FAILURES = st.builds(Failure, type=TEXT, message=TEXT, exception=st.none() | TEXT, where=st.none() | TEXT)
+GENERATIONS = st.builds(
+    Generation,
+    messages=st.lists(st.dictionaries(TEXT, PLAIN, max_size=2), max_size=2),
+    response=st.none() | st.dictionaries(TEXT, PLAIN, max_size=2),
+    provenance=st.sampled_from(["exact", "text"]),
+    prompt_ids=arrays(np.int32, st.integers(0, 8)),
+    response_ids=arrays(np.int32, st.integers(0, 8)),
+    logprobs=arrays(np.float32, st.integers(0, 8), elements=st.floats(-30, 0, width=32)),
+    policy_version=st.none() | st.integers(0, 2**40),
+)
+SPANS = st.builds(
+    Span,
+    rollout_id=TEXT,
+    kind=st.sampled_from(["llm", "tool", "agent", "reward"]),
+    name=TEXT,
+    attributes=st.dictionaries(TEXT, PLAIN, max_size=3),
+    generation=st.none() | GENERATIONS,
+    reward=st.none() | REWARDS,
+    failure=st.none() | FAILURES,
+)
+ROLLOUTS = st.builds(
+    Rollout,
+    id=TEXT,
+    run_id=TEXT,
+    group_id=TEXT,
+    task_id=TEXT,
+    purpose=st.sampled_from(["train", "evaluate", "check"]),
+    status=st.sampled_from(["queued", "running", "succeeded", "failed", "cancelled"]),
+    output=PLAIN,
+    rewards=st.lists(REWARDS | STEP_REWARDS, max_size=3),
+    failed_attempts=st.lists(FAILURES, max_size=2),
+)
+TASKS = st.builds(Task, id=TEXT, input=PLAIN, expected=PLAIN, metadata=st.dictionaries(TEXT, PLAIN, max_size=2))
+
+
+@given(ROLLOUTS | SPANS | TASKS | REWARDS | FAILURES)
+def test_every_record_is_what_it_was_and_its_arrays_are_of_their_types(record: Any) -> None:
+    read = decode(encode(record), type(record))
+    assert plain(read) == plain(record)
+    generation = getattr(record, "generation", None)
+    for name in ("prompt_ids", "response_ids", "logprobs") if generation is not None else ():
+        assert getattr(read.generation, name).dtype == getattr(generation, name).dtype
 
 
 def test_a_task_of_any_values_is_read_again() -> None:

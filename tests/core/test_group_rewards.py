@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -139,6 +140,23 @@ async def test_it_runs_in_a_process_of_its_own_too(tmp_path: Path, monkeypatch: 
         (1.0, True, "looked"),
         (0.0, True, "looked"),
     ]
+
+
+async def test_the_rewards_of_the_readme_score() -> None:
+    readme = (Path(__file__).parents[2] / "core" / "README.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def tools" in block]
+    blocks += [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def shortest" in block]
+    found: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, found)
+    scoring = Scoring([found["tools"], found["shortest"]], Plugins([]))
+    alone = await scoring.score(ROLLOUTS[0], TASK, SPANS[0])
+    assert [(part.name, part.value, part.step) for part in alone.rewards] == [
+        ("tools.used", 1.0, False),
+        ("tools.ran", 1.0, True),
+    ]
+    together = await scoring.score_group(ROLLOUTS, TASK, SPANS)
+    assert [[part.value for part in scored.rewards] for scored in together] == [[0.0], [1.0], [0.0]]
 
 
 def test_one_that_takes_no_task_is_refused_before_anything_runs() -> None:

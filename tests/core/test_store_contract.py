@@ -34,10 +34,6 @@ class SQLiteMachine(StoreMachine):
 
 
 SQLiteMachine.TestCase.settings = settings(
-    derandomize=True,
-    max_examples=25,
-    stateful_step_count=30,
-    deadline=None,
-    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    max_examples=25, stateful_step_count=30, phases=(Phase.explicit, Phase.generate, Phase.shrink)
 )
 TestSQLiteStoreBesideAModel = SQLiteMachine.TestCase

@@ -174,7 +174,7 @@ def test_what_is_no_number(text: str) -> None:
 def test_an_integer_is_read_as_it_is(number: int, form: str) -> None:
     found = read_answer(form.format(number), ("\\boxed{",))
     assert found is not None
-    assert (found.value, found.place) == (number, 0)
+    assert (found.value, found.resolution) == (number, 0)
 
 
 @given(st.text(alphabet="0123456789 .,/-+$%\\{}^eE×½²frac\n", max_size=60))

@@ -70,7 +70,7 @@ class NumericMatch:
             return True
         if one.denominator == other.denominator == 1:
             return False
-        return difference <= min(ROUNDING * size, max(answer.place / 2, expected.place / 2, ROUNDING))
+        return difference <= min(ROUNDING * size, max(answer.resolution / 2, expected.resolution / 2, ROUNDING))
 
 
 def _compared(answer: Quantity, expected: Quantity) -> list[tuple[Quantity, Quantity]]:
@@ -89,4 +89,4 @@ def _compared(answer: Quantity, expected: Quantity) -> list[tuple[Quantity, Quan
 
 
 def _times(quantity: Quantity, factor: Fraction) -> Quantity:
-    return quantity._replace(value=quantity.value * factor, place=quantity.place * factor)
+    return quantity._replace(value=quantity.value * factor, resolution=quantity.resolution * factor)

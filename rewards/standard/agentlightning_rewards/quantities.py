@@ -25,12 +25,12 @@ NO_UNIT = Unit("", Fraction(1))
 
 
 class Quantity(NamedTuple):
-    """A number and its unit. ``place`` is the worth of the last digit that was written: 0.01 for ``3.14``, 0 where the
-    number is exact, as an integer or a fraction."""
+    """A number and its unit. ``resolution`` is the worth of the last digit that was written: 0.01 for ``3.14``, 0 where
+    the number is exact, as an integer or a fraction."""
 
     value: Fraction
     unit: Unit
-    place: Fraction
+    resolution: Fraction
 
 
 _UNITS = {
@@ -149,16 +149,16 @@ def _quantity(match: re.Match[str]) -> Quantity | None:
     read = _decimal(match)
     if read is None:
         return None
-    value, place = read
+    value, resolution = read
     if match["denominator"]:
         denominator = Fraction(match["denominator"])
         if not denominator or len(match["denominator"]) > LONGEST:
             return None
-        value, place = Fraction(match["whole"] or 0) + value / denominator, Fraction(0)
+        value, resolution = Fraction(match["whole"] or 0) + value / denominator, Fraction(0)
     scale = _SCALES.get((match["scale"] or "").lower(), 1)
     sign = -1 if "-" in (match["sign"], match["far_sign"], match["inner_sign"]) else 1
     unit = _UNIT_OF.get(match["currency"] or "") or _UNIT_OF.get((match["unit"] or "").lower(), NO_UNIT)
-    return Quantity(sign * value * scale, unit, place * scale)
+    return Quantity(sign * value * scale, unit, resolution * scale)
 
 
 def _decimal(match: re.Match[str]) -> tuple[Fraction, Fraction] | None:

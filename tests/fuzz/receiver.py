@@ -16,6 +16,7 @@ import asyncio
 import base64
 import http.client
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -27,6 +28,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +120,7 @@ def run(requests: int, seed: int) -> Result:
                 threading.Thread(target=_export, args=(port, number, sent[number], done, result))
                 for number in range(EXPORTERS)
             ]
-            beside.append(threading.Thread(target=_ask_for_health, args=(port, done, result)))
+            asking = _Health(port)
             numbers = iter(range(requests))
             clients = [
                 threading.Thread(target=_attack, args=(port, seed, numbers, requests, process, result))
@@ -130,6 +133,7 @@ def run(requests: int, seed: int) -> Result:
             done.set()
             for thread in beside:
                 thread.join()
+            asking.end(result)
             process.terminate()
             if process.wait(timeout=ANSWER_SECONDS) != 0:
                 result.wrong.append(f"the receiver ended with {process.returncode}")
@@ -353,22 +357,44 @@ def _export(port: int, number: int, sent: set[str], done: threading.Event, resul
         done.wait(0.01)
 
 
-def _ask_for_health(port: int, done: threading.Event, result: Result) -> None:
+class _Health:
+    """Somebody who asks for /health until `end`, in a process of its own: this one's other threads hold its lock."""
+
+    def __init__(self, port: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._done = context.Event()
+        self._reports, other = context.Pipe(duplex=False)
+        self._process = context.Process(target=_ask_for_health, args=(port, self._done, other), daemon=True)
+        self._process.start()
+
+    def end(self, result: Result) -> None:
+        self._done.set()
+        if not self._reports.poll(ANSWER_SECONDS):
+            raise TimeoutError("whoever asks for /health does not end")
+        result.slowest_health, result.machine, wrong = self._reports.recv()
+        result.wrong += wrong
+        self._process.join()
+
+
+def _ask_for_health(port: int, done: Event, reports: Connection) -> None:
+    slowest = machine = 0.0
+    wrong: list[str] = []
     while not done.is_set():
         began = time.monotonic()
         time.sleep(0.02)
-        result.machine = max(result.machine, time.monotonic() - began - 0.02)
+        machine = max(machine, time.monotonic() - began - 0.02)
         began = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
         try:
             connection.request("GET", "/health")
             if connection.getresponse().status != 200:
-                result.wrong.append("/health is not well")
+                wrong.append("/health is not well")
         except (OSError, http.client.HTTPException) as error:
-            result.wrong.append(f"/health did not answer: {error}")
+            wrong.append(f"/health did not answer: {error}")
         finally:
             connection.close()
-        result.slowest_health = max(result.slowest_health, time.monotonic() - began)
+        slowest = max(slowest, time.monotonic() - began)
+    reports.send((slowest, machine, wrong))
 
 
 async def _check(url: str, sent: set[str], result: Result) -> None:

@@ -10,10 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from agentlightning.config import decode_section
 from agentlightning.defaults import DIRECTORY
 from agentlightning.errors import ConfigError
 from agentlightning.plugins import plugins
@@ -42,9 +43,13 @@ class ModelServer(ABC):
     wrong); ``engine.name`` is the name that requests give it, ``engine.port`` 0 any free one.
     ``prompts`` take the place of the system prompt of every request that they are for; with ``any_name`` a request may
     name any model. A wish how the model is to write that cannot be met is passed over, as in training.
+
+    ``ModelOptions`` and ``EngineOptions`` are the types of the two sections.
     """
 
-    @abstractmethod
+    ModelOptions: ClassVar[type[msgspec.Struct]]
+    EngineOptions: ClassVar[type[msgspec.Struct]]
+
     def __init__(
         self,
         model: Mapping[str, Any],
@@ -52,7 +57,11 @@ class ModelServer(ABC):
         *,
         prompts: Sequence[Prompt] = (),
         any_name: bool = False,
-    ) -> None: ...
+    ) -> None:
+        self.model: Any = decode_section(dict(model), self.ModelOptions, at="algorithm.model")
+        self.engine: Any = decode_section(dict(engine), self.EngineOptions, at="algorithm.engine")
+        self.prompts = list(prompts)
+        self.any_name = any_name
 
     @abstractmethod
     async def start(self) -> Policy:

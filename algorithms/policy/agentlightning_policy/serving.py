@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-from agentlightning.config import decode_section
-from agentlightning.records import Policy, Prompt
+from agentlightning.records import Policy
 from agentlightning.serving import ModelServer, prepared
 from agentlightning_policy.backend import UNCUT
 from agentlightning_policy.config import EngineConfig, ModelConfig
@@ -18,32 +15,22 @@ from agentlightning_policy.model import PolicyModel
 class TorchServer(ModelServer):
     """The weights in this process."""
 
-    def __init__(
-        self,
-        model: Mapping[str, Any],
-        engine: Mapping[str, Any],
-        *,
-        prompts: Sequence[Prompt] = (),
-        any_name: bool = False,
-    ) -> None:
-        self._model = decode_section(dict(model), ModelConfig, at="algorithm.model")
-        self._config = decode_section(dict(engine), EngineConfig, at="algorithm.engine")
-        self._prompts = list(prompts)
-        self._any_name = any_name
-        self._engine: Engine | None = None
+    ModelOptions = ModelConfig
+    EngineOptions = EngineConfig
+    _served: Engine | None = None
 
     async def start(self) -> Policy:
-        policy = await asyncio.to_thread(PolicyModel.load, self._model)
-        self._engine = Engine(policy, self._config, prepare=self._prepare)
-        await self._engine.start()
-        return self._engine.resource("policy", **UNCUT)
+        policy = await asyncio.to_thread(PolicyModel.load, self.model)
+        self._served = Engine(policy, self.engine, prepare=self._prepare)
+        await self._served.start()
+        return self._served.resource("policy", **UNCUT)
 
     async def aclose(self) -> None:
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await engine.stop()
+        served, self._served = self._served, None
+        if served is not None:
+            await served.stop()
 
     def _prepare(self, body: bytes, operation: str) -> bytes:
         defaults = {"unconstrained": UNCUT["unconstrained"]}
-        model = self._config.name if self._any_name else None
-        return prepared(body, operation, prompts=self._prompts, model=model, defaults=defaults)
+        model = self.engine.name if self.any_name else None
+        return prepared(body, operation, prompts=self.prompts, model=model, defaults=defaults)

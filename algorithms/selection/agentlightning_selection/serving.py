@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
 import msgspec
 
-from agentlightning.config import Port, decode_section
+from agentlightning.config import Port
 from agentlightning.errors import PolicyError
-from agentlightning.records import Policy, Prompt
+from agentlightning.records import Policy
 from agentlightning.redaction import remember
 from agentlightning.serving import ModelServer, prepared
 
@@ -44,29 +43,19 @@ class Listening(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ForwardingServer(ModelServer):
     """Sends each request on to the endpoint of a chosen model, under that model's name and with this process's key."""
 
-    def __init__(
-        self,
-        model: Mapping[str, Any],
-        engine: Mapping[str, Any],
-        *,
-        prompts: Sequence[Prompt] = (),
-        any_name: bool = False,
-    ) -> None:
-        self._chosen = decode_section(dict(model), ChosenModel, at="model")
-        self._listening = decode_section(dict(engine), Listening, at="engine")
-        self._prompts = list(prompts)
-        self._any_name = any_name
-        self._server: ThreadingHTTPServer | None = None
-        self._client: httpx.Client | None = None
+    ModelOptions = ChosenModel
+    EngineOptions = Listening
+    _server: ThreadingHTTPServer | None = None
+    _client: httpx.Client | None = None
 
     async def start(self) -> Policy:
-        variable = self._chosen.api_key_env or OPENAI_KEY
+        variable = self.model.api_key_env or OPENAI_KEY
         key = os.environ.get(variable, "")
-        if not key and self._chosen.api_key_env is not None:
+        if not key and self.model.api_key_env is not None:
             raise PolicyError(f"the environment variable {variable}, which should hold the API key, is not set")
         remember(key)
         self._client = httpx.Client(timeout=TIMEOUT, headers={"Authorization": f"Bearer {key or 'none'}"})
-        port = self._listening.port
+        port = self.engine.port
         try:
             self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler(self._client))
         except OSError as error:
@@ -76,7 +65,7 @@ class ForwardingServer(ModelServer):
             ) from error
         threading.Thread(target=self._server.serve_forever, name="agentlightning-forwarding", daemon=True).start()
         base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        return Policy(name=self._chosen.model, model=self._listening.name, base_url=base_url)
+        return Policy(name=self.model.model, model=self.engine.name, base_url=base_url)
 
     async def aclose(self) -> None:
         server, self._server = self._server, None
@@ -87,7 +76,7 @@ class ForwardingServer(ModelServer):
             self._client.close()
 
     def _handler(self, client: httpx.Client) -> type[BaseHTTPRequestHandler]:
-        upstream = (self._chosen.base_url or OPENAI).rstrip("/")
+        upstream = (self.model.base_url or OPENAI).rstrip("/")
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(handler) -> None:  # noqa: N805 - the name that http.server calls; self is the server
@@ -96,10 +85,10 @@ class ForwardingServer(ModelServer):
                 if path not in OPERATIONS:
                     _answer_error(handler, 404, f"POST {handler.path} is not served")
                     return
-                if not self._any_name and _model_of(body) != self._listening.name:
-                    _answer_error(handler, 404, f"only the model {self._listening.name!r} is served here")
+                if not self.any_name and _model_of(body) != self.engine.name:
+                    _answer_error(handler, 404, f"only the model {self.engine.name!r} is served here")
                     return
-                body = prepared(body, OPERATIONS[path], prompts=self._prompts, model=self._chosen.model)
+                body = prepared(body, OPERATIONS[path], prompts=self.prompts, model=self.model.model)
                 try:
                     _forward(client, upstream + path, body, handler)
                 except httpx.HTTPError as error:

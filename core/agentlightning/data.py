@@ -1,4 +1,4 @@
-"""Tasks from files, data sets, functions and iterables."""
+"""Tasks from files, data sets, functions and iterables; which of them a step takes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import codecs
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,6 +28,7 @@ MAX_CELL_CHARACTERS = 2**30
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _EXPLAINED = {"unexpected end of data": "a quote is opened here, or below, and never closed"}
 
+T = TypeVar("T")
 Row = tuple[str, Any]
 """Where something stands, for the errors, and what stands there."""
 
@@ -88,6 +89,17 @@ def load_split(tasks: Any, held_out: Any, seed: int) -> tuple[list[Task], list[T
         [task for index, task in enumerate(train) if index not in picked],
         [task for index, task in enumerate(train) if index in picked],
     )
+
+
+def batch_of_step(items: Sequence[T], size: int, step: int, seed: int) -> list[T]:
+    """The items of a step, from 1: each epoch in an order of its own, the same for the same seed.
+
+    A batch that reaches over the end of an epoch goes on in the next; no item is left out.
+    """
+    positions = range((step - 1) * size, step * size)
+    epochs = {position // len(items) for position in positions}
+    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(len(items)) for epoch in epochs}
+    return [items[int(orders[position // len(items)][position % len(items)])] for position in positions]
 
 
 def _rows(source: Any) -> Iterator[Row]:

@@ -19,7 +19,7 @@ class GroupRewards:
         self._store = setup.store
         self._seconds = setup.config.reward_timeout
 
-    async def given(
+    async def when_scored(
         self, ids: AsyncIterable[str], planned: Sequence[Rollout], tasks: Mapping[str, Task]
     ) -> AsyncGenerator[str, None]:
         """The ids of rollouts that have ended, held back until their whole group has ended and been scored.

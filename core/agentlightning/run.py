@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import time
 from collections import deque
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 
 from agentlightning.algorithm import Evaluation
 from agentlightning.causes import explain_rollouts
 from agentlightning.check import CheckReport, render
 from agentlightning.check.first_rollout import CHECKED_TASKS, FirstRollouts
 from agentlightning.checkpoints import remove_checkpoints, write_checkpoint
+from agentlightning.data import batch_of_step
 from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts, held_out_note
 from agentlightning.errors import CheckError
 from agentlightning.group_rewards import GroupRewards
@@ -125,18 +124,7 @@ class TrainingRun:
 
         A batch that reaches over the end of an epoch goes on in the next; no task is left out.
         """
-        tasks = self.tasks
-
-        @functools.lru_cache(maxsize=2)  # a batch lies in two epochs at most, unless it is larger than one
-        def order(epoch: int) -> list[int]:
-            found: list[int] = np.random.default_rng([self.seed, epoch]).permutation(len(tasks)).tolist()
-            return found
-
-        def batch(step: int) -> list[Task]:
-            positions = (divmod(position, len(tasks)) for position in range((step - 1) * size, step * size))
-            return [tasks[order(epoch)[offset]] for epoch, offset in positions]
-
-        return batch
+        return lambda step: batch_of_step(self.tasks, size, step, self.seed)
 
     async def collect(
         self,
@@ -285,7 +273,7 @@ class TrainingRun:
         done = [rollout.id for rollout in known if rollout.finished]
         async with (
             aclosing(self._runner.run(pending, tasks, list(applied.values()))) as running,
-            aclosing(self._group_rewards.given(_chain(done, running), plan, tasks)) as ended,
+            aclosing(self._group_rewards.when_scored(_chain(done, running), plan, tasks)) as ended,
         ):
             async for id in ended:
                 rollout, spans = await self._store.rollout_with_spans(id)

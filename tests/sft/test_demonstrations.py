@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from agentlightning.data import batch_of_step
 from agentlightning.errors import DataError
 from agentlightning_gateway.chat import Chat
 from agentlightning_gateway.protocol import Message
-from agentlightning_sft.demonstrations import batch_for_step, load_demonstrations
+from agentlightning_sft.demonstrations import load_demonstrations
 
 CALL = {"id": "1", "type": "function", "function": {"name": "calculator", "arguments": '{"expression": "3 + 4"}'}}
 TOOLS = [{"type": "function", "function": {"name": "calculator", "parameters": {}}}]
@@ -82,7 +83,7 @@ def test_each_epoch_shows_every_demonstration_once(chat: Chat, tmp_path: Path) -
     chats = [{"messages": [CHAT[1], {"role": "assistant", "content": str(number)}]} for number in range(6)]
     rows = load_demonstrations(written(tmp_path / "a.jsonl", *chats), chat, policy="policy")
     first, second = (
-        [row.rollout_id for step in epoch for row in batch_for_step(rows, 2, step, 0)]
+        [row.rollout_id for step in epoch for row in batch_of_step(rows, 2, step, 0)]
         for epoch in ((1, 2, 3), (4, 5, 6))
     )
     assert sorted(first) == sorted(second) == sorted(row.rollout_id for row in rows)

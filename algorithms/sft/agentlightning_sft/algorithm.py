@@ -11,6 +11,7 @@ import msgspec
 
 from agentlightning.algorithm import Run
 from agentlightning.config import refuse_without_effect
+from agentlightning.data import batch_of_step
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.loss import LossConfig
 from agentlightning.policies import Policies
@@ -18,7 +19,7 @@ from agentlightning.policy_gradient import PolicyGradient
 from agentlightning.training_rows import Group, TrainingRow
 from agentlightning_gateway.chat import Chat
 from agentlightning_sft.config import SFTConfig
-from agentlightning_sft.demonstrations import batch_for_step, load_demonstrations
+from agentlightning_sft.demonstrations import load_demonstrations
 from agentlightning_sft.selection import best_rollouts
 
 _OF_ROLLOUTS = {
@@ -79,7 +80,7 @@ class SFT(PolicyGradient):
 
     def select(self, groups: Sequence[Group], step: int) -> list[list[TrainingRow]]:
         if self._demonstrations:
-            return [[row] for row in batch_for_step(self._demonstrations, self.config.batch_tasks, step, self._seed)]
+            return [[row] for row in batch_of_step(self._demonstrations, self.config.batch_tasks, step, self._seed)]
         kept = [row for group in groups for row in group.rows if row.advantages.any()]
         return [[msgspec.structs.replace(row, temperature=1.0)] for row in kept]
 

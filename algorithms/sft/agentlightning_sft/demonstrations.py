@@ -7,7 +7,6 @@ assistant begins to write, then what it wrote, up to and with the token that end
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +53,16 @@ def load_demonstrations(path: str | Path, chat: Chat, *, policy: str) -> list[Tr
 def render(demonstration: Demonstration, chat: Chat, where: str, *, policy: str) -> list[TrainingRow]:
     """The rows of a chat: one, unless its template shows earlier answers otherwise than they were written
     (reasoning cut out, say), which begins a new row for each such answer."""
-    answers = [place for place, message in enumerate(demonstration.messages) if message.role == "assistant"]
+    answers = [index for index, message in enumerate(demonstration.messages) if message.role == "assistant"]
     if not answers or answers[0] == 0:
         raise DataError(f"{where}: expected an assistant message after another message")
     rows: list[_Row] = []
-    for place in answers:
-        prompt = chat.render(demonstration.messages[:place], demonstration.tools)
-        whole = chat.render(demonstration.messages[: place + 1], demonstration.tools, answer=False)
+    for index in answers:
+        prompt = chat.render(demonstration.messages[:index], demonstration.tools)
+        whole = chat.render(demonstration.messages[: index + 1], demonstration.tools, answer=False)
         if not whole.startswith(prompt):
             raise DataError(
-                f"{where}: message {place + 1}: the chat template shows the answer elsewhere than where it asks for it"
+                f"{where}: message {index + 1}: the chat template shows the answer elsewhere than where it asks for it"
             )
         if not rows or not prompt.startswith(rows[-1].text):
             rows.append(_Row())
@@ -80,12 +79,12 @@ class _Row:
         self._mask: list[bool] = []
 
     def add(self, prompt: str, whole: str, chat: Chat) -> None:
-        given = chat.encode(prompt[len(self.text) :])
+        prompt_ids = chat.encode(prompt[len(self.text) :])
         answer = chat.encode(whole[len(prompt) :])
-        ends = [place for place, token in enumerate(answer) if token in chat.end_ids]
+        ends = [index for index, token in enumerate(answer) if token in chat.end_ids]
         written = ends[-1] + 1 if ends else len(answer)
-        self._ids += given + answer
-        self._mask += [False] * len(given) + [place < written for place in range(len(answer))]
+        self._ids += prompt_ids + answer
+        self._mask += [False] * len(prompt_ids) + [index < written for index in range(len(answer))]
         self.text = whole
 
     def training_row(self, where: str, policy: str) -> TrainingRow:
@@ -97,12 +96,3 @@ class _Row:
             logprobs=np.zeros(len(self._ids), np.float32),
             advantages=np.array(self._mask, np.float32),
         )
-
-
-def batch_for_step(rows: Sequence[TrainingRow], size: int, step: int, seed: int) -> list[TrainingRow]:
-    """The demonstrations of a step, from 1: each epoch in an order of its own, none left out."""
-    chosen = []
-    for position in range((step - 1) * size, step * size):
-        epoch, place = divmod(position, len(rows))
-        chosen.append(rows[int(np.random.default_rng([seed, epoch]).permutation(len(rows))[place])])
-    return chosen

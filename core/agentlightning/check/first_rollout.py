@@ -65,7 +65,7 @@ class FirstRollouts:
         hung_before = running_now()
         with logged_warnings() as logged, calls_outside() as outside, notice_when_slow(self._message):
             ended = self._runner.run(queued, {task.id: task}, self._resources)
-            async for _ in GroupRewards(self._runner.setup).given(ended, queued, {task.id: task}):
+            async for _ in GroupRewards(self._runner.setup).when_scored(ended, queued, {task.id: task}):
                 pass
         hung = [line for line in running_now() if line not in hung_before]
         return await self._inspect(

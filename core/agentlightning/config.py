@@ -113,8 +113,8 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        location = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        raise ConfigError(f"{location}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
 
 
 def load_config(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
@@ -177,9 +177,9 @@ def validated(config: T, *, at: str) -> T:
     return decode_section(values, type(config), at=at)
 
 
-def refuse_without_effect(given: Iterable[str], unused: Mapping[str, str], *, at: str) -> None:
-    """Raises `ConfigError` for a given key that is among the unused, which say when they are not."""
-    for key in given:
+def refuse_without_effect(keys: Iterable[str], unused: Mapping[str, str], *, at: str) -> None:
+    """Raises `ConfigError` for a key that is among the unused, which say when they are not."""
+    for key in keys:
         if key in unused:
             raise ConfigError(f"{at}.{key}: has an effect only where {unused[key]}; leave it out")
 
@@ -210,8 +210,8 @@ def _explain(message: str, values: Any, kind: type, at: str) -> str:
     missing = re.fullmatch(r"Object missing required field `(.+)`", text)
     if missing:
         return f"{f'{path}.' if path else ''}{missing[1]}: missing, and there is no default"
-    told = f"{path or 'config'}: {text[:1].lower()}{text[1:]}".replace("`", "")
-    return told if ", got " in told else f"{told}, got {_value_at(values, inner)!r}"
+    sentence = f"{path or 'config'}: {text[:1].lower()}{text[1:]}".replace("`", "")
+    return sentence if ", got " in sentence else f"{sentence}, got {_value_at(values, inner)!r}"
 
 
 def _value_at(values: Any, path: str) -> Any:

@@ -98,10 +98,10 @@ def give_credit(assign: Callable[[Sequence[Group]], None], groups: Sequence[Grou
     except Exception as error:
         raise AlgorithmError(f"{where} failed: {explain(error)}") from error
     for row in (row for group in groups for row in group.rows):
-        given = row.advantages[row.mask]
-        if np.isnan(given).any():
+        values = row.advantages[row.mask]
+        if np.isnan(values).any():
             raise AlgorithmError(f"{where} gave tokens of rollout {row.rollout_id} no advantage")
-        if not np.isfinite(given).all():
+        if not np.isfinite(values).all():
             raise AlgorithmError(f"{where} gave tokens of rollout {row.rollout_id} an infinite advantage")
 
 

@@ -76,7 +76,7 @@ def explain(error: BaseException) -> str:
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         text = str(link.msg) if isinstance(link, SyntaxError) else text_of(link).strip()
-        parts.append(f"{type(link).__name__}{': ' if text else ''}{text}{_place(link)}")
+        parts.append(f"{type(link).__name__}{': ' if text else ''}{text}{_raised_at(link)}")
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return ", caused by ".join(parts)
 
@@ -118,7 +118,7 @@ def _nearest_module(name: str) -> str:
     return f"; did you mean {f'{parent}.{close[0]}' if parent else close[0]!r}?" if close else ""
 
 
-def _place(error: BaseException) -> str:
+def _raised_at(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}:{error.lineno}: {(error.text or '').strip()})"
     frames = [

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from agentlightning.bounded import LIMITS, HeldLoop
 from agentlightning.threads import give_up_loop, raise_in_thread
-from agentlightning.tracebacks import place_of
+from agentlightning.tracebacks import location_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def _watch(loop: asyncio.AbstractEventLoop, ident: int, stopped: threading.Event
             if limit is None or time.monotonic() - asked < limit:
                 continue
             message = (
-                f"an async function has held the event loop for more than {limit:g} s, at {_place(ident)}: nothing "
+                f"an async function has held the event loop for more than {limit:g} s, at {_line_of(ident)}: nothing "
                 "else runs meanwhile. Await there, or make it a plain function, which runs in a thread"
             )
             if interrupted:
@@ -63,5 +63,5 @@ def _watch(loop: asyncio.AbstractEventLoop, ident: int, stopped: threading.Event
             asked, interrupted = time.monotonic(), True
 
 
-def _place(ident: int) -> str:
-    return place_of(sys._current_frames().get(ident)) or "a line of a library"
+def _line_of(ident: int) -> str:
+    return location_of(sys._current_frames().get(ident)) or "a line of a library"

@@ -100,7 +100,8 @@ class Policies:
         for name, backend in self.backends.items():
             own = [[row for row in rows if row.policy == name] for rows in groups]
             numbers = await backend.update(own, loss, step=step, epochs=epochs, mini_batches=mini_batches)
-            metrics |= numbers if len(self.backends) == 1 else {f"{name}/{key}": it for key, it in numbers.items()}
+            prefix = f"{name}/" if len(self.backends) > 1 else ""
+            metrics |= {f"{prefix}{key}": number for key, number in numbers.items()}
         return metrics
 
     async def checkpoint(self, step: int, state: dict[str, Any]) -> None:

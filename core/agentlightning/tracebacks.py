@@ -62,10 +62,10 @@ def definition(function: Any) -> str | None:
 
 def caller() -> str | None:
     """``file:line`` of the user's code that the current call comes from; None in a thread of a library's own."""
-    return place_of(sys._getframe(1))
+    return location_of(sys._getframe(1))
 
 
-def place_of(frame: FrameType | None) -> str | None:
+def location_of(frame: FrameType | None) -> str | None:
     """``file:line`` of the innermost of the user's code around a frame; None where there is none."""
     while frame is not None and not _is_callers(frame):
         frame = frame.f_back

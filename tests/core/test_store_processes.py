@@ -100,7 +100,7 @@ def start() -> Iterator[Start]:
 
 def elsewhere(**fields: object) -> Owner:
     """An owner on a machine that cannot be asked."""
-    made = Owner(token="1", host="faraway", place="another kernel", pid=17, started=1.0)
+    made = Owner(token="1", host="faraway", machine="another kernel", pid=17, started=1.0)
     for name, value in fields.items():
         setattr(made, name, value)
     return made

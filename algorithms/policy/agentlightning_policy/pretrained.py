@@ -120,19 +120,19 @@ def without_bars() -> Iterator[None]:
 
 
 def _locate(path: str) -> tuple[str, dict[str, Any]]:
-    place = Path(path).expanduser()
-    if place.is_file():
-        if place.suffix != ".gguf":
+    location = Path(path).expanduser()
+    if location.is_file():
+        if location.suffix != ".gguf":
             raise PolicyError(f"{path} is a file: expected a folder, a hub name or a .gguf file")
-        return str(place.parent), {"gguf_file": place.name}
-    if place.is_dir():
-        files = sorted(place.glob("*.gguf"))
-        if (place / "config.json").exists() or not files:
-            return str(place), {}
+        return str(location.parent), {"gguf_file": location.name}
+    if location.is_dir():
+        files = sorted(location.glob("*.gguf"))
+        if (location / "config.json").exists() or not files:
+            return str(location), {}
         if len(files) > 1:
             raise PolicyError(f"{path} holds {len(files)} .gguf files: name one of them")
-        return str(place), {"gguf_file": files[0].name}
-    if place.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1 or place.suffix == ".gguf":
+        return str(location), {"gguf_file": files[0].name}
+    if location.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1 or location.suffix == ".gguf":
         raise PolicyError(f"no folder or file at {path}: model.path names the model to train")
     return path, {}
 

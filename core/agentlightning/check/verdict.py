@@ -88,15 +88,15 @@ def _explain(failure: Failure, running: Sequence[str]) -> str:
 
 def _why_not_reached(calls: Sequence[Span], subject: Subject, *, failed: bool) -> list[_Error]:
     what = "the policy" if isinstance(subject.resource, Policy) else "the chosen model"
-    asked = [call for call in calls if call.generation is not None]
-    own = [call for call in asked if subject.trains(call.agent)]
+    generated = [call for call in calls if call.generation is not None]
+    own = [call for call in generated if subject.trains(call.agent)]
     failures = [call.failure for call in own if call.failure is not None]
     elsewhere = sorted({destination(call) for call in own if call.generation and call.generation.policy is None})
-    if asked and not own:
-        return [_matches_nobody(subject.patterns, list(dict.fromkeys(call.agent or NAMELESS for call in asked)))]
+    if generated and not own:
+        return [_matches_nobody(subject.patterns, list(dict.fromkeys(call.agent or NAMELESS for call in generated)))]
     if failed:
         return []
-    if not asked:
+    if not generated:
         return [
             _Error(
                 f"no call reached {what}: the agent made no model call through the openai client; does it answer "

@@ -39,15 +39,15 @@ def logged_warnings() -> Iterator[list[str]]:
 @contextmanager
 def calls_outside() -> Iterator[list[str]]:
     """The model calls that are made inside the block and belong to no rollout."""
-    before = {_place(call): call.count for call in stray_calls()}
+    before = {_where(call): call.count for call in stray_calls()}
     found: list[str] = []
     try:
         yield found
     finally:
-        found += [_place(call) for call in stray_calls() if call.count > before.get(_place(call), 0)]
+        found += [_where(call) for call in stray_calls() if call.count > before.get(_where(call), 0)]
 
 
-def _place(call: StrayCall) -> str:
+def _where(call: StrayCall) -> str:
     return f"{call.model} at {call.host}, made in {call.location}"
 
 

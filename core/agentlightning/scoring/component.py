@@ -122,8 +122,8 @@ class Component(Record, kw_only=True):
         return self.name if own in ("", "reward", self.name) else f"{self.name}.{own}"
 
     def _reward(self, name: str, part: Any) -> Reward:
-        given = part if isinstance(part, Reward) else Reward(name=name, value=part)
-        value, weight = reward_value(given.value), reward_value(given.weight)
+        reward = part if isinstance(part, Reward) else Reward(name=name, value=part)
+        value, weight = reward_value(reward.value), reward_value(reward.weight)
         if weight is None:
             raise RewardError("gave no weight: expected a number")
         reason = "the reward cannot score this rollout" if value is None else None
@@ -131,10 +131,10 @@ class Component(Record, kw_only=True):
             name=name,
             value=value,
             weight=self.weight * weight,
-            step=bool(given.step),
-            span_id=None if given.span_id is None else str(given.span_id),
-            at=given.at,
-            reason=reason if given.reason is None else str(given.reason),
+            step=bool(reward.step),
+            span_id=None if reward.span_id is None else str(reward.span_id),
+            at=reward.at,
+            reason=reason if reward.reason is None else str(reward.reason),
         )
 
 

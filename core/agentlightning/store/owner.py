@@ -20,13 +20,13 @@ SAME_START = 2.0
 class Owner(Record, kw_only=True):
     """One open store in one process.
 
-    ``place`` names the machine, and on Linux its running kernel and process namespace: only there ``pid`` means this
+    ``machine`` names the machine, and on Linux its running kernel and process namespace: only there ``pid`` means this
     process. ``started`` is when the process began, in seconds: a later process of the same pid has another.
     """
 
     token: str
     host: str
-    place: str
+    machine: str
     pid: int
     started: float | None
 
@@ -36,7 +36,7 @@ def this_process() -> Owner:
     return Owner(
         token=secrets.token_hex(8),
         host=socket.gethostname(),
-        place=_place(),
+        machine=_machine(),
         pid=os.getpid(),
         started=started_at(os.getpid()),
     )
@@ -44,7 +44,7 @@ def this_process() -> Owner:
 
 def has_ended(owner: Owner) -> bool | None:
     """Whether the owner's process is gone; None when that cannot be told from here."""
-    if owner.started is None or owner.place != _place():
+    if owner.started is None or owner.machine != _machine():
         return None
     try:
         started = started_at(owner.pid)
@@ -68,7 +68,7 @@ def started_at(pid: int) -> float | None:
         return None
 
 
-def _place() -> str:
+def _machine() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"

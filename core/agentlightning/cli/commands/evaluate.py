@@ -75,9 +75,9 @@ def without_training(config: Config, model: str | None, tasks: str | None) -> Co
             section["model"]["path"] = model
     if "samples" in algorithm:
         section["samples"] = algorithm["samples"]
-    asked: str | TasksConfig = config.tasks
+    source: str | TasksConfig = config.tasks
     if tasks is not None:
-        fields = asked.fields if isinstance(asked, TasksConfig) else {}
-        asked = TasksConfig(train=tasks, held_out=tasks, fields=fields)
+        fields = source.fields if isinstance(source, TasksConfig) else {}
+        source = TasksConfig(train=tasks, held_out=tasks, fields=fields)
     name = f"{config.name}-eval" if config.name else "eval"
-    return msgspec.structs.replace(config, algorithm=section, tasks=asked, name=name)
+    return msgspec.structs.replace(config, algorithm=section, tasks=source, name=name)

@@ -167,9 +167,7 @@ STARTS: dict[str, Callable[[Any, Any], Start]] = {
     "crew_kickoff_started": lambda crew, event: _agent("crew", event.crew_name or "crew"),
     "task_started": _task,
     "agent_execution_started": lambda _, event: _agent("agent", event.agent.role.strip()),
-    "lite_agent_execution_started": lambda _, event: _agent(
-        "agent", str(event.agent_info.get("role", "agent")).strip()
-    ),
+    "lite_agent_execution_started": _lone_agent,
     "flow_started": lambda flow, event: _agent("flow", event.flow_name),
     "method_execution_started": lambda flow, event: _agent("node", event.method_name),
     "memory_query_started": lambda _, event: Start("retrieval", "memory", {semconv.RETRIEVAL_QUERY: event.query}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 
 import openai
@@ -100,3 +101,33 @@ def test_with_a_name_another_model_is_not_there(stub: StubServer) -> None:
         asked(served, model="mine")
         with pytest.raises(openai.NotFoundError, match="only the model 'mine'"):
             asked(served)
+
+
+@pytest.mark.parametrize("header", [b"", b"Content-Length: many\r\n", b"Content-Length: -1\r\n"])
+def test_a_request_that_does_not_say_its_length_is_refused(
+    stub: StubServer, header: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with ServedModel(chosen(stub)) as served:
+        address = ("127.0.0.1", int(served.base_url.split(":")[2].split("/")[0]))
+        with socket.create_connection(address, timeout=10) as client:
+            client.sendall(b"POST /v1/chat/completions HTTP/1.0\r\n" + header + b"\r\n")
+            assert client.recv(100).split(b"\r\n")[0].split()[1] == b"411"
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_answer_that_breaks_off_is_no_whole_answer() -> None:
+    """The endpoint ends in the middle of its answer: the agent's client gets an error, and not half of it as all."""
+    with socket.create_server(("127.0.0.1", 0)) as endpoint:
+
+        def break_off() -> None:
+            with endpoint.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{")
+
+        thread = threading.Thread(target=break_off)
+        thread.start()
+        base_url = f"http://127.0.0.1:{endpoint.getsockname()[1]}/v1"
+        servable = Servable(server="forwarding", model={"model": "small", "base_url": base_url})
+        with ServedModel(servable) as served, pytest.raises(openai.APIConnectionError):
+            asked(served)
+        thread.join(timeout=10)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,6 +18,8 @@ from agentlightning.errors import PolicyError
 from agentlightning.records import Policy
 from agentlightning.redaction import remember
 from agentlightning.serving import ModelServer, prepared
+
+logger = logging.getLogger(__name__)
 
 OPENAI = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
@@ -78,23 +82,31 @@ class ForwardingServer(ModelServer):
     def _handler(self, client: httpx.Client) -> type[BaseHTTPRequestHandler]:
         upstream = (self.model.base_url or OPENAI).rstrip("/")
 
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            path = handler.path.removeprefix("/v1")
+            length = handler.headers.get("Content-Length") or ""
+            if not length.isdecimal():
+                _answer_error(handler, 411, "a request needs a Content-Length, in bytes")
+                return
+            body = handler.rfile.read(int(length))
+            if path not in OPERATIONS:
+                _answer_error(handler, 404, f"POST {handler.path} is not served")
+                return
+            if not self.any_name and _model_of(body) != self.engine.name:
+                _answer_error(handler, 404, f"only the model {self.engine.name!r} is served here")
+                return
+            body = prepared(body, OPERATIONS[path], prompts=self.prompts, model=self.model.model)
+            try:
+                _forward(client, upstream + path, body, handler)
+            except httpx.HTTPError as error:
+                _answer_error(handler, 502, f"{upstream} cannot be reached: {error}")
+
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_POST(handler) -> None:  # noqa: N805 - the name that http.server calls; self is the server
-                path = handler.path.removeprefix("/v1")
-                body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-                if path not in OPERATIONS:
-                    _answer_error(handler, 404, f"POST {handler.path} is not served")
-                    return
-                if not self.any_name and _model_of(body) != self.engine.name:
-                    _answer_error(handler, 404, f"only the model {self.engine.name!r} is served here")
-                    return
-                body = prepared(body, OPERATIONS[path], prompts=self.prompts, model=self.model.model)
-                try:
-                    _forward(client, upstream + path, body, handler)
-                except httpx.HTTPError as error:
-                    _answer_error(handler, 502, f"{upstream} cannot be reached: {error}")
-                except ConnectionError:
-                    return  # the client has left
+                with suppress(ConnectionError):  # the client has left
+                    answer(handler)
 
             def log_message(handler, format: str, *arguments: Any) -> None:  # noqa: N805
                 """Nothing: the terminal is the command's."""
@@ -103,24 +115,37 @@ class ForwardingServer(ModelServer):
 
 
 def _forward(client: httpx.Client, url: str, body: bytes, handler: BaseHTTPRequestHandler) -> None:
-    """Streams the answer as it comes: the connection's end is the body's."""
+    """Streams the answer as it comes, in chunks: one that breaks off has no last chunk, which its client notices.
+
+    Raises `httpx.HTTPError` where no answer has begun.
+    """
     with client.stream("POST", url, content=body, headers={"Content-Type": "application/json"}) as answer:
         handler.send_response(answer.status_code)
         for name in PASSED_ON:
             if name in answer.headers:
                 handler.send_header(name, answer.headers[name])
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.send_header("Connection", "close")
         handler.end_headers()
-        for chunk in answer.iter_bytes():
-            handler.wfile.write(chunk)
-            handler.wfile.flush()
+        try:
+            for part in answer.iter_bytes():
+                handler.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+                handler.wfile.flush()
+        except httpx.HTTPError as error:
+            logger.warning("%s broke off its answer: %s", url, error)
+        else:
+            handler.wfile.write(b"0\r\n\r\n")
 
 
 def _answer_error(handler: BaseHTTPRequestHandler, status: int, message: str) -> None:
     error = {"message": message, "type": "invalid_request_error" if status < 500 else "api_error"}
     handler.send_response(status)
+    content = msgspec.json.encode({"error": error})
     handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(content)))
+    handler.send_header("Connection", "close")
     handler.end_headers()
-    handler.wfile.write(msgspec.json.encode({"error": error}))
+    handler.wfile.write(content)
 
 
 def _model_of(body: bytes) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from gateway.fake_sampler import FakeSampler
 import agentlightning as agl
 from agentlightning.config import NoConfig
 from agentlightning.records import Policy
-from agentlightning.sampler import SampledToken, SamplerUnavailableError, SamplingParams
+from agentlightning.sampler import ModelInfo, SampledToken, SamplerUnavailableError, SamplingParams
 from agentlightning_gateway import Gateway
 from agentlightning_gateway.openai_sampler import OpenAISampler
 from agentlightning_policy.engine import Engine
@@ -320,3 +321,13 @@ async def test_a_request_can_be_prepared(tokenizer: Any) -> None:
         )
     assert (answer.model, answer.choices[0].message.content) == ("fake", "yes")
     assert seen == [("chat", "gpt-4o")]
+
+
+async def test_an_endpoint_that_falls_silent_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlightning_gateway.openai_sampler.SECONDS_OF_SILENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, and answers nothing
+        base_url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        info = ModelInfo(name="m", context_length=8, vocabulary=8, logprobs="tempered", tokenizer="none")
+        with pytest.raises(SamplerUnavailableError, match="cannot be reached"):
+            async for _ in OpenAISampler(base_url, info).generate(np.array([1], np.int32), SamplingParams()):
+                pass

@@ -16,6 +16,8 @@ from agentlightning.sampler import ModelInfo, SampledToken, SamplerUnavailableEr
 
 UNAVAILABLE = (429, 502, 503, 504)
 SECONDS_TO_CONNECT = 10.0
+SECONDS_OF_SILENCE = 600.0
+"""How long nothing may come of an answer that has begun, or is to begin: a wait has an end."""
 
 
 class OpenAISampler:
@@ -34,7 +36,7 @@ class OpenAISampler:
 
     async def generate(self, prompt_ids: np.ndarray, params: SamplingParams) -> AsyncGenerator[SampledToken, None]:
         """See `agentlightning.sampler.Sampler`."""
-        timeout = httpx.Timeout(None, connect=SECONDS_TO_CONNECT)
+        timeout = httpx.Timeout(SECONDS_OF_SILENCE, connect=SECONDS_TO_CONNECT)
         try:
             async with (
                 # a client of its own, as it must not outlive the event loop of whoever iterates

@@ -85,11 +85,14 @@ def _call(agent: Any, input: Any) -> Any:
 
 def _exhaust(iterator: Iterator[Any]) -> Any:
     last = None
-    while True:
-        try:
+    try:
+        while True:
             last = next(iterator)
-        except StopIteration as end:
-            return last if end.value is None else end.value
+    except StopIteration as end:
+        return last if end.value is None else end.value
+    finally:
+        if inspect.isgenerator(iterator):
+            iterator.close()
 
 
 async def _last(iterator: AsyncIterator[Any]) -> Any:

@@ -7,6 +7,9 @@ import numpy as np
 from agentlightning.records import Generation, Rollout, Span
 from agentlightning.store import RunRecord
 
+FOR_EVER = 1e9
+"""Seconds of a lease that does not end by itself."""
+
 
 def a_run(id: str = "run", **fields: object) -> RunRecord:
     return RunRecord(id=id, name="name", algorithm="grpo", **fields)  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import Phase, settings
-from store_contract import StoreContract, StoreMachine
+from store_contract import StoreContract
+from store_machine import StoreMachine
 
 from agentlightning.store import Store
 from agentlightning.store.sqlite import SQLiteStore

@@ -159,8 +159,8 @@ def bad_inputs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures what the READMEs claim: import, install size, recording, store, rollouts, engine."""
-    install(session, *TRAINING, *FRAMEWORKS, extras=("-r", "requirements-dev.txt"))
+    """Measures what the READMEs claim: import, size, recording, store, rollouts, engine, an update beside TRL's."""
+    install(session, *TRAINING, *FRAMEWORKS, extras=("-r", "requirements-dev.txt", "trl==1.16.0"))
     prepare(session)
     session.notify("bench_crewai")
     over = []
@@ -171,6 +171,14 @@ def bench(session: nox.Session) -> None:
             over.append(script.name)
     if over:
         session.error(f"failed, or over a limit: {', '.join(over)}")
+
+
+@nox.session
+def profile(session: nox.Session) -> None:
+    """Prints where the time of an update and of a sampling step goes, with the calculator example's model."""
+    install(session, *TRAINING, extras=("-r", "requirements-test.txt"))
+    prepare(session)
+    session.run("python", "tests/bench/where_time_goes.py", env=QUIET)
 
 
 @nox.session

@@ -74,6 +74,7 @@ CHANGED: dict[str, Any] = {
 }
 ELSEWHERE = {
     "engine.max_batch": "tests/policy/test_numerics.py: it changes how long answers take, and no token",
+    "engine.pack_weights": "tests/policy/test_layers.py: it changes how long answers take, and no token",
     "engine.tool_format": "tests/gateway/test_tool_formats.py: it changes how calls are read, and no token",
 }
 REFUSED = ("backend", "model.device", "engine.host")

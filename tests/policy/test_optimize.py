@@ -1,11 +1,19 @@
-"""The optimizer's rate over a run."""
+"""The optimizer's rate over a run, and who notices its steps."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from policy.rows import training_row
+from served_policy import Ask
 
-from agentlightning_policy.config import OptimizerConfig
+from agentlightning_policy.batches import make_batches
+from agentlightning_policy.config import LoraConfig, ModelConfig, OptimizerConfig
+from agentlightning_policy.engine import Engine
+from agentlightning_policy.logprobs import token_logprobs
 from agentlightning_policy.model import PolicyModel
 from agentlightning_policy.optimize import Optimizer
 
@@ -36,3 +44,24 @@ def test_a_linear_schedule_falls_towards_zero_at_the_end_of_the_run(policy: Poli
 
 def test_a_linear_schedule_begins_after_the_warm_up(policy: PolicyModel) -> None:
     assert rates(policy, 5, schedule="linear", warmup=1) == pytest.approx([0.5, 1.0, 0.75, 0.5, 0.25])
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
+async def test_the_engine_samples_from_the_weights_of_the_last_step(
+    tiny_model: Path, lora: LoraConfig | None, ask: Ask
+) -> None:
+    """Whoever keeps weights in a layout of its own is not told of a change in them; it has to look."""
+    policy = PolicyModel.load(ModelConfig(path=str(tiny_model), lora=lora, device="cpu"))
+    optimizer = Optimizer(policy, OptimizerConfig(lr=0.05), total_steps=10)
+    async with Engine(policy) as engine:
+        for _ in range(3):
+            response = await ask(engine, [{"role": "user", "content": "hi"}], max_tokens=8, seed=1)
+            (choice,) = response["choices"]
+            sampled = [entry["logprob"] for entry in choice["logprobs"]["content"]]
+            prompt, answer = response["prompt_token_ids"], choice["token_ids"]
+            row = training_row([*prompt, *answer], [*range(len(prompt), len(prompt) + len(answer))])
+            (batch,) = make_batches([row], 1000)
+            trained = token_logprobs(policy.module, batch).logprobs
+            np.testing.assert_allclose(sampled, trained.detach()[0], atol=1e-4)
+            trained.sum().backward()
+            optimizer.step()

@@ -42,13 +42,15 @@ class EngineConfig(GatewayConfig, kw_only=True, forbid_unknown_fields=True):
     """How the policy is served, the gateway's options among them, as the model ``name``.
 
     ``max_batch`` requests run at once, others wait. ``max_context`` (tokens of prompt and answer together) is the
-    model's own when None. ``cache_memory`` (bytes) bounds the keys and values kept between calls.
+    model's own when None. ``cache_memory`` (bytes) bounds the keys and values kept between calls. ``pack_weights``
+    keeps a copy of the weights in the layout in which a CPU reads them fastest; it takes as much memory as they do.
     """
 
     name: str = "policy"
     max_batch: PositiveInt = 64
     max_context: PositiveInt | None = None
     cache_memory: NonNegativeInt = 2**30
+    pack_weights: bool = True
 
 
 LearningRate = Annotated[float, msgspec.Meta(gt=0, le=1)]

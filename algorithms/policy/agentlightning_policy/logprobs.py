@@ -22,6 +22,7 @@ from agentlightning.errors import PolicyError
 from agentlightning.training_rows import TrainingRow
 from agentlightning_policy.attention import check_custom_attention, custom_attention
 from agentlightning_policy.batches import Batch, make_batches
+from agentlightning_policy.softmax import target_logprobs
 from agentlightning_policy.tree_attention import TreeAttention
 
 logger = logging.getLogger(__name__)
@@ -66,10 +67,13 @@ def unpacked_logprobs(module: nn.Module, batch: Batch) -> TokenLogprobs:
     columns = np.concatenate([np.arange(length) for length in batch.lengths])
     at = np.concatenate(trained)
     temperatures = np.repeat([row.temperature for row in batch.rows], batch.lengths)
-    scaled = logits[rows, at - 1].float() / torch.from_numpy(temperatures.astype(np.float32)).to(device)[:, None]
-    normalizer = scaled.logsumexp(-1)
-    chosen = scaled.gather(1, token_ids[rows, at].to(device)[:, None]).squeeze(1) - normalizer
-    return TokenLogprobs(logprobs=_lay_out(batch, chosen, rows, columns), entropy=_entropies(scaled, normalizer).sum())
+    chosen, entropy = target_logprobs(
+        logits[rows, at - 1].float(),
+        torch.from_numpy(temperatures.astype(np.float32)).to(device),
+        torch.arange(len(at), device=device),
+        token_ids[rows, at].to(device),
+    )
+    return TokenLogprobs(logprobs=_lay_out(batch, chosen, rows, columns), entropy=entropy)
 
 
 def _packed_logprobs(model: Any, batch: Batch) -> TokenLogprobs:
@@ -79,7 +83,7 @@ def _packed_logprobs(model: Any, batch: Batch) -> TokenLogprobs:
             input_ids=torch.from_numpy(batch.token_ids).to(device)[None],
             position_ids=torch.from_numpy(batch.positions).to(device)[None],
             use_cache=False,
-            attend=TreeAttention(batch),
+            attend=TreeAttention(batch, device),
         ).last_hidden_state[0]
     hidden = hidden[torch.from_numpy(batch.predictors).to(device)]
     head = model.get_output_embeddings()
@@ -110,16 +114,7 @@ def _packed_logprobs(model: Any, batch: Batch) -> TokenLogprobs:
 def _of_targets(
     head: Callable[[Tensor], Tensor], hidden: Tensor, temperatures: Tensor, predictors: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    logits = head(hidden).float() / temperatures[:, None]
-    normalizer = logits.logsumexp(-1)
-    chosen = logits[predictors, targets] - normalizer[predictors]
-    return chosen, _entropies(logits, normalizer)[predictors].sum()
-
-
-@torch.no_grad()
-def _entropies(logits: Tensor, normalizer: Tensor) -> Tensor:
-    logprobs = logits - normalizer[:, None]
-    return -(logprobs.exp() * logprobs).sum(-1)
+    return target_logprobs(head(hidden).float(), temperatures, predictors, targets)
 
 
 def _lay_out(batch: Batch, values: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentlightning.errors import PolicyError
 from agentlightning_policy.config import LoraConfig, ModelConfig
+from agentlightning_policy.layers import use_fast_layers
 from agentlightning_policy.pretrained import convert, read_pretrained, without_bars
 from agentlightning_policy.templates import named_templates, read_template
 
@@ -52,7 +53,9 @@ class PolicyModel:
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         module: nn.Module = model if config.lora is None else _with_lora(model, config.lora)
-        return cls(module.to(_device(config.device)).eval(), tokenizer, config)
+        module = module.to(_device(config.device)).eval()
+        use_fast_layers(module)
+        return cls(module, tokenizer, config)
 
     @property
     def dtype(self) -> torch.dtype:

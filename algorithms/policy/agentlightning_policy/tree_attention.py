@@ -1,9 +1,22 @@
-"""The attention of packed rows that branch: each segment attends to its ancestors and, causally, to itself."""
+"""The attention of packed rows that branch: each segment attends to its ancestors and, causally, to itself.
+
+Segments with one parent (the answers to one prompt) are computed side by side: S of them, n tokens each, shorter ones
+padded at the end.
+
+Axes: N packed tokens, M slots of all that lie side by side, H query heads, K key-value heads, G = H / K, D head size,
+T tokens that a segment sees.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -18,9 +31,10 @@ class TreeAttention:
     What the backward pass needs is computed again, layer by layer: only queries, keys and values are kept.
     """
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, device: torch.device) -> None:
         self._sizes = [end - start for start, end in zip(batch.starts, batch.ends, strict=True)]
-        self._paths = batch.paths
+        self._siblings = _siblings(batch)
+        self._layout = _Layout.of(self._siblings, batch, device)
         self._masks: dict[tuple[int, int, int, int | None], Tensor] = {}
 
     def __call__(
@@ -32,26 +46,112 @@ class TreeAttention:
         return checkpoint(self._attend, *inputs, use_reentrant=False, preserve_rng_state=False)  # type: ignore[no-any-return]
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        """Queries of one key-value head (G of them) are laid one after another: (1, K, G · n, D) for n tokens."""
-        group = query.shape[1] // key.shape[1]
-        queries = query.unflatten(1, (-1, group)).split(self._sizes, dim=3)
-        keys, values = key.split(self._sizes, dim=2), value.split(self._sizes, dim=2)
+        """(1, H, N, D) queries, (1, K, N, D) keys and values → (1, N, H, D)."""
+        heads, group = key.shape[1], query.shape[1] // key.shape[1]
+        packed = [part[0].transpose(0, 1) for part in (query, key, value)]
+        slots = [len(siblings.segments) * siblings.size for siblings in self._siblings]
+        laid_out = [_SideBySide.apply(part, self._layout).split(slots) for part in packed]  # type: ignore[no-untyped-call]
+        keys, values = packed[1].split(self._sizes), packed[2].split(self._sizes)
         parts = []
-        for asked, path in zip(queries, self._paths, strict=True):
-            seen = torch.cat([keys[segment] for segment in path], dim=2)
+        for siblings, asked, *own in zip(self._siblings, *laid_out, strict=True):
+            shape = (len(siblings.segments), siblings.size)
+            seen_keys, seen_values = (
+                torch.cat([*(above[it].expand(shape[0], -1, -1, -1) for it in siblings.ancestors), part], dim=1)
+                for above, part in zip((keys, values), (part.unflatten(0, shape) for part in own), strict=True)
+            )
             out = functional.scaled_dot_product_attention(
-                asked.flatten(2, 3),
-                seen,
-                torch.cat([values[segment] for segment in path], dim=2),
-                attn_mask=self._mask(asked.shape[3], seen.shape[2], group, window, query.device),
+                # one key-value head's queries are laid one after another: (S, n, K · G, D) → (S, K, G · n, D)
+                asked.unflatten(0, shape).unflatten(2, (heads, group)).permute(0, 2, 3, 1, 4).flatten(2, 3),
+                seen_keys.transpose(1, 2),
+                seen_values.transpose(1, 2),
+                attn_mask=self._mask(siblings.size, seen_keys.shape[1], group, window, query),
                 scale=scale,
             )
-            parts.append(out.unflatten(2, (group, -1)))
-        # (1, K, G, N, D) → (1, N, H, D)
-        return torch.cat(parts, dim=3).flatten(1, 2).transpose(1, 2)
+            parts.append(out.unflatten(2, (group, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1))
+        return _Packed.apply(torch.cat(parts), self._layout)[None]  # type: ignore[no-any-return, no-untyped-call]
 
-    def _mask(self, size: int, total: int, group: int, window: int | None, device: torch.device) -> Tensor:
+    def _mask(self, size: int, total: int, group: int, window: int | None, like: Tensor) -> Tensor:
+        """(G · n, T), added to the scores: 0 where the last n of T tokens may look, else −∞. Padding comes after all
+        that a true token sees."""
         key = (size, total, group, window)
         if key not in self._masks:
-            self._masks[key] = causal(size, total, window, device).repeat(group, 1)
+            visible = causal(size, total, window, like.device)
+            self._masks[key] = like.new_zeros(size, total).masked_fill_(~visible, float("-inf")).repeat(group, 1)
         return self._masks[key]
+
+
+@dataclass(frozen=True)
+class _Siblings:
+    """Segments with one parent, the tokens of the longest of them, and what is above them, from the root down."""
+
+    segments: list[int]
+    size: int
+    ancestors: list[int]
+
+
+def _siblings(batch: Batch) -> list[_Siblings]:
+    children: defaultdict[int, list[int]] = defaultdict(list)
+    for segment, parent in enumerate(batch.parents):
+        # roots see nothing in common, and may differ much in length: each is by itself
+        children[parent if parent >= 0 else -1 - segment].append(segment)
+    return [
+        _Siblings(
+            segments,
+            max(batch.ends[segment] - batch.starts[segment] for segment in segments),
+            batch.paths[parent] if parent >= 0 else [],
+        )
+        for parent, segments in children.items()
+    ]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """``token_of`` (M,): the packed token that lies in each slot, any one in the slots ``padding``. ``slot_of`` (N,)
+    says it the other way round."""
+
+    token_of: Tensor
+    slot_of: Tensor
+    padding: Tensor
+
+    @classmethod
+    def of(cls, all_siblings: list[_Siblings], batch: Batch, device: torch.device) -> _Layout:
+        rows = []
+        for siblings in all_siblings:
+            for segment in siblings.segments:
+                places = batch.starts[segment] + np.arange(siblings.size)
+                rows.append(np.where(places < batch.ends[segment], places, -1))
+        token_of = np.concatenate(rows)
+        taken = np.flatnonzero(token_of >= 0)
+        slot_of = np.empty(len(taken), np.int64)
+        slot_of[token_of[taken]] = taken
+        padding = np.flatnonzero(token_of < 0)
+        return cls(*(torch.from_numpy(places).to(device) for places in (token_of.clip(min=0), slot_of, padding)))
+
+
+class _SideBySide(torch.autograd.Function):
+    """(N, …) → (M, …). What comes back for padding is zero, as no true token looks at it, and is left out."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, layout: _Layout) -> Tensor:
+        ctx.layout = layout
+        return tokens.index_select(0, layout.token_of)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.index_select(0, ctx.layout.slot_of), None
+
+
+class _Packed(torch.autograd.Function):
+    """(M, …) → (N, …): the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, slots: Tensor, layout: _Layout) -> Tensor:
+        ctx.layout = layout
+        return slots.index_select(0, layout.slot_of)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        layout: _Layout = ctx.layout
+        return gradient.index_select(0, layout.token_of).index_fill_(0, layout.padding, 0.0), None

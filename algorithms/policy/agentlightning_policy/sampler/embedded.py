@@ -36,7 +36,9 @@ class EmbeddedSampler:
             tokenizer=policy.config.path,
             end_ids=_end_ids(policy),
         )
-        self._scheduler = Scheduler(policy, max_batch=config.max_batch, cache_memory=config.cache_memory)
+        self._scheduler = Scheduler(
+            policy, max_batch=config.max_batch, cache_memory=config.cache_memory, pack_weights=config.pack_weights
+        )
 
     @property
     def stats(self) -> Stats:

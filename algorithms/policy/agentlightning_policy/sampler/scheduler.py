@@ -21,6 +21,7 @@ from agentlightning_policy.sampler.attention import (
     probe_kv_shape,
 )
 from agentlightning_policy.sampler.cache import DecodeCache, Node, PrefixTree, Segment
+from agentlightning_policy.sampler.packed import pack_linears
 from agentlightning_policy.sampler.sampling import draw, random_source
 
 logger = logging.getLogger(__name__)
@@ -94,11 +95,14 @@ class Scheduler:
         *,
         max_batch: int,
         cache_memory: int,
+        pack_weights: bool,
     ) -> None:
         self.stats = Stats()
         self._policy = policy
         self._max_batch = max_batch
         self._module = inference_view(policy.module, policy.base)
+        self._linears = pack_linears(self._module) if pack_weights else []
+        self._pack()
         self._shape = probe_kv_shape(self._module, policy.device)
         self._tree = PrefixTree(cache_memory // self._shape.bytes_per_token)
         self._cache = DecodeCache(self._shape)
@@ -188,6 +192,11 @@ class Scheduler:
             self._waiting.extendleft(row.sequence for row in reversed(self._rows))
         self._rows.clear()
         self._reset()
+        self._pack()
+
+    def _pack(self) -> None:
+        for linear in self._linears:
+            linear.refresh()
 
     def _reset(self) -> None:
         self._tree.clear()

@@ -2,83 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-import openai
+import config_effects
 import pytest
-from drawn_run import DrawnRun
-from msgspec.inspect import DictType, StructType, Type, UnionType, type_info
-from transformers import AutoModelForCausalLM
+from config_effects import BASE, ELSEWHERE, check_key, keys_of_config, values_for
 
-from agentlightning.algorithm import Run
 from agentlightning.credit import Credit
-from agentlightning.policies import Policies
-from agentlightning.records import Policy, Task
 from agentlightning.training_rows import Group
 from agentlightning_grpo.algorithm import GRPO
 
-BASE: dict[str, Any] = {
-    "steps": 2,
-    "batch_tasks": 2,
-    "group_size": 4,
-    "lr": 1e-3,
-    "checkpoint_every": 2,
-    "model.device": "cpu",
-    "model.lora.rank": 4,
-    "engine.max_tokens": 6,
-}
 CHANGED: dict[str, Any] = {
-    "backend": "bandit:BanditBackend",
+    **config_effects.CHANGED,
     "credit": f"{__name__}:Nothing",
-    "steps": 3,
-    "batch_tasks": 1,
-    "group_size": 3,
-    "temperature": 0.5,
-    "epochs": 2,
-    "mini_batches": 2,
-    "checkpoint_every": 1,
-    "evaluate.samples": 2,
-    "evaluate.greedy": False,
-    "evaluate.every": 1,
     "preset": "verl-0.9/sapo",
     "loss": {"beta": 0.5},
     "advantage": {"scale": "none"},
     "replay": 1.0,
-    "lr": 1e-2,
-    "warmup": 2,
-    "schedule": "linear",
-    "weight_decay": 0.5,
-    "betas": [0.5, 0.5],
-    "max_grad_norm": 1e-3,
-    "max_tokens_per_micro_batch": 1,
-    "model.path": "another model",
-    "model.dtype": "bfloat16",
-    "model.chat_template": "{% for message in messages %}{{ message.content }}{% endfor %}",
-    "model.device": "nowhere",
-    "model.lora.rank": 2,
-    "model.lora.alpha": 4.0,
-    "model.lora.dropout": 0.5,
-    "model.lora.targets": ["q_proj"],
-    "engine.host": "nowhere.invalid",
-    "engine.port": "a free one",
-    "engine.seed": 5,
-    "engine.max_tokens": 3,
-    "engine.name": "another",
-    "engine.max_context": 8,
-    "engine.cache_memory": 0,
 }
-ELSEWHERE = {
-    "engine.max_batch": "tests/policy/test_numerics.py: it changes how long answers take, and no token",
-    "engine.pack_weights": "tests/policy/test_layers.py: it changes how long answers take, and no token",
-    "engine.tool_format": "tests/gateway/test_tool_formats.py: it changes how calls are read, and no token",
-}
-REFUSED = ("backend", "model.device", "engine.host")
-"""Keys whose changed value is one that cannot be."""
+KEYS = keys_of_config(GRPO)
 
 
 class Nothing(Credit):
@@ -88,115 +32,21 @@ class Nothing(Credit):
                 member.set_advantage(0.0)
 
 
-class Measured(GRPO):
-    """Asks the served policy the same thing twice, and keeps what it says and what that took."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.measured: list[Any] = []
-
-    async def begin(self, run: Run, policies: Policies) -> None:
-        await super().begin(run, policies)
-        self._policies = policies
-
-    async def check(self, run: Run) -> None:
-        (backend,) = self._policies.backends.values()
-        policy = await backend.publish()
-        sampling = {**policy.sampling, "temperature": self.config.temperature, "return_token_ids": True}
-        url, port = urlparse(policy.base_url), self.config.engine.port  # type: ignore[attr-defined]
-        self.measured += [url.hostname, url.port == port, policy.model]
-        for _ in range(2):
-            async with openai.AsyncOpenAI(base_url=policy.base_url, api_key="k", max_retries=0) as client:
-                try:
-                    answer = await client.chat.completions.create(
-                        model=policy.model, messages=[{"role": "user", "content": "23 + 48?"}], extra_body=sampling
-                    )
-                except openai.APIStatusError as error:
-                    self.measured.append(error.message)
-                else:
-                    extra: Any = answer.model_extra
-                    self.measured += [extra["prompt_token_ids"], answer.choices[0].model_extra]
-        assert backend.engine is not None
-        self.measured.append(backend.engine.sampler.stats.computed_tokens)
-
-
-class Asked(DrawnRun):
-    """Notes which tasks each collection takes, how often."""
-
-    async def collect(self, tasks: Sequence[Task], *, group_size: int = 1, step: int, **_: Any) -> AsyncIterator[Group]:
-        self.events.append(f"{[task.id for task in tasks]} x{group_size}")
-        async for group in super().collect(tasks, group_size=group_size, step=step):
-            yield group
-
-
-def section(keys: dict[str, Any], values: dict[str, str | int]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for path, value in keys.items():
-        *parents, last = path.split(".")
-        target = nested
-        for parent in parents:
-            target = target.setdefault(parent, {})
-        target[last] = values.get(value, value) if isinstance(value, str) else value
-    return nested
-
-
-async def measure(folder: Path, keys: dict[str, Any], values: dict[str, str | int]) -> str:
-    """All that a run did, in one text; or what it was refused for."""
-    run = Asked(folder)
-    try:
-        algorithm = Measured.from_section(section(keys, values))
-        await algorithm.run(run)
-    except Exception as error:  # noqa: BLE001 - to be refused is an effect
-        return f"{type(error).__name__}: {error}"
-    logged = {step: {k: v for k, v in of.items() if "seconds" not in k} for step, of in run.logged.items()}
-    published = [policy for policy in run.published if isinstance(policy, Policy)]
-    state = AutoModelForCausalLM.from_pretrained(run.results["model"]).float().state_dict()
-    weights = hashlib.sha256(b"".join(weight.contiguous().numpy().tobytes() for weight in state.values())).hexdigest()
-    steps = [checkpoint.step for checkpoint in run.checkpoints]
-    sampling = [(policy.version, policy.sampling) for policy in published]
-    return repr((run.events, run.phases, logged, sampling, steps, weights, algorithm.measured))
-
-
-def keys_of(kind: Type, path: tuple[str, ...] = ()) -> Iterator[str]:
-    for part in kind.types if isinstance(kind, UnionType) else (kind,):
-        if isinstance(part, StructType):
-            for field in part.fields:
-                yield from keys_of(field.type, (*path, field.encode_name))
-        elif part == kind or isinstance(part, DictType):
-            yield ".".join(path)
-    if isinstance(kind, UnionType) and not any(isinstance(part, StructType) for part in kind.types):
-        yield ".".join(path)
-
-
-KEYS = sorted(set(keys_of(type_info(GRPO.config_type({})))))
-
-
 @pytest.fixture(scope="module")
 def values(tiny_model_of: Callable[[str], Path]) -> dict[str, str | int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    return {"a model": str(tiny_model_of("llama")), "another model": str(tiny_model_of("qwen2")), "a free one": port}
+    return values_for(tiny_model_of)
 
 
 @pytest.fixture(scope="module")
-def unchanged() -> dict[str, str]:
+def measured() -> dict[str, str]:
     return {}
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in ELSEWHERE])
 async def test_a_key_changes_something_or_is_refused(
-    tmp_path: Path, values: dict[str, str | int], unchanged: dict[str, str], key: str
+    tmp_path: Path, values: dict[str, str | int], measured: dict[str, str], key: str
 ) -> None:
-    base = {"model.path": "a model", **BASE}
-    if not unchanged:
-        unchanged["run"] = await measure(tmp_path / "base", base, values)
-        assert unchanged["run"] == await measure(tmp_path / "again", base, values), "what is measured is no noise"
-        assert unchanged["run"].startswith("(")
-    if key not in ELSEWHERE:
-        changed = await measure(tmp_path / "changed", {**base, key: CHANGED[key]}, values)
-        assert changed != unchanged["run"]
-        assert changed.startswith("(") == (key not in REFUSED), changed
+    await check_key(GRPO, key, BASE, CHANGED, folder=tmp_path, values=values, measured=measured)
 
 
 def test_every_key_is_held_to_it() -> None:

@@ -6,8 +6,11 @@ import logging
 import math
 from collections import Counter
 
+import msgspec
+
 from agentlightning.algorithm import Algorithm, Run
 from agentlightning.causes import explain_rollouts
+from agentlightning.config import refuse_without_effect
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.recording import matches
 from agentlightning.records import ModelChoice, Rollout, Span
@@ -16,6 +19,13 @@ from agentlightning_selection.config import Candidate, SelectionConfig
 from agentlightning_selection.race import Race
 
 logger = logging.getLogger(__name__)
+
+_OF_OBJECTIVE = {
+    field.name: field.default
+    for field in msgspec.structs.fields(SelectionConfig)
+    if field.name in ("cost_weight", "margin")
+}
+"""What counts under one objective alone, with its defaults."""
 
 
 class Selection(Algorithm):
@@ -35,6 +45,13 @@ class Selection(Algorithm):
         twice = [key for key, count in Counter(map(_key, config.candidates)).items() if count > 1]
         if twice:
             raise ConfigError(f"algorithm.candidates: {twice[0][0]} is there twice")
+        refuse_without_effect(
+            [name for name, default in _OF_OBJECTIVE.items() if getattr(config, name) != default],
+            {"margin": "objective is cheapest"}
+            if config.objective == "reward"
+            else {"cost_weight": "objective is reward"},
+            at="algorithm",
+        )
 
     async def run(self, run: Run) -> None:
         choices = self._choices(run)

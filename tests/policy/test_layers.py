@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agentlightning_policy.layers import Linear, RMSNorm, use_fast_layers
+from agentlightning_policy.layers import Linear, RMSNorm, has_onednn, use_fast_layers
 from agentlightning_policy.model import LoraConfig, ModelConfig, PolicyModel
 from agentlightning_policy.sampler.packed import PackedLinear, pack_linears
 from agentlightning_policy.sampler.scheduler import Scheduler
 
-onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+onednn = pytest.mark.skipif(not has_onednn(), reason="torch has no oneDNN here")
 
 
 class LlamaRMSNorm(nn.Module):
@@ -68,7 +68,7 @@ def test_which_layers_are_exchanged() -> None:
     module = nn.Sequential(nn.Linear(4, 4), LlamaRMSNorm(4), GemmaRMSNorm(4), nn.Linear(4, 4).bfloat16())
     use_fast_layers(module)
     assert [type(layer) for layer in module] == [
-        Linear if torch.backends.mkldnn.is_available() else nn.Linear,
+        Linear if has_onednn() else nn.Linear,
         RMSNorm,
         GemmaRMSNorm,
         nn.Linear,

@@ -42,6 +42,10 @@ def test_a_linear_schedule_falls_towards_zero_at_the_end_of_the_run(policy: Poli
     assert rates(policy, 4, schedule="linear") == [1.0, 0.75, 0.5, 0.25]
 
 
+def test_a_cosine_falls_slowly_at_first_and_at_last(policy: PolicyModel) -> None:
+    assert rates(policy, 4, schedule="cosine") == pytest.approx([1.0, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4])
+
+
 def test_a_linear_schedule_begins_after_the_warm_up(policy: PolicyModel) -> None:
     assert rates(policy, 5, schedule="linear", warmup=1) == pytest.approx([0.5, 1.0, 0.75, 0.5, 0.25])
 

@@ -59,13 +59,14 @@ LearningRate = Annotated[float, msgspec.Meta(gt=0, le=1)]
 class OptimizerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """AdamW (Loshchilov and Hutter 2019), with TRL's defaults.
 
-    ``warmup`` is in optimizer steps, linear; after it the rate is constant, or, with ``schedule: linear``, falls to 0
-    at the end of the run. ``max_grad_norm`` bounds the gradient's L2 norm over all weights.
+    ``warmup`` is in optimizer steps, linear; after it the rate is constant, or falls to 0 at the end of the run: in a
+    line, or as half a cosine (Loshchilov and Hutter 2017), which begins and ends gently.
+    ``max_grad_norm`` bounds the gradient's L2 norm over all weights.
     """
 
     lr: LearningRate = 1e-6
     warmup: NonNegativeInt = 0
-    schedule: Literal["constant", "linear"] = "constant"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_decay: Fraction = 0.0
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     max_grad_norm: Positive = 1.0

@@ -5,6 +5,7 @@ Each computes what the layer it stands for computes, up to rounding, and has its
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ def use_fast_layers(module: nn.Module) -> None:
     """Exchanges the layers of ``module`` for those of this file, where they are on a CPU, in float32, and of a kind
     that is known here: `torch.nn.Linear`, and the RMSNorm and the SwiGLU of most models."""
     for layer in module.modules():
-        if type(layer) is nn.Linear and torch.backends.mkldnn.is_available() and _fits(layer.weight):
+        if type(layer) is nn.Linear and has_onednn() and _fits(layer.weight):
             layer.__class__ = Linear
         elif _is_rms_norm(layer):
             layer.__class__ = RMSNorm
@@ -68,6 +69,17 @@ class _Linear(torch.autograd.Function):
 def onednn_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear` by oneDNN; ``weight`` may be packed as it likes it best."""
     return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+@functools.cache
+def has_onednn() -> bool:
+    """Whether `onednn_linear` works here; torch has it on most CPUs."""
+    input, weight = torch.ones(1, 2), torch.ones(3, 2)
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
+        return bool((onednn_linear(input, packed) == 2).all())
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
 
 
 class RMSNorm(nn.Module):

@@ -17,7 +17,7 @@ from agentlightning_policy.model import PolicyModel
 
 class Optimizer:
     """Turns the gradients that lie on the policy's weights into its next version. ``total_steps`` is how many
-    optimizer steps the run makes at most: where a linear schedule ends."""
+    optimizer steps the run makes at most: where a falling rate reaches 0."""
 
     def __init__(self, policy: PolicyModel, config: OptimizerConfig, total_steps: int) -> None:
         self.policy = policy
@@ -41,7 +41,8 @@ class Optimizer:
         warmup = self.config.warmup
         if self.steps < warmup or self.config.schedule == "constant":
             return self.config.lr * min(1.0, (self.steps + 1) / (warmup + 1))
-        return self.config.lr * max(0.0, (self.total_steps - self.steps) / max(self.total_steps - warmup, 1))
+        left = max(0.0, (self.total_steps - self.steps) / max(self.total_steps - warmup, 1))
+        return self.config.lr * (left if self.config.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
     def step(self) -> float:
         """One step on the gradients there are, which are cleared; returns their norm before clipping.

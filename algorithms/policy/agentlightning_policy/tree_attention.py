@@ -1,7 +1,7 @@
 """The attention of packed rows that branch: each segment attends to its ancestors and, causally, to itself.
 
-Segments with one parent (the answers to one prompt) are computed side by side: S of them, n tokens each, shorter ones
-padded at the end.
+Segments with one parent and of like length (the answers to one prompt) are computed side by side: S of them, n tokens
+each, shorter ones padded at the end.
 
 Axes: N packed tokens, M slots of all that lie side by side, H query heads, K key-value heads, G = H / K, D head size,
 T tokens that a segment sees.
@@ -82,7 +82,7 @@ class TreeAttention:
 
 @dataclass(frozen=True)
 class _Siblings:
-    """Segments with one parent, the tokens of the longest of them, and what is above them, from the root down."""
+    """Segments with one parent (or none), the tokens of the longest, and what is above them, from the root down."""
 
     segments: list[int]
     size: int
@@ -90,17 +90,14 @@ class _Siblings:
 
 
 def _siblings(batch: Batch) -> list[_Siblings]:
-    children: defaultdict[int, list[int]] = defaultdict(list)
-    for segment, parent in enumerate(batch.parents):
-        # roots see nothing in common, and may differ much in length: each is by itself
-        children[parent if parent >= 0 else -1 - segment].append(segment)
+    sizes = [end - start for start, end in zip(batch.starts, batch.ends, strict=True)]
+    alike: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for segment, (parent, size) in enumerate(zip(batch.parents, sizes, strict=True)):
+        # lengths between the same two powers of two, so that padding is less than what is padded
+        alike[parent, size.bit_length()].append(segment)
     return [
-        _Siblings(
-            segments,
-            max(batch.ends[segment] - batch.starts[segment] for segment in segments),
-            batch.paths[parent] if parent >= 0 else [],
-        )
-        for parent, segments in children.items()
+        _Siblings(segments, max(sizes[segment] for segment in segments), batch.paths[parent] if parent >= 0 else [])
+        for (parent, _), segments in alike.items()
     ]
 
 

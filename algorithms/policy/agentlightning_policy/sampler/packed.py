@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from agentlightning_policy.layers import Linear, onednn_linear
+from agentlightning_policy.layers import Linear, has_onednn, onednn_linear
 
 ROWS = 64
 """How many rows at once the layout is chosen for; others are computed with it all the same."""
@@ -18,7 +18,7 @@ ROWS = 64
 def pack_linears(module: nn.Module) -> list[PackedLinear]:
     """Puts a `PackedLinear` in the place of every linear layer of ``module`` that can be packed, and returns them.
 
-    None can on a GPU, or where torch was built without oneDNN (on a Mac).
+    None can on a GPU, or where torch was built without oneDNN.
     """
     packed = []
     for parent in list(module.modules()):
@@ -30,11 +30,7 @@ def pack_linears(module: nn.Module) -> list[PackedLinear]:
 
 
 def _can_be_packed(layer: nn.Linear) -> bool:
-    return (
-        type(layer) in (nn.Linear, Linear)
-        and layer.weight.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-    )
+    return type(layer) in (nn.Linear, Linear) and layer.weight.device.type == "cpu" and has_onednn()
 
 
 class PackedLinear(nn.Module):

@@ -18,6 +18,7 @@ class GroupRewards:
         self._scoring = setup.scoring
         self._store = setup.store
         self._seconds = setup.config.reward_timeout
+        self._notify = setup.notify
 
     async def when_scored(
         self, ids: AsyncIterable[str], planned: Sequence[Rollout], tasks: Mapping[str, Task]
@@ -57,12 +58,15 @@ class GroupRewards:
         found = [await self._store.rollout_with_spans(id) for id in ids]
         members = sorted((one for one in found if one[0].ran_to_its_end), key=lambda one: one[0].sample)
         rollouts, spans = [rollout for rollout, _ in members], [spans for _, spans in members]
-        if all(map(self._has_all, rollouts)):
+        if members and all(map(self._has_all, rollouts)):
             return ids
         with outside():  # a reward's model calls are part of no rollout
             scored = await self._scoring.score_group(rollouts, task, spans, seconds=self._seconds)
         for rollout, (rewards, failures) in zip(rollouts, scored, strict=True):
             await self._store.add_rewards(rollout.id, rollout.attempt, rewards, next(iter(failures), None))
+        for id in ids:
+            rollout, of_rollout = await self._store.rollout_with_spans(id)
+            self._notify("rollout_finished", rollout=rollout, task=task, spans=of_rollout)
         return ids
 
     def _has_all(self, rollout: Rollout) -> bool:

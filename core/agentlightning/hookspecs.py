@@ -71,7 +71,7 @@ def register_commands(register: Register) -> None:
 
 @hookspec
 def rollout_finished(rollout: Rollout, task: Task, spans: Sequence[Span]) -> None:
-    """A rollout has ended, scored and written; ``spans`` are those of its last attempt."""
+    """A rollout has ended, scored (with its group) and written; ``spans`` are those of its last attempt."""
 
 
 @hookspec

@@ -138,7 +138,8 @@ class LocalRunner(Runner):
         if not rollout.finished:
             await asyncio.sleep(backoff_seconds(rollout.id, rollout.attempt))
             return False
-        self.setup.notify("rollout_finished", rollout=rollout, task=task, spans=spans)
+        if not self.setup.scoring.group_rewards:  # else it is finished when its group is scored
+            self.setup.notify("rollout_finished", rollout=rollout, task=task, spans=spans)
         return True
 
     async def _call(self, recorder: Recorder, task: Task) -> tuple[Any, Failure | None]:

@@ -44,9 +44,9 @@ def right(rollout, task):
 
 @pytest.fixture
 def train(tmp_path):
-    def run(**options):
+    def run(*, reward=right, **options):
         options = {"algorithm": Waiting(), "store": f"sqlite:///{tmp_path}/store.db", "directory": tmp_path, **options}
-        return Trainer(double, TASKS, right, held_out=TASKS, **options).fit()
+        return Trainer(double, TASKS, reward, held_out=TASKS, **options).fit()
 
     yield run
     live_sender.cache_clear()
@@ -74,6 +74,24 @@ def test_rollouts_are_sent_as_they_finish(train, collector, monkeypatch, variabl
     spans = [span for span in collector.spans if span.parent_span_id]
     assert sorted(span.name for span in spans) == ["invoke_agent double"] * 4 + ["invoke_agent think"] * 4
     assert [event.name for span in spans for event in span.events].count("gen_ai.evaluation.result") == 4
+
+
+def test_what_is_sent_has_the_rewards_of_its_group(train, collector, monkeypatch):
+    monkeypatch.setenv("AGENTLIGHTNING_OTLP_ENDPOINT", collector.endpoint)
+
+    def rank(rollouts, task):
+        return [0.25 for _ in rollouts]
+
+    train(reward=[right, rank])
+
+    assert len(roots(collector)) == len(TASKS)
+    given = [
+        attributes_of(event.attributes)["gen_ai.evaluation.name"]
+        for span in collector.spans
+        for event in span.events
+        if event.name == "gen_ai.evaluation.result"
+    ]
+    assert given.count("rank") == len(TASKS)
 
 
 def test_our_variable_comes_first_and_may_switch_it_off(train, collector, monkeypatch):

@@ -70,6 +70,7 @@ CHANGED: dict[str, Any] = {
     "engine.cache_memory": 0,
 }
 ELSEWHERE = {
+    "gradient_checkpointing": "tests/policy/test_backend.py: it changes what an update holds, and no number",
     "engine.max_batch": "tests/policy/test_numerics.py: it changes how long answers take, and no token",
     "engine.pack_weights": "tests/policy/test_layers.py: it changes how long answers take, and no token",
     "engine.tool_format": "tests/gateway/test_tool_formats.py: it changes how calls are read, and no token",

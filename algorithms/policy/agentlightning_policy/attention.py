@@ -53,12 +53,13 @@ def check_custom_attention(base: PreTrainedModel) -> None:
 
 
 @contextmanager
-def custom_attention(module: nn.Module) -> Iterator[None]:
-    """Inside the block the module's passes take their attention from the argument ``attend``, an `Attend`."""
+def custom_attention(module: nn.Module, name: str = NAME) -> Iterator[None]:
+    """Inside the block the module's passes take their attention from the argument ``attend``, an `Attend`; or they
+    compute it as transformers does by another ``name``."""
     configs = {id(part.config): part.config for part in module.modules() if isinstance(part, PreTrainedModel)}
     before = {key: config._attn_implementation for key, config in configs.items()}
     for config in configs.values():
-        config._attn_implementation = NAME
+        config._attn_implementation = name
     try:
         yield
     finally:

@@ -53,6 +53,8 @@ class TorchBackend(Backend):
 
     async def start(self) -> None:
         self.policy = await asyncio.to_thread(_load, self.config.model, self.seed)
+        if self.config.gradient_checkpointing:
+            self.policy.keep_layer_inputs()
         self.optimizer = Optimizer(self.policy, self.config, self.max_updates)
         self._updater = PolicyUpdater(
             self.policy,

@@ -76,9 +76,11 @@ class TorchConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
     """What the backend ``torch`` can be told; the optimizer's fields stand beside these.
 
     A micro-batch holds at most ``max_tokens_per_micro_batch`` distinct tokens (shared prefixes count once): the bound
-    on memory.
+    on memory. ``gradient_checkpointing`` lowers it further (Chen et al. 2016): each layer's input alone is kept for the
+    backward pass, and the rest computed again, which takes a third longer.
     """
 
     model: ModelConfig
     engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
     max_tokens_per_micro_batch: PositiveInt = 2048
+    gradient_checkpointing: bool = False

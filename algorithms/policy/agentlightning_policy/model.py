@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentlightning.errors import PolicyError
+from agentlightning_policy.attention import custom_attention
 from agentlightning_policy.config import LoraConfig, ModelConfig
 from agentlightning_policy.layers import use_fast_layers
 from agentlightning_policy.pretrained import convert, read_pretrained, without_bars
@@ -139,6 +140,21 @@ class PolicyModel:
             with self._turn:
                 self._readers -= 1
                 self._turn.notify_all()
+
+    def keep_layer_inputs(self) -> None:
+        """From now on training keeps the input of each layer alone, and computes the rest again in the backward pass.
+        Raises `PolicyError` where the architecture cannot."""
+        base = self.base
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            """Of a layer's pass, and of the same again: by the attention of the first time."""
+            return nullcontext(), custom_attention(base, base.config._attn_implementation)
+
+        enable = getattr(base, "activation_checkpointing_enable", None)  # its name since transformers 5.23
+        try:
+            (enable or base.gradient_checkpointing_enable)({"use_reentrant": False, "context_fn": contexts})
+        except ValueError as error:
+            raise PolicyError(f"algorithm.gradient_checkpointing: {error}; leave it out") from error
 
     @contextmanager
     def frozen_reference(self) -> Iterator[nn.Module]:

@@ -69,3 +69,37 @@ async def test_the_engine_samples_from_the_weights_of_the_last_step(
             np.testing.assert_allclose(sampled, trained.detach()[0], atol=1e-4)
             trained.sum().backward()
             optimizer.step()
+
+
+def trained(policy: PolicyModel, optimizer: Optimizer, steps: int) -> dict[str, torch.Tensor]:
+    """The weights after so many steps, all in the same direction."""
+    for _ in range(steps):
+        for weight in policy.parameters():
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    return {name: weight.float().clone() for name, weight in policy.state().items()}
+
+
+def test_small_steps_add_up_in_bfloat16_as_they_do_in_float32(tiny_model: Path) -> None:
+    """A step of 1e-4 is less than bfloat16 can add to most weights."""
+    rough = PolicyModel.load(ModelConfig(path=str(tiny_model), dtype="bfloat16", device="cpu"))
+    exact = PolicyModel.load(ModelConfig(path=str(tiny_model), dtype="float32", device="cpu"))
+    exact.load_state(rough.state())
+    found, expected = (
+        trained(one, Optimizer(one, OptimizerConfig(lr=1e-4), total_steps=99), 50) for one in (rough, exact)
+    )
+    for name, weight in expected.items():
+        assert torch.equal(found[name], weight.bfloat16().float()), name
+
+
+def test_a_restored_optimizer_goes_on_as_if_nothing_had_been(tiny_model: Path, tmp_path: Path) -> None:
+    config = ModelConfig(path=str(tiny_model), dtype="bfloat16", device="cpu")
+    policy = PolicyModel.load(config)
+    optimizer = Optimizer(policy, OptimizerConfig(lr=1e-4), total_steps=99)
+    trained(policy, optimizer, 5)
+    optimizer.save(tmp_path)
+    other = PolicyModel.load(config)
+    restored = Optimizer(other, OptimizerConfig(lr=1e-4), total_steps=99)
+    restored.load(tmp_path)
+    expected = trained(policy, optimizer, 40)
+    assert all(torch.equal(weight, expected[name]) for name, weight in trained(other, restored, 40).items())

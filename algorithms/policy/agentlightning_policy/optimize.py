@@ -17,7 +17,11 @@ from agentlightning_policy.model import PolicyModel
 
 class Optimizer:
     """Turns the gradients that lie on the policy's weights into its next version. ``total_steps`` is how many
-    optimizer steps the run makes at most: where a falling rate reaches 0."""
+    optimizer steps the run makes at most: where a falling rate reaches 0.
+
+    Weights in bfloat16 are trained as copies in float32 (Micikevicius et al. 2018): a step is far smaller than what
+    bfloat16 can tell apart, and would be lost.
+    """
 
     def __init__(self, policy: PolicyModel, config: OptimizerConfig, total_steps: int) -> None:
         self.policy = policy
@@ -27,8 +31,12 @@ class Optimizer:
         self.last_lr = self.lr
         """The learning rate of the last step made."""
         self._parameters = policy.parameters()
+        self._trained = [
+            weight if weight.dtype == torch.float32 else nn.Parameter(weight.detach().float())
+            for weight in self._parameters
+        ]
         self._adamw = torch.optim.AdamW(
-            self._parameters,
+            self._trained,
             lr=config.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -49,7 +57,9 @@ class Optimizer:
 
         Raises `AlgorithmError` when it is not finite, with the weights as they were.
         """
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        for weight, trained in self._copies():
+            trained.grad, weight.grad = None if weight.grad is None else weight.grad.float(), None
+        gradients = [weight.grad for weight in self._trained if weight.grad is not None]
         total = nn.utils.get_total_norm(gradients)
         norm = float(total)
         if not math.isfinite(norm):
@@ -58,12 +68,13 @@ class Optimizer:
                 f"the gradient's norm is {norm} at optimizer step {self.steps + 1}: lower lr, or train in float32"
             )
         if norm > self.config.max_grad_norm:
-            nn.utils.clip_grads_with_norm_(self._parameters, self.config.max_grad_norm, total)
+            nn.utils.clip_grads_with_norm_(self._trained, self.config.max_grad_norm, total)
         self.last_lr = self.lr
         for group in self._adamw.param_groups:
             group["lr"] = self.last_lr
         with self.policy.updating():
             self._adamw.step()
+            self._write_copies()
         self.steps += 1
         self.clear()
         return norm
@@ -72,11 +83,26 @@ class Optimizer:
         """Forgets the gradients."""
         self._adamw.zero_grad(set_to_none=True)
 
+    def _copies(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """The weights that are trained as copies, each with its own."""
+        pairs = zip(self._parameters, self._trained, strict=True)
+        return [(weight, trained) for weight, trained in pairs if weight is not trained]
+
+    @torch.no_grad()
+    def _write_copies(self) -> None:
+        for weight, trained in self._copies():
+            weight.copy_(trained)
+
     def save(self, folder: Path) -> None:
         """Writes the trained weights and all else that the next step depends on."""
         weights = {name: weight.contiguous() for name, weight in self.policy.state().items()}
         save_file(weights, folder / "weights.safetensors")
-        state = {"steps": self.steps, "version": self.policy.version, "adamw": self._adamw.state_dict()}
+        state = {
+            "steps": self.steps,
+            "version": self.policy.version,
+            "adamw": self._adamw.state_dict(),
+            "copies": [trained.detach() for _, trained in self._copies()],
+        }
         torch.save(state, folder / "optimizer.pt")
 
     def load(self, folder: Path) -> None:
@@ -92,6 +118,10 @@ class Optimizer:
             ) from error
         self.policy.load_state(weights, version=state["version"])
         self._adamw.load_state_dict(state["adamw"])
+        with torch.no_grad():
+            copies = self._copies()
+            for (_, trained), kept in zip(copies, state.get("copies", [weight for weight, _ in copies]), strict=True):
+                trained.copy_(kept)
         self.steps = state["steps"]
 
 

@@ -29,12 +29,14 @@ FOREIGN = ("openai", "langchain_core", "langgraph", "autogen_core", "autogen_age
 
 def main(name: str, own: str, served: str) -> None:
     sent: list[Any] = []
-    together = threading.Barrier(2)
+    together, one_by_one = threading.Barrier(2), threading.Lock()
 
     def agent(question: str) -> Any:
         together.wait(SECONDS)
         framework = importlib.import_module(f"adapters.frameworks.{name}").framework
-        made = framework.solver(own)
+        with one_by_one:
+            forget_shared_client()
+            made = framework.solver(own)
         if "agents" in sys.modules:
             from agents.tracing.processors import BackendSpanExporter
 
@@ -61,6 +63,14 @@ def main(name: str, own: str, served: str) -> None:
         get_trace_provider().shutdown()
     told = {"before": before, "rollouts": rollouts, "sent": len(sent)}
     print(json.dumps(told))  # noqa: T201 - for the test
+
+
+def forget_shared_client() -> None:
+    """LangChain gives all its models one asynchronous client, whose connections two event loops cannot share."""
+    if "langchain_openai" in sys.modules:
+        from langchain_openai.chat_models import _client_utils
+
+        _client_utils._cached_async_httpx_client.cache_clear()
 
 
 if __name__ == "__main__":

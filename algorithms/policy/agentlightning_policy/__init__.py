@@ -5,7 +5,7 @@ model        the policy: weights, tokenizer, version
 batches      rows → micro-batches in which shared prefixes are computed once
 logprobs     log-probabilities of the tokens that were sampled
 softmax      logits → log-probabilities and entropy, in few passes over memory
-layers       linear layers and RMSNorm, faster on a CPU
+layers       linear layers, RMSNorm and SwiGLU, faster on a CPU
 losses       per-token losses, aggregations, KL, sampler correction
 optimize     AdamW, and its checkpoints
 update       rows → micro-batches → loss → optimizer steps

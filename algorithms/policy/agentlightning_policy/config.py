@@ -77,7 +77,7 @@ class TorchConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
 
     A micro-batch holds at most ``max_tokens_per_micro_batch`` distinct tokens (shared prefixes count once): the bound
     on memory. ``gradient_checkpointing`` lowers it further (Chen et al. 2016): each layer's input alone is kept for the
-    backward pass, and the rest computed again, which takes a third longer.
+    backward pass, and the rest computed again: one more forward pass.
     """
 
     model: ModelConfig

@@ -50,10 +50,10 @@ class TreeAttention:
         heads, group = key.shape[1], query.shape[1] // key.shape[1]
         packed = [part[0].transpose(0, 1) for part in (query, key, value)]
         slots = [len(siblings.segments) * siblings.size for siblings in self._siblings]
-        laid_out = [_SideBySide.apply(part, self._layout).split(slots) for part in packed]  # type: ignore[no-untyped-call]
+        laid_out = [self._layout.side_by_side(part).split(slots) for part in packed]
         keys, values = packed[1].split(self._sizes), packed[2].split(self._sizes)
         parts = []
-        for siblings, asked, *own in zip(self._siblings, *laid_out, strict=True):
+        for siblings, queries, *own in zip(self._siblings, *laid_out, strict=True):
             shape = (len(siblings.segments), siblings.size)
             seen_keys, seen_values = (
                 torch.cat([*(above[it].expand(shape[0], -1, -1, -1) for it in siblings.ancestors), part], dim=1)
@@ -61,14 +61,14 @@ class TreeAttention:
             )
             out = functional.scaled_dot_product_attention(
                 # one key-value head's queries are laid one after another: (S, n, K · G, D) → (S, K, G · n, D)
-                asked.unflatten(0, shape).unflatten(2, (heads, group)).permute(0, 2, 3, 1, 4).flatten(2, 3),
+                queries.unflatten(0, shape).unflatten(2, (heads, group)).permute(0, 2, 3, 1, 4).flatten(2, 3),
                 seen_keys.transpose(1, 2),
                 seen_values.transpose(1, 2),
                 attn_mask=self._mask(siblings.size, seen_keys.shape[1], group, window, query),
                 scale=scale,
             )
             parts.append(out.unflatten(2, (group, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1))
-        return _Packed.apply(torch.cat(parts), self._layout)[None]  # type: ignore[no-any-return, no-untyped-call]
+        return self._layout.packed(torch.cat(parts))[None]
 
     def _mask(self, size: int, total: int, group: int, window: int | None, like: Tensor) -> Tensor:
         """(G · n, T), added to the scores: 0 where the last n of T tokens may look, else −∞. Padding comes after all
@@ -110,6 +110,14 @@ class _Layout:
     slot_of: Tensor
     padding: Tensor
 
+    def side_by_side(self, tokens: Tensor) -> Tensor:
+        """(N, …) → (M, …). No true token looks at padding, so none of its gradient is lost."""
+        return _Rearranged.apply(tokens, self.token_of, self.slot_of, self.padding[:0])  # type: ignore[no-any-return, no-untyped-call]
+
+    def packed(self, slots: Tensor) -> Tensor:
+        """(M, …) → (N, …): the way back."""
+        return _Rearranged.apply(slots, self.slot_of, self.token_of, self.padding)  # type: ignore[no-any-return, no-untyped-call]
+
     @classmethod
     def of(cls, all_siblings: list[_Siblings], batch: Batch, device: torch.device) -> _Layout:
         rows = []
@@ -125,30 +133,15 @@ class _Layout:
         return cls(*(torch.from_numpy(places).to(device) for places in (token_of.clip(min=0), slot_of, padding)))
 
 
-class _SideBySide(torch.autograd.Function):
-    """(N, …) → (M, …). What comes back for padding is zero, as no true token looks at it, and is left out."""
+class _Rearranged(torch.autograd.Function):
+    """Takes values from the places ``there``. Gradients return by ``back``, and none to the places ``blank``."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, layout: _Layout) -> Tensor:
-        ctx.layout = layout
-        return tokens.index_select(0, layout.token_of)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.index_select(0, ctx.layout.slot_of), None
-
-
-class _Packed(torch.autograd.Function):
-    """(M, …) → (N, …): the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, slots: Tensor, layout: _Layout) -> Tensor:
-        ctx.layout = layout
-        return slots.index_select(0, layout.slot_of)
+    def forward(ctx: Any, values: Tensor, there: Tensor, back: Tensor, blank: Tensor) -> Tensor:
+        ctx.back, ctx.blank = back, blank
+        return values.index_select(0, there)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        layout: _Layout = ctx.layout
-        return gradient.index_select(0, layout.token_of).index_fill_(0, layout.padding, 0.0), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradient.index_select(0, ctx.back).index_fill_(0, ctx.blank, 0.0), None, None, None

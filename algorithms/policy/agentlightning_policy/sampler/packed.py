@@ -1,5 +1,5 @@
 """Linear layers whose weights lie as oneDNN wants them: on a CPU, where a step of decoding multiplies a few rows with
-every weight, they are read two to four times as fast as plain ones.
+every weight, they are read much faster than plain ones.
 
 The packed copy is made again whenever the weights have changed; it costs as much memory as they do.
 """

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agentlightning.algorithm import Evaluation
-from agentlightning.records import AnyResource, Policy, Reward, Rollout, Span, Task
+from agentlightning.records import AnyResource, Policy, Purpose, Reward, Rollout, Span, Task
 from agentlightning.store.base import Checkpoint
 from agentlightning.training_rows import Group, RolloutRows, TrainingRow, Transition
 
@@ -57,7 +57,8 @@ def group(name: str, rewards: Sequence[float], *, rows: Sequence[int] | None = N
 
 
 class DrawnRun:
-    """`agentlightning.algorithm.Run`, whose collections are drawn by step and whose evaluations are noted."""
+    """`agentlightning.algorithm.Run`, whose collections are drawn by step and whose evaluations are noted.
+    ``validations`` are their means, by step."""
 
     def __init__(self, directory: Path, *, restored: Checkpoint | None = None, group_size: int = 4) -> None:
         self.id = "run"
@@ -74,6 +75,11 @@ class DrawnRun:
         self.phases: list[tuple[str, int, int]] = []
         self.checkpoints: list[Checkpoint] = []
         self.drawn: Callable[[Task, int], Group] = self._draw
+        self.validations: dict[int, float | None] = {}
+
+    def set_apart(self, count: int) -> list[Task]:
+        self.tasks, apart = self.tasks[count:], self.tasks[:count]
+        return apart
 
     def batches(self, size: int) -> Callable[[int], list[Task]]:
         return lambda step: [self.tasks[(step * size + place) % len(self.tasks)] for place in range(size)]
@@ -108,9 +114,16 @@ class DrawnRun:
         resources: Sequence[AnyResource] = (),
         tasks: Sequence[Task] | None = None,
         samples: int = 1,
+        purpose: Purpose = "evaluate",
     ) -> Evaluation:
         (resource,) = resources
         assert isinstance(resource, Policy)
+        if purpose == "validate":
+            assert tasks is not None
+            mean = self.validations[step]
+            names = [task.id for task in tasks]
+            self.events.append(f"validate {step} {names} at {resource.sampling['temperature']} x{samples}")
+            return Evaluation(step=step, purpose=purpose, tasks=list(tasks), rollouts=[], rewards=[mean] * len(tasks))
         self.events.append(f"evaluate {step} {variant} at {resource.sampling['temperature']} x{samples}")
         return Evaluation(step=step, variant=variant, tasks=self.held_out, rollouts=[], rewards=[])
 
@@ -121,10 +134,13 @@ class DrawnRun:
         self.published.append(resource)
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        self.logged[step] = dict(metrics)
+        self.logged.setdefault(step, {}).update(metrics)
 
     def progress(self, *, step: int, steps: int) -> None:
         self.events.append(f"step {step} of {steps}")
+
+    def stopped(self, *, step: int, reason: str) -> None:
+        self.results["stopped"] = f"after step {step}: {reason}"
 
     def phase(self, name: str, *, done: int = 0, total: int = 0) -> None:
         self.phases.append((name, done, total))

@@ -30,17 +30,18 @@ from typing import Any, ClassVar, Protocol, Self
 import msgspec
 
 from agentlightning.config import NoConfig, decode_section, validated
-from agentlightning.records import AnyResource, Record, Rollout, Span, Task
+from agentlightning.records import AnyResource, Purpose, Record, Rollout, Span, Task
 from agentlightning.store.base import Checkpoint
 from agentlightning.training_rows import Group
 
 
 class Evaluation(Record, kw_only=True):
     """The rollouts of one evaluation, after ``step`` training steps. ``rewards[i]`` is the mean over the samples of
-    task i, None where no sample of it could be scored."""
+    task i, None where no sample of it could be scored. Only those of the purpose ``evaluate`` are reported."""
 
     step: int
     variant: str = ""
+    purpose: Purpose = "evaluate"
     tasks: list[Task]
     rollouts: list[Rollout]
     rewards: list[float | None]
@@ -65,6 +66,11 @@ class Run(Protocol):
     """Name patterns of the agents that are trained; ``*`` for all."""
     restored: Checkpoint | None
     """Where to go on from; None at the beginning."""
+
+    def set_apart(self, count: int) -> list[Task]:
+        """Takes so many tasks out of ``tasks``, and so out of every batch: chosen by the run's seed, the same for the
+        same tasks. To be called before anything is run."""
+        ...
 
     def batches(self, size: int) -> Callable[[int], list[Task]]:
         """Task batches by step: reshuffled each epoch by the run's seed, the same for the same step."""
@@ -107,9 +113,10 @@ class Run(Protocol):
         resources: Sequence[AnyResource] = (),
         tasks: Sequence[Task] | None = None,
         samples: int = 1,
+        purpose: Purpose = "evaluate",
     ) -> Evaluation:
-        """Runs the agent on the held-out tasks, after ``step`` training steps. The report pairs the lowest with the
-        highest step of a ``variant``."""
+        """Runs the agent on the held-out tasks, or on ``tasks``, after ``step`` training steps. The report pairs the
+        lowest with the highest step of a ``variant``; what is run with the purpose ``validate`` is no part of it."""
         ...
 
     async def spans(self, rollout: Rollout) -> list[Span]:
@@ -128,6 +135,10 @@ class Run(Protocol):
 
     def progress(self, *, step: int, steps: int) -> None:
         """Says how far the run is."""
+        ...
+
+    def stopped(self, *, step: int, reason: str) -> None:
+        """Says that no step follows on ``step``, though there could be more, and why; the run's result ``stopped``."""
         ...
 
     def phase(self, name: str, *, done: int = 0, total: int = 0) -> None:

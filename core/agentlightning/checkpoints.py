@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from agentlightning.store.base import Checkpoint, RunRecord
@@ -14,10 +14,10 @@ CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints, in its own."""
 
 
-def write_checkpoint(directory: Path, step: int, write: Callable[[Path], None]) -> Path:
-    """The new folder, in that of a run, which ``write(folder)`` has filled: durable, and beside the one before, so that
-    this one stays whole until the new one counts."""
-    folder = directory / CHECKPOINTS / f"step-{step}-{secrets.token_hex(4)}"
+def write_checkpoint(directory: Path, name: str, write: Callable[[Path], None]) -> Path:
+    """The new folder of a ``name``, in that of a run, which ``write(folder)`` has filled: durable, and beside the ones
+    before, so that these stay whole until the new one counts."""
+    folder = directory / CHECKPOINTS / f"{name}-{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
     write(folder)
     for path in [*folder.rglob("*"), folder, folder.parent]:
@@ -25,10 +25,10 @@ def write_checkpoint(directory: Path, step: int, write: Callable[[Path], None]) 
     return folder.absolute()
 
 
-def remove_checkpoints(directory: Path, *, but: Path) -> None:
-    """Removes the checkpoints in a run's folder, but for one."""
-    for path in (directory / CHECKPOINTS).glob("step-*"):
-        if path.absolute() != but:
+def remove_checkpoints(directory: Path, kind: str, *, but: Container[str]) -> None:
+    """Removes the checkpoints in a run's folder whose names begin with ``kind``, but for those of some names."""
+    for path in (directory / CHECKPOINTS).glob(f"{kind}-*"):
+        if path.name not in but:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -83,11 +83,15 @@ def load_split(tasks: Any, held_out: Any, seed: int) -> tuple[list[Task], list[T
         return train, kept
     if len(train) < 2:
         raise DataError("one task is too few to hold any out: give tasks.held_out, or more tasks")
-    size = min(max(1, round(len(train) * HELD_OUT_SHARE)), MAX_HELD_OUT)
-    picked = set(np.random.default_rng(seed).permutation(len(train))[:size].tolist())
+    return set_apart(train, min(max(1, round(len(train) * HELD_OUT_SHARE)), MAX_HELD_OUT), seed)
+
+
+def set_apart(tasks: Sequence[Task], count: int, seed: int) -> tuple[list[Task], list[Task]]:
+    """The tasks without ``count`` of them, and those: drawn by ``seed``, both in their order."""
+    drawn = set(np.random.default_rng(seed).permutation(len(tasks))[:count].tolist())
     return (
-        [task for index, task in enumerate(train) if index not in picked],
-        [task for index, task in enumerate(train) if index in picked],
+        [task for index, task in enumerate(tasks) if index not in drawn],
+        [task for index, task in enumerate(tasks) if index in drawn],
     )
 
 

@@ -16,7 +16,7 @@ from agentlightning.backend import Backend
 from agentlightning.config import NonNegativeInt, PositiveInt
 from agentlightning.errors import AlgorithmError
 from agentlightning.loss import LossConfig
-from agentlightning.records import Policy
+from agentlightning.records import Policy, Task
 from agentlightning.training_rows import TrainingRow
 
 
@@ -58,11 +58,11 @@ class Policies:
         if restored is not None and restored.path is None:
             raise AlgorithmError(f"the checkpoint of step {restored.step} holds no weights: start a new run")
         try:
-            for name, backend in self.backends.items():
+            for backend in self.backends.values():
                 self._stack.push_async_callback(backend.aclose)
                 await backend.start()
-                if restored is not None and restored.path is not None:
-                    await asyncio.to_thread(backend.restore, Path(restored.path) / name)
+            if restored is not None and restored.path is not None:
+                await self.restore(Path(restored.path))
         except BaseException:
             await self._stack.aclose()
             raise
@@ -91,6 +91,14 @@ class Policies:
             greedy = [policy.sampled_with(temperature=0.0) for policy in sampled]
             await self._run.evaluate(step=step, variant="greedy", resources=greedy)
 
+    async def validate(self, tasks: Sequence[Task], *, step: int, samples: int) -> float | None:
+        """The mean outcome of ``tasks`` under the published weights, at the training temperature; None where none could
+        be scored."""
+        evaluation = await self._run.evaluate(
+            step=step, tasks=tasks, resources=list(self._published), samples=samples, purpose="validate"
+        )
+        return evaluation.mean
+
     async def update(
         self, groups: Sequence[Sequence[TrainingRow]], loss: LossConfig, *, step: int, epochs: int, mini_batches: int
     ) -> dict[str, float]:
@@ -106,13 +114,18 @@ class Policies:
 
     async def checkpoint(self, step: int, state: dict[str, Any]) -> None:
         """Makes a point to go on from: a folder for each policy, and ``state``, plain values of the algorithm's."""
+        await self._run.checkpoint(step, state, self.write)
 
-        def write(folder: Path) -> None:
-            for name, backend in self.backends.items():
-                (folder / name).mkdir()
-                backend.save(folder / name)
+    def write(self, folder: Path) -> None:
+        """Writes all that `restore` needs: a folder for each policy. Not in the event loop."""
+        for name, backend in self.backends.items():
+            (folder / name).mkdir()
+            backend.save(folder / name)
 
-        await self._run.checkpoint(step, state, write)
+    async def restore(self, folder: Path) -> None:
+        """Takes back what `write` wrote."""
+        for name, backend in self.backends.items():
+            await asyncio.to_thread(backend.restore, folder / name)
 
     async def save(self) -> None:
         """Writes the trained models: the run's result ``model``, or ``model/<name>`` where there are several."""

@@ -23,6 +23,7 @@ from agentlightning.policies import EvaluateConfig, Policies
 from agentlightning.records import Task
 from agentlightning.sampler import MAX_TEMPERATURE
 from agentlightning.training_rows import Group, TrainingRow
+from agentlightning.validation import ValidateConfig, Validation, refuse_what_has_no_effect
 
 # At 0 the rollouts of a group are all alike, and above the maximum they are noise.
 Temperature = Annotated[float, msgspec.Meta(gt=0, le=MAX_TEMPERATURE)]
@@ -34,7 +35,7 @@ class PolicyGradientConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
     A step takes ``batch_tasks`` tasks and runs each ``group_size`` times at ``temperature``, then goes over
     what came of it ``epochs`` times, each time in ``mini_batches`` optimizer steps. ``credit`` names what makes
     advantages of rewards (`agentlightning.credit`). A checkpoint is made every ``checkpoint_every`` steps and at the
-    end (0: never).
+    end (0: never). With ``validate`` the run ends with its best weights, and may stop early.
     """
 
     backend: str = "torch"
@@ -47,6 +48,7 @@ class PolicyGradientConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
     mini_batches: PositiveInt = 1
     checkpoint_every: NonNegativeInt = 10
     evaluate: EvaluateConfig = msgspec.field(default_factory=EvaluateConfig)
+    validate: ValidateConfig = msgspec.field(default_factory=ValidateConfig)
 
 
 class PolicyGradient(Algorithm):
@@ -66,6 +68,7 @@ class PolicyGradient(Algorithm):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        refuse_what_has_no_effect(self.config.validate)
         self.backend: type[Backend] = plugins().find("backends", self.config.backend)
         names = [field.name for field in msgspec.structs.fields(self.backend.Config)]
         if not all(hasattr(self.config, name) for name in names):
@@ -88,13 +91,17 @@ class PolicyGradient(Algorithm):
 
     async def run(self, run: Run) -> None:
         config = self.config
+        validation = Validation(config.validate, run)
         async with Policies(self.backends(run), run, temperature=config.temperature) as policies:
             await self.begin(run, policies)
             await policies.publish()
             await self.check(run)
             await policies.evaluate(config.evaluate, step=0)
+            await validation.begin(policies)
 
-            for step in range(policies.completed_steps + 1, config.steps + 1):
+            step = policies.completed_steps
+            while step < config.steps and not validation.stops:
+                step += 1
                 started = time.perf_counter()
                 groups = await self.collect(run, step)
                 collected = time.perf_counter()
@@ -108,14 +115,17 @@ class PolicyGradient(Algorithm):
                 seconds = {"seconds_collect": collected - started, "seconds_update": time.perf_counter() - collected}
                 run.log({**describe(groups, rows), **metrics, **seconds}, step=step)
                 run.progress(step=step, steps=config.steps)
-                last = step == config.steps
+                await validation.validate(policies, step, last=step == config.steps)
+                last = step == config.steps or validation.stops
                 if config.evaluate.every and step % config.evaluate.every == 0 and not last:
                     await policies.evaluate(config.evaluate, step=step)
                 if config.checkpoint_every and (last or step % config.checkpoint_every == 0):
-                    await policies.checkpoint(step, self.state())
+                    await policies.checkpoint(step, {**self.state(), **validation.state()})
+                    await validation.checkpointed()
 
             self.conclude(policies)
-            await policies.evaluate(config.evaluate, step=config.steps)
+            await validation.conclude(policies, step, steps=config.steps)
+            await policies.evaluate(config.evaluate, step=step)
             await policies.save()
 
     @property
@@ -169,7 +179,7 @@ class PolicyGradient(Algorithm):
         return {}
 
     def conclude(self, policies: Policies) -> None:
-        """Called after the last step. Raises `AlgorithmError` where the run came to nothing."""
+        """Called after the last step, with its weights. Raises `AlgorithmError` where the run came to nothing."""
 
 
 def describe(groups: Sequence[Group], learned: Sequence[Sequence[TrainingRow]]) -> dict[str, float]:

@@ -37,6 +37,9 @@ class Progress:
     def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Step ``step`` of ``steps`` is done."""
 
+    def stopped(self, step: int, reason: str) -> None:
+        """No step follows on ``step``, though there could be more."""
+
     def evaluation(self, evaluation: Evaluation, metrics: Mapping[str, float] | None = None) -> None:
         """An evaluation is done; ``metrics`` is what was counted of its rollouts (`agentlightning.diagnostics`)."""
 

@@ -32,9 +32,9 @@ SpanKind = Literal["llm", "tool", "agent", "retrieval", "handoff", "reward", "an
 Provenance = Literal["exact", "text"]
 RolloutStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Fault = Literal["agent", "infrastructure"]
-Purpose = Literal["train", "evaluate", "check", "observe"]
-"""What a rollout is for. ``check``: the first ones, which count for nothing; ``observe``: an agent ran elsewhere, and
-was recorded."""
+Purpose = Literal["train", "evaluate", "validate", "check", "observe"]
+"""What a rollout is for. ``validate``: to choose weights by, so it is no part of what is reported; ``check``: the first
+ones, which count for nothing; ``observe``: an agent ran elsewhere, and was recorded."""
 
 FINAL_STATUSES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 

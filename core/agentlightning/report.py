@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from agentlightning.algorithm import Evaluation
-from agentlightning.records import Record, Rollout, Task
+from agentlightning.records import Purpose, Record, Rollout, Task
 
 MAX_EXACT = 16
 """Up to so many tasks that changed, every one of their 2^n sign patterns is counted."""
@@ -134,16 +134,28 @@ def bootstrap_interval(difference: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def evaluations_of(rollouts: Iterable[Rollout], tasks: Mapping[str, Task]) -> list[Evaluation]:
-    """The evaluations that a run's rollouts belong to, in the order they were asked for."""
+def evaluations_of(
+    rollouts: Iterable[Rollout], tasks: Mapping[str, Task], *, purpose: Purpose = "evaluate"
+) -> list[Evaluation]:
+    """The evaluations of a purpose that a run's rollouts belong to, in the order they were asked for."""
     found: dict[tuple[int, str], list[Rollout]] = {}
     for rollout in rollouts:
-        if rollout.purpose == "evaluate":
+        if rollout.purpose == purpose:
             found.setdefault((rollout.step, rollout.variant), []).append(rollout)
-    return [evaluation_of(members, tasks, step=step, variant=variant) for (step, variant), members in found.items()]
+    return [
+        evaluation_of(members, tasks, step=step, variant=variant, purpose=purpose)
+        for (step, variant), members in found.items()
+    ]
 
 
-def evaluation_of(rollouts: Sequence[Rollout], tasks: Mapping[str, Task], *, step: int, variant: str) -> Evaluation:
+def evaluation_of(
+    rollouts: Sequence[Rollout],
+    tasks: Mapping[str, Task],
+    *,
+    step: int,
+    variant: str,
+    purpose: Purpose = "evaluate",
+) -> Evaluation:
     """One evaluation from its rollouts: each task's reward is the mean of those that could be scored."""
     samples: dict[str, list[float]] = {}
     for rollout in rollouts:
@@ -153,6 +165,7 @@ def evaluation_of(rollouts: Sequence[Rollout], tasks: Mapping[str, Task], *, ste
     return Evaluation(
         step=step,
         variant=variant,
+        purpose=purpose,
         tasks=[tasks.get(id) or Task(id=id, input=None) for id in samples],
         rollouts=list(rollouts),
         rewards=[sum(values) / len(values) if values else None for values in samples.values()],

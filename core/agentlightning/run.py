@@ -18,12 +18,12 @@ from agentlightning.causes import explain_rollouts
 from agentlightning.check import CheckReport, render
 from agentlightning.check.first_rollout import CHECKED_TASKS, FirstRollouts
 from agentlightning.checkpoints import remove_checkpoints, write_checkpoint
-from agentlightning.data import batch_of_step
+from agentlightning.data import batch_of_step, set_apart
 from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts, held_out_note
 from agentlightning.errors import CheckError
 from agentlightning.group_rewards import GroupRewards
 from agentlightning.progress import Progress
-from agentlightning.records import AnyResource, Policy, Rollout, Span, Task
+from agentlightning.records import AnyResource, Policy, Purpose, Rollout, Span, Task
 from agentlightning.report import evaluation_of
 from agentlightning.runner import Runner
 from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
@@ -119,6 +119,11 @@ class TrainingRun:
         if self._check_only:
             await self.check()
 
+    def set_apart(self, count: int) -> list[Task]:
+        """Takes so many tasks out of those that are trained on, by the run's seed."""
+        self.tasks, apart = set_apart(self.tasks, count, self.seed)
+        return apart
+
     def batches(self, size: int) -> Callable[[int], list[Task]]:
         """Task batches by step, from 1: each epoch a permutation of its own, the same for the same seed.
 
@@ -170,25 +175,34 @@ class TrainingRun:
         resources: Sequence[AnyResource] = (),
         tasks: Sequence[Task] | None = None,
         samples: int = 1,
+        purpose: Purpose = "evaluate",
     ) -> Evaluation:
-        """Runs the agent on the held-out tasks, ``samples`` times each, after ``step`` training steps."""
+        """Runs the agent on the held-out tasks, or on ``tasks``, ``samples`` times each, after ``step`` training
+        steps."""
         await self._only_check()
         tasks = self.held_out if tasks is None else tasks
-        name = f"evaluate/{step}/{variant}" if variant else f"evaluate/{step}"
-        if len(tasks) < ENOUGH_TASKS and not self._evaluated:
-            self._progress.message(held_out_note(len(tasks)))
-        self._evaluated = True
-        rollouts = self._orders.plan(name, tasks, samples, purpose="evaluate", step=step, variant=variant)
+        name = f"{purpose}/{step}/{variant}" if variant else f"{purpose}/{step}"
+        if purpose == "evaluate":
+            self._warn_of_few(tasks)
+        rollouts = self._orders.plan(name, tasks, samples, purpose=purpose, step=step, variant=variant)
         by_id = {task.id: task for task in tasks}
         ended: dict[str, Rollout] = {}
         counts = Counts()
         async for rollout, _ in self._finish_all(rollouts, by_id, resources, counts):
             ended[rollout.id] = rollout
-        evaluation = evaluation_of([ended[rollout.id] for rollout in rollouts], by_id, step=step, variant=variant)
+        evaluation = evaluation_of(
+            [ended[rollout.id] for rollout in rollouts], by_id, step=step, variant=variant, purpose=purpose
+        )
         if evaluation.rollouts and evaluation.mean is None:
             logger.warning("%s: no task could be scored: %s", name, explain_rollouts(evaluation.rollouts))
         self._progress.evaluation(evaluation, counts.metrics())
         return evaluation
+
+    def _warn_of_few(self, tasks: Sequence[Task]) -> None:
+        """Says, once a run, that so few held-out tasks can tell nothing."""
+        if len(tasks) < ENOUGH_TASKS and not self._evaluated:
+            self._progress.message(held_out_note(len(tasks)))
+        self._evaluated = True
 
     async def spans(self, rollout: Rollout) -> list[Span]:
         """What happened in a rollout of this run, by index."""
@@ -222,6 +236,11 @@ class TrainingRun:
         """Says how far the run is."""
         self._progress.step(step, steps, self._logged)
 
+    def stopped(self, *, step: int, reason: str) -> None:
+        """Says that no step follows on ``step``, though there could be more, and why."""
+        self.result("stopped", f"after step {step}: {reason}")
+        self._progress.stopped(step, reason)
+
     def phase(self, name: str, *, done: int = 0, total: int = 0) -> None:
         """Says what goes on, where it is no rollout."""
         self._progress.phase(name, done, total)
@@ -235,7 +254,9 @@ class TrainingRun:
     ) -> None:
         """Makes a point to go on from; visible only once all of it is durable."""
         self.phase("writing a checkpoint")
-        path = await asyncio.to_thread(write_checkpoint, self.directory, step, write) if write is not None else None
+        path = None
+        if write is not None:
+            path = await asyncio.to_thread(write_checkpoint, self.directory, f"step-{step}", write)
         await self._store.flush()
         await self._store.put_checkpoint(
             Checkpoint(
@@ -248,7 +269,7 @@ class TrainingRun:
         )
         await self._store.update_run(self._record)
         if path is not None:
-            await asyncio.to_thread(remove_checkpoints, self.directory, but=path)
+            await asyncio.to_thread(remove_checkpoints, self.directory, "step", but=[path.name])
 
     def _for_trained_agents(self, resource: AnyResource) -> AnyResource:
         if isinstance(resource, Policy) and resource.agents == ("*",):

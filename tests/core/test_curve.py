@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from finished_run import RUN, fill, url_in
 
-from agentlightning.cli.curve import draw_curve, rewards_by_step
+from agentlightning.algorithm import Evaluation
+from agentlightning.cli.curve import _draw_evaluations, draw_curve, rewards_by_step
 from agentlightning.records import Failure, Purpose, Reward, Rollout
 from agentlightning.store import RunRecord, open_store
 
@@ -60,6 +61,22 @@ async def test_a_run_is_drawn(tmp_path: Path) -> None:
         assert path.read_bytes().startswith(b"\x89PNG")
     finally:
         await store.close()
+
+
+def test_the_curve_of_a_validation_is_one_of_its_own() -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.add_subplot()
+    kinds: list[tuple[Purpose, str]] = [("evaluate", "sampled"), ("evaluate", ""), ("validate", "")]
+    _draw_evaluations(
+        axes,
+        [
+            Evaluation(step=step, variant=variant, purpose=purpose, tasks=[], rollouts=[], rewards=[0.5])
+            for step in (0, 1)
+            for purpose, variant in kinds
+        ],
+    )
+    _, labels = axes.get_legend_handles_labels()
+    assert labels == ["held-out, sampled", "held-out", "validation"]
 
 
 async def test_a_run_without_rewards_has_no_curve(tmp_path: Path) -> None:

@@ -96,6 +96,20 @@ def test_an_evaluation_is_one_line() -> None:
     )
 
 
+def test_a_validation_is_one_line_and_so_is_that_a_run_stopped() -> None:
+    progress, output = plain()
+    progress.collection("validate/3", 1, purpose="validate")
+    progress.rollout(ended(1.0), 0)
+    tasks = [Task(id="a", input=None)]
+    progress.evaluation(Evaluation(step=3, purpose="validate", tasks=tasks, rollouts=[], rewards=[1.0]))
+    progress.stopped(3, "of 2 validations in a row none was better than that of step 1")
+    assert output.getvalue().splitlines() == [
+        "validation tasks after step 3: mean reward 1.000  1 of 1 tasks scored",
+        "stopped after step 3: of 2 validations in a row none was better than that of step 1",
+    ]
+    assert (progress.step_done, progress.steps) == (3, 3)
+
+
 def test_tokens_of_rollouts_that_were_there_already_say_nothing_of_the_speed() -> None:
     tally = Tally("step 1", 2)
     tally.add(ended(1.0, ended_at=tally.started_at - 100), 1000)

@@ -117,6 +117,19 @@ async def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(
     assert_same(await trained(again, tiny_model, **fields), expected)
 
 
+async def test_a_run_ends_with_the_weights_of_its_best_validation(tiny_model: Path, tmp_path: Path) -> None:
+    fields = {"validate": {"every": 1, "tasks": 1}, "replay": 0.5, "checkpoint_every": 1}
+    whole, shorter = DrawnRun(tmp_path / "whole"), DrawnRun(tmp_path / "shorter")
+    whole.validations = shorter.validations = {0: 0.1, 1: 0.5, 2: 0.2, 3: 0.3}
+    best = await trained(whole, tiny_model, **fields)
+    assert_same(best, await trained(shorter, tiny_model, **fields, steps=1))
+    assert [resource.version for resource in whole.published] == [0, 1, 2, 3, 1]
+    assert set(whole.checkpoints[-1].state["spread"]) <= {"task1", "task2"}
+    resumed = DrawnRun(tmp_path / "resumed", restored=whole.checkpoints[1])
+    resumed.validations = whole.validations
+    assert_same(await trained(resumed, tiny_model, **fields), best)
+
+
 async def test_every_number_of_a_step_is_logged_and_finite(tiny_model: Path, drawn_run: DrawnRun) -> None:
     await trained(drawn_run, tiny_model, loss={"beta": 0.05, "sampler_correction": "token_truncate"}, steps=2)
     first, second = drawn_run.logged[1], drawn_run.logged[2]

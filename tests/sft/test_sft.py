@@ -120,6 +120,22 @@ async def test_demonstrations_are_learned_without_running_a_task(
     assert drawn_run.logged[1]["tokens"] > 1
 
 
+async def test_the_best_weights_of_demonstrations_are_found_on_tasks(tiny_model: Path, tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "23 + 48?"}, {"role": "assistant", "content": "The answer is 71."}]
+    path = tmp_path / "shown.jsonl"
+    path.write_text(json.dumps({"messages": chat}))
+    fields = {"demonstrations": str(path), "batch_tasks": 1, "group_size": 8}
+    run = DrawnRun(tmp_path / "run")
+    run.validations = {0: 0.1, 1: 0.5, 2: 0.4, 3: 0.3}
+    await algorithm(tiny_model, **fields, steps=9, validate={"every": 1, "tasks": 1, "patience": 2}).run(run)
+    assert not any(event.startswith("collect") for event in run.events)
+    assert (run.results["best step"], run.results["stopped"][:12]) == ("1", "after step 3")
+    shorter = DrawnRun(tmp_path / "shorter")
+    await algorithm(tiny_model, **fields, steps=1).run(shorter)
+    first, second = (AutoModelForCausalLM.from_pretrained(it.results["model"]).state_dict() for it in (run, shorter))
+    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+
+
 async def test_a_run_in_which_nothing_was_good_enough_says_so(tiny_model: Path, drawn_run: DrawnRun) -> None:
     with pytest.raises(AlgorithmError, match=r"no rollout reached a reward of 2\.0, the best has 1: lower"):
         await algorithm(tiny_model, threshold=2.0).run(drawn_run)

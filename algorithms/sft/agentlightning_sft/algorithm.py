@@ -87,6 +87,6 @@ class SFT(PolicyGradient):
     def conclude(self, policies: Policies) -> None:
         if policies.version == 0:
             raise AlgorithmError(
-                f"in {self.config.steps} steps no rollout reached a reward of {self.config.threshold}, the best has "
-                f"{self._best:g}: lower algorithm.threshold, raise group_size, or begin with demonstrations"
+                f"no rollout reached a reward of {self.config.threshold}, the best has {self._best:g}: "
+                "lower algorithm.threshold, raise group_size, or begin with demonstrations"
             )

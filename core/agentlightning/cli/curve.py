@@ -52,7 +52,8 @@ async def draw_curve(store: Store, run: RunRecord, path: Path) -> str | None:
     rollouts = await store.rollouts(run.id)
     with np.errstate(over="ignore", invalid="ignore"):  # rewards may be as large as a float can be
         steps = rewards_by_step(rollouts)
-    evaluations = [evaluation for evaluation in evaluations_of(rollouts, {}) if evaluation.mean is not None]
+    found = [*evaluations_of(rollouts, {}), *evaluations_of(rollouts, {}, purpose="validate")]
+    evaluations = [evaluation for evaluation in found if evaluation.mean is not None]
     if not steps and not evaluations:
         return None
     try:
@@ -119,16 +120,15 @@ def _draw_steps(axes: Any, steps: Sequence[StepReward]) -> None:
 
 
 def _draw_evaluations(axes: Any, evaluations: Sequence[Evaluation]) -> None:
-    variants: dict[str, list[tuple[int, float]]] = {}
+    lines: dict[str, list[tuple[int, float]]] = {}
     for evaluation in evaluations:
         if evaluation.mean is not None:
-            variants.setdefault(evaluation.variant, []).append((evaluation.step, evaluation.mean))
+            lines.setdefault(_label(evaluation), []).append((evaluation.step, evaluation.mean))
     highest: dict[int, float] = {}
-    for x, y in (point for points in variants.values() for point in points):
+    for x, y in (point for points in lines.values() for point in points):
         highest[x] = max(y, highest.get(x, y))
-    for number, (variant, points) in enumerate(variants.items()):
+    for number, (label, points) in enumerate(lines.items()):
         color = VARIANTS[number % len(VARIANTS)]
-        label = f"held-out{f', {variant}' if variant else ''}"
         across, up = zip(*sorted(points), strict=True)
         axes.plot(across, up, color=color, linestyle=(0, (2, 3)), linewidth=1, alpha=0.7)
         axes.plot(across, up, color=color, linestyle="", marker="D", markersize=7, label=label)
@@ -144,3 +144,9 @@ def _draw_evaluations(axes: Any, evaluations: Sequence[Evaluation]) -> None:
                 color=color,
                 fontsize=9,
             )
+
+
+def _label(evaluation: Evaluation) -> str:
+    if evaluation.purpose == "validate":
+        return "validation"
+    return f"held-out, {evaluation.variant}" if evaluation.variant else "held-out"

@@ -139,7 +139,7 @@ class PlainProgress(Progress):
         self.message(f"run {run.id}: {run.algorithm}, seed {run.seed}")
 
     def collection(self, name: str, total: int, *, purpose: Purpose = "train") -> None:
-        if purpose == "evaluate":
+        if purpose != "train":
             self.tally = Tally(name, total)
         elif self._collected is None:
             self.tally = self._collected = Tally(name, total)
@@ -159,13 +159,18 @@ class PlainProgress(Progress):
         self.line(self._summary(step, steps, metrics))
         self._collected = None
 
+    def stopped(self, step: int, reason: str) -> None:
+        self.step_done = self.steps = step
+        self.message(f"stopped after step {step}: {reason}")
+
     def evaluation(self, evaluation: Evaluation, metrics: Mapping[str, float] | None = None) -> None:
+        tasks = "validation tasks" if evaluation.purpose == "validate" else "held-out tasks"
         name = f"{evaluation.variant}, " if evaluation.variant else ""
         mean = "no task could be scored" if evaluation.mean is None else f"mean reward {format_number(evaluation.mean)}"
         scored = sum(reward is not None for reward in evaluation.rewards)
         trouble = self.tally.trouble if self.tally is not None else ""
         parts = [
-            Part(f"held-out tasks after step {evaluation.step}: {name}{mean}", 9),
+            Part(f"{tasks} after step {evaluation.step}: {name}{mean}", 9),
             Part(f"{scored} of {len(evaluation.tasks)} tasks scored", 7),
             *(Part(text, 8) for text in troubles(metrics or {})),
             *([Part(f"failures: {trouble}", 6)] if trouble else []),

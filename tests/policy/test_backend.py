@@ -1,14 +1,19 @@
-"""What a run that trains weights refuses before its first rollout, and what an update holds in memory."""
+"""What a run that trains weights refuses before its first rollout, what an update holds in memory, and which weights
+answer."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
+import openai
 import pytest
 import torch
 from policy.rows import rollouts
 
 from agentlightning.errors import PolicyError
+from agentlightning.loss import LossConfig
 from agentlightning_policy.backend import TorchBackend
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.config import LoraConfig, ModelConfig, TorchConfig
@@ -66,3 +71,41 @@ async def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(
     little, found = await backward(tiny_model, lora, checkpointing=True)
     assert little < much / 2
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+async def answer(backend: TorchBackend) -> tuple[int, Any]:
+    """The version that is published, and what it says at temperature 0, with ids and log-probabilities."""
+    policy = await backend.publish()
+    asked: Any = [{"role": "user", "content": "23 + 48?"}]
+    async with openai.AsyncOpenAI(base_url=policy.base_url, api_key="k", max_retries=0) as client:
+        response = await client.chat.completions.create(
+            model=policy.model, messages=asked, temperature=0, logprobs=True, extra_body={"return_token_ids": True}
+        )
+    (choice,) = response.choices
+    assert choice.logprobs is not None
+    assert choice.logprobs.content is not None
+    return policy.version, (choice.model_extra, [token.logprob for token in choice.logprobs.content])
+
+
+async def test_weights_that_are_taken_back_while_they_are_served_are_those_that_answer(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    config = TorchConfig(model=ModelConfig(path=str(tiny_model), device="cpu"), lr=1e-2)
+    config.engine.max_tokens = 8
+    backend = TorchBackend(config, name="policy", seed=0, max_updates=2, phase=lambda name, **_: None)
+    rows = rollouts()
+    for row in rows:
+        row.advantages[row.mask] = 1.0
+    loss = LossConfig(kind="cross_entropy", aggregation="token_mean")
+    await backend.start()
+    try:
+        await backend.update([rows], loss, step=1)
+        await asyncio.to_thread(backend.save, tmp_path)
+        first = await answer(backend)
+        await backend.update([rows], loss, step=2)
+        second = await answer(backend)
+        await asyncio.to_thread(backend.restore, tmp_path)
+        assert await answer(backend) == first != second
+        assert (first[0], second[0]) == (1, 2)
+    finally:
+        await backend.aclose()

@@ -9,19 +9,15 @@ T tokens that a segment sees.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from agentlightning_policy.attention import causal
 from agentlightning_policy.batches import Batch
+from agentlightning_policy.siblings import Layout, siblings_of
+from agentlightning_policy.split_attention import SplitAttention, has_flash_kernels
 
 
 class TreeAttention:
@@ -33,13 +29,23 @@ class TreeAttention:
 
     def __init__(self, batch: Batch, device: torch.device) -> None:
         self._sizes = [end - start for start, end in zip(batch.starts, batch.ends, strict=True)]
-        self._siblings = _siblings(batch)
-        self._layout = _Layout.of(self._siblings, batch, device)
+        self._siblings = siblings_of(batch)
+        self._layout = Layout.of(self._siblings, batch, device)
+        bounds = [slice(start, end) for start, end in zip(batch.starts, batch.ends, strict=True)]
+        self._split = SplitAttention(self._siblings, self._layout, bounds)
+        self._deepest = int(batch.positions.max()) + 1
         self._masks: dict[tuple[int, int, int, int | None], Tensor] = {}
 
     def __call__(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
     ) -> Tensor:
+        if (
+            query.device.type == "cpu"
+            and query.dtype == torch.float32
+            and (window is None or window >= self._deepest)
+            and has_flash_kernels()
+        ):
+            return self._split(query, key, value, scale)
         inputs = (query, key, value, scale, window)
         if not torch.is_grad_enabled():
             return self._attend(*inputs)
@@ -78,70 +84,3 @@ class TreeAttention:
             visible = causal(size, total, window, like.device)
             self._masks[key] = like.new_zeros(size, total).masked_fill_(~visible, float("-inf")).repeat(group, 1)
         return self._masks[key]
-
-
-@dataclass(frozen=True)
-class _Siblings:
-    """Segments with one parent (or none), the tokens of the longest, and what is above them, from the root down."""
-
-    segments: list[int]
-    size: int
-    ancestors: list[int]
-
-
-def _siblings(batch: Batch) -> list[_Siblings]:
-    sizes = [end - start for start, end in zip(batch.starts, batch.ends, strict=True)]
-    alike: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    for segment, (parent, size) in enumerate(zip(batch.parents, sizes, strict=True)):
-        # lengths between the same two powers of two, so that padding is less than what is padded
-        alike[parent, size.bit_length()].append(segment)
-    return [
-        _Siblings(segments, max(sizes[segment] for segment in segments), batch.paths[parent] if parent >= 0 else [])
-        for (parent, _), segments in alike.items()
-    ]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """``token_of`` (M,): the packed token that lies in each slot, any one in the slots ``padding``. ``slot_of`` (N,)
-    says it the other way round."""
-
-    token_of: Tensor
-    slot_of: Tensor
-    padding: Tensor
-
-    def side_by_side(self, tokens: Tensor) -> Tensor:
-        """(N, …) → (M, …). No true token looks at padding, so none of its gradient is lost."""
-        return _Rearranged.apply(tokens, self.token_of, self.slot_of, self.padding[:0])  # type: ignore[no-any-return, no-untyped-call]
-
-    def packed(self, slots: Tensor) -> Tensor:
-        """(M, …) → (N, …): the way back."""
-        return _Rearranged.apply(slots, self.slot_of, self.token_of, self.padding)  # type: ignore[no-any-return, no-untyped-call]
-
-    @classmethod
-    def of(cls, all_siblings: list[_Siblings], batch: Batch, device: torch.device) -> _Layout:
-        rows = []
-        for siblings in all_siblings:
-            for segment in siblings.segments:
-                places = batch.starts[segment] + np.arange(siblings.size)
-                rows.append(np.where(places < batch.ends[segment], places, -1))
-        token_of = np.concatenate(rows)
-        taken = np.flatnonzero(token_of >= 0)
-        slot_of = np.empty(len(taken), np.int64)
-        slot_of[token_of[taken]] = taken
-        padding = np.flatnonzero(token_of < 0)
-        return cls(*(torch.from_numpy(places).to(device) for places in (token_of.clip(min=0), slot_of, padding)))
-
-
-class _Rearranged(torch.autograd.Function):
-    """Takes values from the places ``there``. Gradients return by ``back``, and none to the places ``blank``."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, there: Tensor, back: Tensor, blank: Tensor) -> Tensor:
-        ctx.back, ctx.blank = back, blank
-        return values.index_select(0, there)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return gradient.index_select(0, ctx.back).index_fill_(0, ctx.blank, 0.0), None, None, None

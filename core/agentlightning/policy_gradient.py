@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -25,6 +26,9 @@ from agentlightning.sampler import MAX_TEMPERATURE
 from agentlightning.training_rows import Group, TrainingRow
 from agentlightning.validation import ValidateConfig, Validation, refuse_what_has_no_effect
 
+BATCHES = "agentlightning.batches"
+"""Where a checkpoint keeps how many batches of tasks were taken, beside the state of the algorithm."""
+
 # At 0 the rollouts of a group are all alike, and above the maximum they are noise.
 Temperature = Annotated[float, msgspec.Meta(gt=0, le=MAX_TEMPERATURE)]
 
@@ -34,7 +38,13 @@ class PolicyGradientConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
 
     A step takes ``batch_tasks`` tasks and runs each ``group_size`` times at ``temperature``, then goes over
     what came of it ``epochs`` times, each time in ``mini_batches`` optimizer steps. ``credit`` names what makes
-    advantages of rewards (`agentlightning.credit`). A checkpoint is made every ``checkpoint_every`` steps and at the
+    advantages of rewards (`agentlightning.credit`).
+
+    Groups whose rollouts all earn the same teach nothing. With ``informative_groups`` a step takes ``batch_tasks`` tasks
+    at a time, ``max_batches`` times at most, until it has so many others; it cancels what then still runs, and learns
+    from those others alone (dynamic sampling, Yu et al. 2025, DAPO, section 3.2). At 0 it takes tasks once, and runs all.
+
+    A checkpoint is made every ``checkpoint_every`` steps and at the
     end (0: never). With ``validate`` the run ends with its best weights, and may stop early.
     """
 
@@ -43,6 +53,8 @@ class PolicyGradientConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
     steps: PositiveInt = 100
     batch_tasks: PositiveInt = 8
     group_size: PositiveInt = 8
+    informative_groups: NonNegativeInt = 0
+    max_batches: PositiveInt = 1
     temperature: Temperature = 1.0
     epochs: PositiveInt = 1
     mini_batches: PositiveInt = 1
@@ -69,6 +81,8 @@ class PolicyGradient(Algorithm):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         refuse_what_has_no_effect(self.config.validate)
+        _check_informative_groups(self.config)
+        self._batches = 0
         self.backend: type[Backend] = plugins().find("backends", self.config.backend)
         names = [field.name for field in msgspec.structs.fields(self.backend.Config)]
         if not all(hasattr(self.config, name) for name in names):
@@ -92,6 +106,7 @@ class PolicyGradient(Algorithm):
     async def run(self, run: Run) -> None:
         config = self.config
         validation = Validation(config.validate, run)
+        self._batches = run.restored.state.get(BATCHES, 0) if run.restored is not None else 0
         async with Policies(self.backends(run), run, temperature=config.temperature) as policies:
             await self.begin(run, policies)
             await policies.publish()
@@ -120,7 +135,7 @@ class PolicyGradient(Algorithm):
                 if config.evaluate.every and step % config.evaluate.every == 0 and not last:
                     await policies.evaluate(config.evaluate, step=step)
                 if config.checkpoint_every and (last or step % config.checkpoint_every == 0):
-                    await policies.checkpoint(step, {**self.state(), **validation.state()})
+                    await policies.checkpoint(step, {**self.state(), **validation.state(), BATCHES: self._batches})
                     await validation.checkpointed()
 
             self.conclude(policies)
@@ -153,18 +168,32 @@ class PolicyGradient(Algorithm):
         """Looks at the first rollout before anything is spent."""
         await run.check()
 
-    def tasks(self, run: Run, step: int) -> list[Task]:
-        """The tasks of a step."""
-        return run.batches(self.config.batch_tasks)(step)
+    def tasks(self, run: Run, number: int) -> list[Task]:
+        """The run's batches of tasks, from 1: one a step, or several with ``informative_groups``."""
+        return run.batches(self.config.batch_tasks)(number)
 
     async def collect(self, run: Run, step: int) -> list[Group]:
         """The groups of a step, in an order that depends on nothing but what they hold. Raises `AlgorithmError` where
         no policy wrote a token: a fault that more steps would not mend."""
-        collection = run.collect(self.tasks(run, step), group_size=self.config.group_size, step=step)
-        groups = sorted([group async for group in collection], key=lambda group: (group.task.id, group.id))
+        config, groups, informative = self.config, [], 0
+        for _ in range(config.max_batches):
+            self._batches += 1
+            collection = run.collect(self.tasks(run, self._batches), group_size=config.group_size, step=step)
+            async with aclosing(collection) as found:
+                async for group in found:
+                    groups.append(group)
+                    informative += self.informs(group)
+                    if 0 < config.informative_groups <= informative:
+                        break
+            if informative >= config.informative_groups:
+                break
         if not any(group.rows for group in groups):
             raise AlgorithmError(f"step {step}: there is nothing to train on: {explain_groups(groups)}")
-        return groups
+        return sorted(groups, key=lambda group: (group.task.id, group.id))
+
+    def informs(self, group: Group) -> bool:
+        """Whether there is something to learn from a group, as far as can be told before credit is given."""
+        return len({member.rollout.total_reward for member in group.rollouts}) > 1
 
     def assign_credit(self, groups: Sequence[Group]) -> None:
         """Gives each transition its advantage (`agentlightning.credit.Credit.assign`)."""
@@ -172,7 +201,7 @@ class PolicyGradient(Algorithm):
 
     def select(self, groups: Sequence[Group], step: int) -> list[list[TrainingRow]]:
         """The rows that are learned from; those of one inner list share a mini-batch."""
-        return [group.rows for group in groups]
+        return [group.rows for group in groups if group.has_signal or not self.config.informative_groups]
 
     def state(self) -> dict[str, Any]:
         """What else a run needs to go on, in plain values."""
@@ -205,6 +234,17 @@ def describe(groups: Sequence[Group], learned: Sequence[Sequence[TrainingRow]]) 
         "rollouts_failed": sum(member.rollout.failure is not None for member in members),
         "sequence_breaks": sum(member.prefix_breaks for member in members),
     }
+
+
+def _check_informative_groups(config: PolicyGradientConfig) -> None:
+    most = config.max_batches * config.batch_tasks
+    if config.max_batches > 1 and not config.informative_groups:
+        raise ConfigError("algorithm.max_batches: has no effect without informative_groups: a step takes one batch")
+    if config.informative_groups > most:
+        raise ConfigError(
+            f"algorithm.informative_groups: {config.informative_groups} groups are more than max_batches × batch_tasks = "
+            f"{most} tasks can make: ask for fewer, or raise max_batches"
+        )
 
 
 @functools.cache

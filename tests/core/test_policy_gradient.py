@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,35 +181,90 @@ def test_a_credit_plugin_that_raises_ends_the_step_by_its_name(tmp_path: Path) -
         train(tmp_path, Plain.from_section({**SECTION, "credit": {"name": name}})).fit()
 
 
-class Dynamic(PolicyGradient):
-    """Dynamic sampling (Yu et al. 2025, DAPO, section 3.2): stops when enough groups have something to teach."""
-
-    async def collect(self, run: Run, step: int) -> list[Group]:
-        kept: list[Group] = []
-        async with aclosing(run.collect(run.tasks, group_size=4, step=step)) as collection:
-            async for one in collection:
-                if len({member.rollout.total_reward for member in one.rollouts}) > 1:
-                    kept.append(one)
-                if len(kept) == 2:
-                    break
-        return sorted(kept, key=lambda one: one.id)
+REWARDS = {"same": [1.0, 1.0], "other": [1.0, 0.0]}
 
 
-async def test_a_collection_may_be_left_when_there_is_enough_to_learn_from(tmp_path: Path) -> None:
-    class Counted(DrawnRun):
-        left = 0
+class Listed(DrawnRun):
+    """Tasks are named by how the rewards of their group are; every step asks for the next of ``names``."""
 
-        async def collect(self, tasks: Any, **options: Any) -> AsyncIterator[Group]:
-            try:
-                for rewards in ([1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]):
-                    yield group("abcd"[len(self.events) % 4], rewards)
-            finally:
-                self.left += 1
+    def __init__(self, folder: Path, names: Sequence[str], **options: Any) -> None:
+        super().__init__(folder, **options)
+        self.names = names
+        self.asked: list[tuple[int, int]] = []
+        self.left_early = 0
 
-    run = Counted(tmp_path)
-    await Dynamic.from_section({**SECTION, "checkpoint_every": 0}).run(run)
-    assert run.left == 3
-    assert [run.logged[step]["sequences"] for step in (1, 2, 3)] == [4, 4, 4]
+    def batches(self, size: int) -> Callable[[int], list[Task]]:
+        def batch(number: int) -> list[Task]:
+            places = range((number - 1) * size, number * size)
+            return [Task(id=f"{place}.{self.names[place % len(self.names)]}", input="") for place in places]
+
+        return batch
+
+    async def collect(self, tasks: Sequence[Task], *, step: int, **_: Any) -> AsyncGenerator[Group, None]:
+        self.asked.append((step, int(tasks[0].id.split(".")[0])))
+        given = 0
+        try:
+            for task in tasks:
+                one = group(task.id, REWARDS[task.id.split(".")[1]])
+                one.task = task
+                given += 1
+                yield one
+        finally:
+            self.left_early += given < len(tasks)
+
+
+DYNAMIC = {**SECTION, "steps": 2, "informative_groups": 2, "max_batches": 3}
+
+
+async def dynamic(run: Listed, **changes: Any) -> Listed:
+    await Plain.from_section({**DYNAMIC, **changes}).run(run)
+    return run
+
+
+async def test_a_step_goes_on_until_enough_groups_inform_and_learns_from_them_alone(tmp_path: Path) -> None:
+    run = await dynamic(Listed(tmp_path, ["same", "other", "same", "same", "other", "same"]))
+    assert run.asked == [(1, 0), (1, 2), (1, 4), (2, 6), (2, 8), (2, 10)]
+    assert [run.logged[step]["sequences"] for step in (1, 2)] == [4, 4]
+    assert [run.logged[step]["groups_skipped"] for step in (1, 2)] == [3, 3]
+
+
+async def test_a_collection_is_left_when_enough_groups_inform(tmp_path: Path) -> None:
+    run = await dynamic(Listed(tmp_path, ["other", "other", "other", "same"]), batch_tasks=4, steps=1)
+    assert run.asked == [(1, 0)]
+    assert run.left_early == 1
+    assert run.logged[1]["sequences"] == 4
+
+
+async def test_a_step_takes_no_more_batches_than_it_may(tmp_path: Path) -> None:
+    run = await dynamic(Listed(tmp_path, ["other", "same", "same", "same"]), steps=1, max_batches=2)
+    assert run.asked == [(1, 0), (1, 2)]
+    assert run.logged[1]["sequences"] == 2
+
+
+async def test_where_no_group_informs_a_step_changes_nothing(tmp_path: Path) -> None:
+    run = await dynamic(Listed(tmp_path, ["same"]), steps=1)
+    assert len(run.asked) == 3
+    assert run.logged[1]["sequences"] == 0
+
+
+async def test_a_run_that_goes_on_takes_the_batches_that_come_next(tmp_path: Path) -> None:
+    names = ["same", "other", "same", "same", "other", "same", "other"]
+    whole = await dynamic(Listed(tmp_path / "whole", names), steps=3)
+    first = await dynamic(Listed(tmp_path / "first", names), steps=2)
+    rest = await dynamic(Listed(tmp_path / "rest", names, restored=first.checkpoints[-1]), steps=3)
+    assert first.asked + rest.asked == whole.asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"informative_groups": 0}, "algorithm.max_batches: has no effect without informative_groups"),
+        ({"informative_groups": 7}, r"7 groups are more than max_batches × batch_tasks = 6"),
+    ],
+)
+def test_dynamic_sampling_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Plain.from_section({**DYNAMIC, **changes})
 
 
 def test_the_reinforce_of_the_readme_has_at_most_15_lines_and_trains(

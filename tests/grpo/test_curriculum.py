@@ -43,6 +43,14 @@ def test_no_task_is_taken_twice_in_a_step() -> None:
     assert chosen(observed(0.5, t4=[1, 0])) == ["t4", "t5", "t6", "t7"]
 
 
+def test_nor_in_several_batches_of_a_step() -> None:
+    curriculum = observed(0.5, t0=[1, 0], t1=[1, 0, 0, 0])
+    assert chosen(curriculum) == ["t4", "t5", "t0", "t1"]
+    assert chosen(curriculum) == ["t4", "t5", "t6", "t7"]
+    curriculum.observe([])
+    assert chosen(curriculum) == ["t4", "t5", "t0", "t1"]
+
+
 def test_it_goes_on_from_what_it_remembers() -> None:
     before = observed(0.5, t0=[1, 0], t1=[1, 0, 0, 0])
     assert chosen(Curriculum(TASKS, 0.5, before.spread)) == chosen(before)

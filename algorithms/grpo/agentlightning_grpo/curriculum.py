@@ -26,18 +26,23 @@ class Curriculum:
         self.replay = replay
         self.spread = dict(spread)
         self._tasks = {task.id: task for task in tasks}
+        self._taken: set[str] = set()
 
     def choose(self, fresh: Sequence[Task]) -> list[Task]:
-        """As many tasks as ``fresh`` holds: earlier ones in the place of its last. The same for the same history."""
+        """As many tasks as ``fresh`` holds: earlier ones in the place of its last, none twice in a step. The same for the
+        same history."""
         wanted = int(self.replay * len(fresh))
-        taken = {task.id for task in fresh}
-        earlier = [id for id, spread in self.spread.items() if spread > 0 and id not in taken and id in self._tasks]
+        self._taken |= {task.id for task in fresh}
+        free = self._tasks.keys() - self._taken
+        earlier = [id for id, spread in self.spread.items() if spread > 0 and id in free]
         earlier.sort(key=lambda id: (-self.spread[id], id))
         again = [self._tasks[id] for id in earlier[:wanted]]
+        self._taken |= {task.id for task in again}
         return [*fresh[: len(fresh) - len(again)], *again]
 
     def observe(self, groups: Sequence[Group]) -> None:
-        """Remembers how the rewards of each group spread."""
+        """Ends a step: remembers how the rewards of each of its groups spread."""
+        self._taken.clear()
         for group in groups:
             rewards = [one.rollout.total_reward for one in group.rollouts if one.rollout.total_reward is not None]
             if len(rewards) > 1:

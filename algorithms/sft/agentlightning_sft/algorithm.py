@@ -25,7 +25,7 @@ from agentlightning_sft.selection import best_rollouts
 _OF_ROLLOUTS = {
     field.name: field.default
     for field in msgspec.structs.fields(SFTConfig)
-    if field.name in ("group_size", "keep", "threshold")
+    if field.name in ("group_size", "informative_groups", "keep", "threshold")
 }
 """What says how rollouts are collected and chosen, with its defaults."""
 
@@ -77,6 +77,9 @@ class SFT(PolicyGradient):
                 self._best = max(self._best, member.rollout.total_reward or 0.0)
             for member in best_rollouts(group, keep=self.config.keep, threshold=self.config.threshold):
                 member.set_advantage(1.0)
+
+    def informs(self, group: Group) -> bool:
+        return bool(best_rollouts(group, keep=self.config.keep, threshold=self.config.threshold))
 
     def select(self, groups: Sequence[Group], step: int) -> list[list[TrainingRow]]:
         if self._demonstrations:

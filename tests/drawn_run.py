@@ -82,7 +82,7 @@ class DrawnRun:
         return apart
 
     def batches(self, size: int) -> Callable[[int], list[Task]]:
-        return lambda step: [self.tasks[(step * size + place) % len(self.tasks)] for place in range(size)]
+        return lambda step: [self.tasks[((step - 1) * size + place) % len(self.tasks)] for place in range(size)]
 
     def _draw(self, task: Task, step: int) -> Group:
         rewards = np.random.default_rng([step, *task.id.encode()]).integers(0, 2, 4).astype(float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -26,8 +27,11 @@ from agentlightning.sampler import MAX_TEMPERATURE
 from agentlightning.training_rows import Group, TrainingRow
 from agentlightning.validation import ValidateConfig, Validation, refuse_what_has_no_effect
 
-BATCHES = "agentlightning.batches"
-"""Where a checkpoint keeps how many batches of tasks were taken, beside the state of the algorithm."""
+TAKEN = "agentlightning.taken"
+"""Where a checkpoint keeps how many tasks were taken, beside the state of the algorithm."""
+
+MOST_TASKS = 4
+"""How many times ``batch_tasks`` a step takes at most, where the config does not say."""
 
 # At 0 the rollouts of a group are all alike, and above the maximum they are noise.
 Temperature = Annotated[float, msgspec.Meta(gt=0, le=MAX_TEMPERATURE)]
@@ -40,9 +44,9 @@ class PolicyGradientConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
     what came of it ``epochs`` times, each time in ``mini_batches`` optimizer steps. ``credit`` names what makes
     advantages of rewards (`agentlightning.credit`).
 
-    Groups whose rollouts all earn the same teach nothing. With ``informative_groups`` a step takes ``batch_tasks`` tasks
-    at a time, ``max_batches`` times at most, until it has so many others; it cancels what then still runs, and learns
-    from those others alone (dynamic sampling, Yu et al. 2025, DAPO, section 3.2). At 0 it takes tasks once, and runs all.
+    Groups whose rollouts all earn the same teach nothing. With ``informative_groups`` a step goes on with other tasks, up
+    to ``max_tasks`` (4 · ``batch_tasks`` by default), until it has so many groups of another kind; it cancels what then
+    still runs, and learns from those alone (dynamic sampling, Yu et al. 2025, DAPO, section 3.2).
 
     A checkpoint is made every ``checkpoint_every`` steps and at the
     end (0: never). With ``validate`` the run ends with its best weights, and may stop early.
@@ -54,7 +58,7 @@ class PolicyGradientConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
     batch_tasks: PositiveInt = 8
     group_size: PositiveInt = 8
     informative_groups: NonNegativeInt = 0
-    max_batches: PositiveInt = 1
+    max_tasks: PositiveInt | None = None
     temperature: Temperature = 1.0
     epochs: PositiveInt = 1
     mini_batches: PositiveInt = 1
@@ -82,7 +86,7 @@ class PolicyGradient(Algorithm):
         super().__init__(config)
         refuse_what_has_no_effect(self.config.validate)
         _check_informative_groups(self.config)
-        self._batches = 0
+        self._taken = 0
         self.backend: type[Backend] = plugins().find("backends", self.config.backend)
         names = [field.name for field in msgspec.structs.fields(self.backend.Config)]
         if not all(hasattr(self.config, name) for name in names):
@@ -106,7 +110,7 @@ class PolicyGradient(Algorithm):
     async def run(self, run: Run) -> None:
         config = self.config
         validation = Validation(config.validate, run)
-        self._batches = run.restored.state.get(BATCHES, 0) if run.restored is not None else 0
+        self._taken = run.restored.state.get(TAKEN, 0) if run.restored is not None else 0
         async with Policies(self.backends(run), run, temperature=config.temperature) as policies:
             await self.begin(run, policies)
             await policies.publish()
@@ -135,7 +139,7 @@ class PolicyGradient(Algorithm):
                 if config.evaluate.every and step % config.evaluate.every == 0 and not last:
                     await policies.evaluate(config.evaluate, step=step)
                 if config.checkpoint_every and (last or step % config.checkpoint_every == 0):
-                    await policies.checkpoint(step, {**self.state(), **validation.state(), BATCHES: self._batches})
+                    await policies.checkpoint(step, {**self.state(), **validation.state(), TAKEN: self._taken})
                     await validation.checkpointed()
 
             self.conclude(policies)
@@ -168,25 +172,28 @@ class PolicyGradient(Algorithm):
         """Looks at the first rollout before anything is spent."""
         await run.check()
 
-    def tasks(self, run: Run, number: int) -> list[Task]:
-        """The run's batches of tasks, from 1: one a step, or several with ``informative_groups``."""
-        return run.batches(self.config.batch_tasks)(number)
+    def tasks(self, run: Run, places: range) -> list[Task]:
+        """The tasks at these places, from 0, of the run's order, which goes over all of them again and again."""
+        return [run.batches(1)(place + 1)[0] for place in places]
 
     async def collect(self, run: Run, step: int) -> list[Group]:
         """The groups of a step, in an order that depends on nothing but what they hold. Raises `AlgorithmError` where
         no policy wrote a token: a fault that more steps would not mend."""
-        config, groups, informative = self.config, [], 0
-        for _ in range(config.max_batches):
-            self._batches += 1
-            collection = run.collect(self.tasks(run, self._batches), group_size=config.group_size, step=step)
+        config, groups, informative, count = self.config, [], 0, self.config.batch_tasks
+        wanted, left = config.informative_groups, config.max_tasks or MOST_TASKS * config.batch_tasks
+        while count:
+            places = range(self._taken, self._taken + count)
+            self._taken, left = places.stop, left - count
+            collection = run.collect(self.tasks(run, places), group_size=config.group_size, step=step)
             async with aclosing(collection) as found:
                 async for group in found:
                     groups.append(group)
                     informative += self.informs(group)
-                    if 0 < config.informative_groups <= informative:
+                    if 0 < wanted <= informative:
                         break
-            if informative >= config.informative_groups:
-                break
+            # as many more as it takes if they inform as often as those so far
+            missing = max(0, wanted - informative)
+            count = min(math.ceil(missing * (len(groups) + 1) / (informative + 1)), config.batch_tasks, left)
         if not any(group.rows for group in groups):
             raise AlgorithmError(f"step {step}: there is nothing to train on: {explain_groups(groups)}")
         return sorted(groups, key=lambda group: (group.task.id, group.id))
@@ -237,13 +244,14 @@ def describe(groups: Sequence[Group], learned: Sequence[Sequence[TrainingRow]]) 
 
 
 def _check_informative_groups(config: PolicyGradientConfig) -> None:
-    most = config.max_batches * config.batch_tasks
-    if config.max_batches > 1 and not config.informative_groups:
-        raise ConfigError("algorithm.max_batches: has no effect without informative_groups: a step takes one batch")
-    if config.informative_groups > most:
+    if config.max_tasks is None:
+        return
+    if not config.informative_groups:
+        raise ConfigError("algorithm.max_tasks: has no effect without informative_groups: a step takes batch_tasks")
+    least = max(config.batch_tasks, config.informative_groups)
+    if config.max_tasks < least:
         raise ConfigError(
-            f"algorithm.informative_groups: {config.informative_groups} groups are more than max_batches × batch_tasks = "
-            f"{most} tasks can make: ask for fewer, or raise max_batches"
+            f"algorithm.max_tasks: expected at least batch_tasks and informative_groups ({least}), got {config.max_tasks}"
         )
 
 

@@ -190,18 +190,16 @@ class Listed(DrawnRun):
     def __init__(self, folder: Path, names: Sequence[str], **options: Any) -> None:
         super().__init__(folder, **options)
         self.names = names
-        self.asked: list[tuple[int, int]] = []
+        self.asked: list[tuple[int, range]] = []
         self.left_early = 0
 
     def batches(self, size: int) -> Callable[[int], list[Task]]:
-        def batch(number: int) -> list[Task]:
-            places = range((number - 1) * size, number * size)
-            return [Task(id=f"{place}.{self.names[place % len(self.names)]}", input="") for place in places]
-
-        return batch
+        assert size == 1
+        return lambda number: [Task(id=f"{number - 1}.{self.names[(number - 1) % len(self.names)]}", input="")]
 
     async def collect(self, tasks: Sequence[Task], *, step: int, **_: Any) -> AsyncGenerator[Group, None]:
-        self.asked.append((step, int(tasks[0].id.split(".")[0])))
+        first = int(tasks[0].id.split(".")[0])
+        self.asked.append((step, range(first, first + len(tasks))))
         given = 0
         try:
             for task in tasks:
@@ -213,7 +211,7 @@ class Listed(DrawnRun):
             self.left_early += given < len(tasks)
 
 
-DYNAMIC = {**SECTION, "steps": 2, "informative_groups": 2, "max_batches": 3}
+DYNAMIC = {**SECTION, "steps": 2, "informative_groups": 2, "max_tasks": 6}
 
 
 async def dynamic(run: Listed, **changes: Any) -> Listed:
@@ -222,32 +220,41 @@ async def dynamic(run: Listed, **changes: Any) -> Listed:
 
 
 async def test_a_step_goes_on_until_enough_groups_inform_and_learns_from_them_alone(tmp_path: Path) -> None:
-    run = await dynamic(Listed(tmp_path, ["same", "other", "same", "same", "other", "same"]))
-    assert run.asked == [(1, 0), (1, 2), (1, 4), (2, 6), (2, 8), (2, 10)]
+    run = await dynamic(Listed(tmp_path, ["same", "other", "same", "other", "same", "same"]))
+    # one of two informs, so two more may bring the second; of six only the last two
+    assert run.asked == [(1, range(2)), (1, range(2, 4)), (2, range(4, 6)), (2, range(6, 8)), (2, range(8, 10))]
     assert [run.logged[step]["sequences"] for step in (1, 2)] == [4, 4]
-    assert [run.logged[step]["groups_skipped"] for step in (1, 2)] == [3, 3]
+    assert [run.logged[step]["groups_skipped"] for step in (1, 2)] == [2, 4]
+
+
+async def test_a_step_takes_no_more_tasks_than_seem_to_be_needed(tmp_path: Path) -> None:
+    run = await dynamic(
+        Listed(tmp_path, [*["other"] * 7, "same", "other"]), steps=1, batch_tasks=8, informative_groups=8, max_tasks=20
+    )
+    assert run.asked == [(1, range(8)), (1, range(8, 10))]
 
 
 async def test_a_collection_is_left_when_enough_groups_inform(tmp_path: Path) -> None:
     run = await dynamic(Listed(tmp_path, ["other", "other", "other", "same"]), batch_tasks=4, steps=1)
-    assert run.asked == [(1, 0)]
+    assert run.asked == [(1, range(4))]
     assert run.left_early == 1
     assert run.logged[1]["sequences"] == 4
 
 
-async def test_a_step_takes_no_more_batches_than_it_may(tmp_path: Path) -> None:
-    run = await dynamic(Listed(tmp_path, ["other", "same", "same", "same"]), steps=1, max_batches=2)
-    assert run.asked == [(1, 0), (1, 2)]
+@pytest.mark.parametrize(("options", "asked"), [({"max_tasks": 5}, 5), ({"max_tasks": None}, 8)])
+async def test_a_step_takes_no_more_tasks_than_it_may(tmp_path: Path, options: dict[str, Any], asked: int) -> None:
+    run = await dynamic(Listed(tmp_path, ["other", *["same"] * 9]), steps=1, **options)
+    assert run.asked[-1][1].stop == asked
     assert run.logged[1]["sequences"] == 2
 
 
 async def test_where_no_group_informs_a_step_changes_nothing(tmp_path: Path) -> None:
     run = await dynamic(Listed(tmp_path, ["same"]), steps=1)
-    assert len(run.asked) == 3
+    assert run.asked[-1][1].stop == 6
     assert run.logged[1]["sequences"] == 0
 
 
-async def test_a_run_that_goes_on_takes_the_batches_that_come_next(tmp_path: Path) -> None:
+async def test_a_run_that_goes_on_takes_the_tasks_that_come_next(tmp_path: Path) -> None:
     names = ["same", "other", "same", "same", "other", "same", "other"]
     whole = await dynamic(Listed(tmp_path / "whole", names), steps=3)
     first = await dynamic(Listed(tmp_path / "first", names), steps=2)
@@ -258,8 +265,9 @@ async def test_a_run_that_goes_on_takes_the_batches_that_come_next(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"informative_groups": 0}, "algorithm.max_batches: has no effect without informative_groups"),
-        ({"informative_groups": 7}, r"7 groups are more than max_batches × batch_tasks = 6"),
+        ({"informative_groups": 0}, "algorithm.max_tasks: has no effect without informative_groups"),
+        ({"informative_groups": 7}, r"algorithm.max_tasks: expected at least .* \(7\), got 6"),
+        ({"batch_tasks": 9}, r"algorithm.max_tasks: expected at least .* \(9\), got 6"),
     ],
 )
 def test_dynamic_sampling_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:

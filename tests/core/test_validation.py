@@ -20,7 +20,7 @@ from agentlightning.algorithm import Evaluation, Run
 from agentlightning.checkpoints import CHECKPOINTS
 from agentlightning.cli.commands.runs import before_after
 from agentlightning.errors import AlgorithmError, ConfigError
-from agentlightning.policy_gradient import BATCHES
+from agentlightning.policy_gradient import TAKEN
 from agentlightning.progress import Progress
 from agentlightning.records import AnyResource, Rollout, Task
 from agentlightning.report import evaluations_of
@@ -132,7 +132,7 @@ async def test_a_run_without_validation_is_as_it_was(tmp_path: Path) -> None:
     run = await drawn(tmp_path, {}, {})
     assert validated(run) == []
     assert len(run.tasks) == 3
-    assert [set(checkpoint.state) for checkpoint in run.checkpoints] == [{BATCHES}, {BATCHES}]
+    assert [set(checkpoint.state) for checkpoint in run.checkpoints] == [{TAKEN}, {TAKEN}]
     assert run.results.keys() == {"model"}
     assert not (tmp_path / CHECKPOINTS).exists()
 

@@ -40,8 +40,8 @@ class GRPO(PolicyGradient):
         known = run.restored.state.get("spread", {}) if run.restored is not None else {}
         self.curriculum = Curriculum(run.tasks, self.config.replay, known)
 
-    def tasks(self, run: Run, number: int) -> list[Task]:
-        return self.curriculum.choose(super().tasks(run, number))
+    def tasks(self, run: Run, places: range) -> list[Task]:
+        return self.curriculum.choose(super().tasks(run, places))
 
     async def collect(self, run: Run, step: int) -> list[Group]:
         groups = await super().collect(run, step)

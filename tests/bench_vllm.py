@@ -126,9 +126,7 @@ def compare(dtype: str, rounds: int) -> bool:
         for at_once in AT_ONCE:
             for url in (ours, theirs):  # what a first time costs
                 asyncio.run(tokens_per_second(url, at_once))
-            pairs = [
-                [asyncio.run(tokens_per_second(url, at_once)) for url in (ours, theirs)] for _ in range(rounds)
-            ]
+            pairs = [[asyncio.run(tokens_per_second(url, at_once)) for url in (ours, theirs)] for _ in range(rounds)]
             ratio = statistics.median(mine / others for mine, others in pairs)
             ahead &= ratio > 1
             ranges = [f"{min(column):.0f}-{max(column):.0f}" for column in zip(*pairs, strict=True)]

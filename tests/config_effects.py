@@ -44,7 +44,7 @@ CHANGED: dict[str, Any] = {
     "batch_tasks": 1,
     "group_size": 3,
     "informative_groups": 1,
-    "max_tasks": 5,
+    "max_tasks": 3,
     "temperature": 0.5,
     "epochs": 2,
     "mini_batches": 2,
@@ -122,12 +122,21 @@ class Measured(PolicyGradient):
 
 
 class Asked(DrawnRun):
-    """Notes which tasks each collection takes, how often. Its validations get worse before they get better."""
+    """Notes which tasks each collection takes, how often. One is always wrong. Its validations get worse before they get
+    better."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.tasks = [Task(id=f"task{place}", input="") for place in range(4)]
+        self.drawn = self._draw_one
         self.validations = {0: 0.5, 1: 0.4, 2: 0.9, 3: 0.95}
+
+    def _draw_one(self, task: Task, step: int) -> Group:
+        drawn = self._draw(task, step)
+        if task.id == "task2":
+            for member in drawn.rollouts:
+                member.rollout.rewards[0].value = 0.0
+        return drawn
 
     async def collect(self, tasks: Sequence[Task], *, group_size: int = 1, step: int, **_: Any) -> AsyncIterator[Group]:
         self.events.append(f"{[task.id for task in tasks]} x{group_size}")

@@ -21,6 +21,7 @@ CHANGED: dict[str, Any] = {
     "loss": {"beta": 0.5},
     "advantage": {"scale": "none"},
     "replay": 1.0,
+    "rest": 1,
 }
 KEYS = keys_of_config(GRPO)
 

@@ -37,8 +37,8 @@ class GRPO(PolicyGradient):
             raise ConfigError("algorithm.group_size: expected at least 2, got 1: a group compares rollouts")
 
     async def begin(self, run: Run, policies: Policies) -> None:
-        known = run.restored.state.get("spread", {}) if run.restored is not None else {}
-        self.curriculum = Curriculum(run.tasks, self.config.replay, known)
+        remembered = run.restored.state if run.restored is not None else {}
+        self.curriculum = Curriculum(run.tasks, self.config.replay, self.config.rest, remembered)
 
     def tasks(self, run: Run, places: range) -> list[Task]:
         return self.curriculum.choose(super().tasks(run, places))
@@ -49,4 +49,4 @@ class GRPO(PolicyGradient):
         return groups
 
     def state(self) -> dict[str, Any]:
-        return {"spread": self.curriculum.spread}
+        return self.curriculum.state()

@@ -5,7 +5,10 @@ model        the policy: weights, tokenizer, version
 batches      rows → micro-batches in which shared prefixes are computed once
 logprobs     log-probabilities of the tokens that were sampled
 softmax      logits → log-probabilities and entropy, in few passes over memory
-layers       linear layers, RMSNorm and SwiGLU, faster on a CPU
+layers       linear layers, embeddings, RMSNorm and SwiGLU, faster on a CPU
+attention    attention that is computed outside of the model: by the engine over its cache, by the trainer over a tree
+tree_attention, siblings, split_attention
+             that of the trainer; what of a batch is computed side by side; the same on a CPU, in two parts
 losses       per-token losses, aggregations, KL, sampler correction
 optimize     AdamW, and its checkpoints
 update       rows → micro-batches → loss → optimizer steps

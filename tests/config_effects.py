@@ -122,8 +122,8 @@ class Measured(PolicyGradient):
 
 
 class Asked(DrawnRun):
-    """Notes which tasks each collection takes, how often. One is always wrong. Its validations get worse before they get
-    better."""
+    """Notes which tasks each collection takes, how often. One is always wrong. Its validations get worse before they
+    get better."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

@@ -44,9 +44,9 @@ class PolicyGradientConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
     what came of it ``epochs`` times, each time in ``mini_batches`` optimizer steps. ``credit`` names what makes
     advantages of rewards (`agentlightning.credit`).
 
-    Groups whose rollouts all earn the same teach nothing. With ``informative_groups`` a step goes on with other tasks, up
-    to ``max_tasks`` (4 · ``batch_tasks`` by default), until it has so many groups of another kind; it cancels what then
-    still runs, and learns from those alone (dynamic sampling, Yu et al. 2025, DAPO, section 3.2).
+    Groups whose rollouts all earn the same teach nothing. With ``informative_groups`` a step goes on with other tasks,
+    up to ``max_tasks`` (4 · ``batch_tasks`` by default), until it has so many groups of another kind; it cancels what
+    then still runs, and learns from those alone (dynamic sampling, Yu et al. 2025, DAPO, section 3.2).
 
     A checkpoint is made every ``checkpoint_every`` steps and at the
     end (0: never). With ``validate`` the run ends with its best weights, and may stop early.
@@ -251,7 +251,8 @@ def _check_informative_groups(config: PolicyGradientConfig) -> None:
     least = max(config.batch_tasks, config.informative_groups)
     if config.max_tasks < least:
         raise ConfigError(
-            f"algorithm.max_tasks: expected at least batch_tasks and informative_groups ({least}), got {config.max_tasks}"
+            f"algorithm.max_tasks: expected at least batch_tasks and informative_groups ({least}), "
+            f"got {config.max_tasks}"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rows import training_row
+from policy.rows import training_row
 from torch import Tensor
 from torch.nn import functional
 

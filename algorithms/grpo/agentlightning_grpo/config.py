@@ -13,8 +13,8 @@ class GRPOConfig(PolicyGradientConfig, kw_only=True, forbid_unknown_fields=True)
 
     ``preset`` names loss, aggregation and advantage (`agentlightning_grpo.presets`); ``loss`` and
     ``advantage`` replace single fields of it (`LossConfig`, `AdvantageConfig`). ``replay`` is the share of a step's
-    tasks, at most, that are earlier ones whose rewards spread most. A task whose rollouts all earned the same rests: the
-    next ``rest`` times that it comes up, such an earlier one takes its place (`agentlightning_grpo.curriculum`).
+    tasks, at most, that are earlier ones whose rewards spread most. A task whose rollouts all earned the same rests:
+    such an earlier one takes its place, the next ``rest`` times that it comes up (`agentlightning_grpo.curriculum`).
     """
 
     preset: str = "trl-1.16/dapo"

@@ -37,8 +37,8 @@ class Curriculum:
         self._taken: set[str] = set()
 
     def choose(self, fresh: Sequence[Task]) -> list[Task]:
-        """As many tasks as ``fresh`` holds: earlier ones in the place of those that rest, then of its last, none twice in
-        a step. The same for the same history."""
+        """As many tasks as ``fresh`` holds: earlier ones in the place of those that rest, then of its last ones. None
+        is taken twice in a step. The same for the same history."""
         resting = [task for task in fresh if self._resting[task.id] > 0]
         self._resting.subtract(task.id for task in resting)
         awake = [task for task in fresh if task not in resting]

@@ -90,8 +90,8 @@ def make_batches(rows: Sequence[TrainingRow], max_tokens: int) -> list[Batch]:
     """Micro-batches of at most ``max_tokens`` distinct tokens each, in an order that depends on nothing but
     the rows. A longer row is a batch of its own; a row without a trained token is left out.
 
-    From half of that on, a batch ends where the next row shares little with it: several small ones need less memory than
-    a large one, and on a CPU less time.
+    From half of that on, a batch ends where the next row shares little with it: several small ones need less memory
+    than a large one, and on a CPU less time.
 
     Rows are taken in the order of their tokens, which puts those that share a prompt beside one another.
     Raises `AlgorithmError` for a row whose first token is trained: nothing precedes it to predict it.

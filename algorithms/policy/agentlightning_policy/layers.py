@@ -177,7 +177,7 @@ class GatedMLP(nn.Module):
         """(…, C) → (…, C)."""
         gate, up, down = self.gate_proj(x), self.up_proj(x), self.down_proj
         if type(down) is Linear and down.bias is None:
-            return _GatedDown.apply(gate, up, down.weight)  # type: ignore[no-any-return, no-untyped-call]
+            return _GatedDown.apply(gate, up, down.weight)
         return down(functional.silu(gate) * up)  # type: ignore[no-any-return]
 
 

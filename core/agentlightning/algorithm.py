@@ -30,9 +30,10 @@ from typing import Any, ClassVar, Protocol, Self
 import msgspec
 
 from agentlightning.config import NoConfig, decode_section, validated
+from agentlightning.credit import BranchPoint
 from agentlightning.records import AnyResource, Purpose, Record, Rollout, Span, Task
 from agentlightning.store.base import Checkpoint
-from agentlightning.training_rows import Group
+from agentlightning.training_rows import Group, RolloutRows
 
 
 class Evaluation(Record, kw_only=True):
@@ -94,6 +95,15 @@ class Run(Protocol):
 
         To stop early, leave the block ``async with contextlib.aclosing(run.collect(…)) as groups``: what is running is
         cancelled before it ends, and runs when the collection is asked for again.
+        """
+        ...
+
+    async def branch(self, points: Sequence[BranchPoint], *, count: int, step: int) -> list[list[RolloutRows]]:
+        """Runs the agent ``count`` times from each point: the calls before it get the answers that they got, which
+        costs no sampling, and what follows is sampled under the published resources.
+
+        Gives, by point, those that ended well, by sample. One that makes a call which its origin did not make before
+        the point has diverged, and is left out. The agent's code and its tools do run again.
         """
         ...
 

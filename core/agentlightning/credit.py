@@ -1,15 +1,16 @@
 """Credit: rewards → an advantage for each transition, as a plugin.
 
 A credit sees all groups of a step with all their rollouts, outcomes and step rewards, and writes advantages into their
-rows. What decides what is learned never fails in silence: a credit that raises, forgets a transition, or gives it a
-number that is not finite ends the step, by its name.
+rows. It may first have rollouts run again from their middle, to see what a state is worth. What decides what is learned
+never fails in silence: a credit that raises, forgets a transition, or gives it a number that is not finite ends the
+step, by its name.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -19,7 +20,24 @@ from agentlightning.config import NoConfig, decode_section, refuse_without_effec
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.loading import explain
 from agentlightning.plugins import plugins
-from agentlightning.training_rows import Group
+from agentlightning.records import Rollout
+from agentlightning.training_rows import Group, RolloutRows
+
+
+class BranchPoint(NamedTuple):
+    """The state of a rollout in which its policies have made so many ``calls``."""
+
+    rollout: Rollout
+    calls: int
+
+
+class Branch(Protocol):
+    """Runs rollouts again from their middle (`agentlightning.algorithm.Run.branch`)."""
+
+    async def __call__(self, points: Sequence[BranchPoint], *, count: int) -> list[list[RolloutRows]]:
+        """``count`` rollouts from each point, under the present weights: those that ended well and went the same way
+        until there."""
+        ...
 
 
 class Credit(ABC):
@@ -32,10 +50,14 @@ class Credit(ABC):
         """Raises `ConfigError` for a value that the config's types do not allow."""
         self.config = validated(config, at="algorithm.credit")
 
+    async def explore(self, groups: Sequence[Group], branch: Branch) -> None:
+        """Runs what it needs to know beyond what was collected, before `assign`; most need nothing. Rollouts that it
+        adds to a group are learned from like the others."""
+
     @abstractmethod
-    def assign(self, groups: Sequence[Group]) -> None:
+    def assign(self, groups: Sequence[Group]) -> Mapping[str, float] | None:
         """Gives every transition of every rollout its advantage: `TrainingRow.set_advantage` for one, and
-        `RolloutRows.set_advantage` for all of a rollout.
+        `RolloutRows.set_advantage` for all of a rollout. Returns numbers for the log, if it has any.
 
         The order of ``groups`` depends on nothing but what they hold. A statistic over rollouts is taken before any
         is passed over: a rollout in which the policy wrote nothing counts, too.
@@ -62,8 +84,14 @@ class Broadcast(Credit):
                 member.set_advantage(float(advantage))
 
 
-def load_credit(choice: str | Mapping[str, Any], *, advantage: AdvantageConfig | None = None) -> Credit:
-    """The credit that ``algorithm.credit`` names: a name, or ``{name: …, option: …}``.
+CreditChoice = str | dict[str, Any]
+"""A credit as a config names it: its name, or ``{name: …, option: …}``."""
+
+
+def load_credit(
+    choice: str | Mapping[str, Any], *, advantage: AdvantageConfig | None = None, at: str = "algorithm.credit"
+) -> Credit:
+    """The credit that a config names at the path ``at`` (`CreditChoice`).
 
     ``advantage`` are the options that `Broadcast` has where the config gives none. Raises `ConfigError` or
     `PluginError`.
@@ -71,19 +99,26 @@ def load_credit(choice: str | Mapping[str, Any], *, advantage: AdvantageConfig |
     options = {"name": choice} if isinstance(choice, str) else dict(choice)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError("algorithm.credit.name: missing; `agl plugins` lists the credit plugins that are installed")
+        raise ConfigError(f"{at}.name: missing; `agl plugins` lists the credit plugins that are installed")
     kind: type[Credit] = plugins().find("credit", name)
     values = options
     if issubclass(kind, Broadcast) and advantage is not None:
         values = {**msgspec.structs.asdict(advantage), **options}
-    credit = kind(decode_section(values, kind.Config, at="algorithm.credit"))
+    credit = kind(decode_section(values, kind.Config, at=at))
     if isinstance(credit, Broadcast):
-        refuse_without_effect(options, credit.config.without_effect(), at="algorithm.credit")
+        refuse_without_effect(options, credit.config.without_effect(), at=at)
     return credit
 
 
-def give_credit(assign: Callable[[Sequence[Group]], None], groups: Sequence[Group], *, name: str, step: int) -> None:
-    """Has ``assign`` write the advantages of a step, and holds it to its word.
+def name_of(choice: str | Mapping[str, Any]) -> str:
+    """The name in a `CreditChoice`."""
+    return choice if isinstance(choice, str) else str(choice.get("name"))
+
+
+def give_credit(
+    assign: Callable[[Sequence[Group]], Mapping[str, float] | None], groups: Sequence[Group], *, name: str, step: int
+) -> dict[str, float]:
+    """Has ``assign`` write the advantages of a step, and holds it to its word; returns its numbers for the log.
 
     Raises `AlgorithmError` that names the credit and the rollout: it raised, gave a number that is not finite, or
     forgot a transition.
@@ -92,7 +127,7 @@ def give_credit(assign: Callable[[Sequence[Group]], None], groups: Sequence[Grou
     for row in (row for group in groups for row in group.rows):
         row.advantages[row.mask] = np.nan
     try:
-        assign(groups)
+        numbers = assign(groups)
     except AlgorithmError:
         raise
     except Exception as error:
@@ -103,6 +138,7 @@ def give_credit(assign: Callable[[Sequence[Group]], None], groups: Sequence[Grou
             raise AlgorithmError(f"{where} gave tokens of rollout {row.rollout_id} no advantage")
         if not np.isfinite(values).all():
             raise AlgorithmError(f"{where} gave tokens of rollout {row.rollout_id} an infinite advantage")
+    return dict(numbers or {})
 
 
 def _components(group: Group, names: Sequence[str]) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 from agentlightning import semconv
 from agentlightning.algorithm import Evaluation
+from agentlightning.recording.repeating import DIVERGED, is_exact
 from agentlightning.records import Generation, Rollout, Span
 from agentlightning.store.base import Metric
 from agentlightning.training_rows import Group
@@ -18,7 +19,7 @@ CUT_OFF = frozenset({"length", "max_tokens"})
 """Finish reasons of an answer that was not at its end."""
 CALL_IN_TEXT = re.compile(
     r"<tool_call>|<function=|<function_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_call"
-    r"|^\s*(?:```(?:json)?\s*)?\[?\s*\{\s*\"name\"\s*:\s*\"[^\"]*\"\s*,\s*\"(?:arguments|parameters)\""
+    r"|^\s*+(?:```(?:json)?\s*+)?\[?\s*+\{\s*\"name\"\s*:\s*\"[^\"]*\"\s*,\s*\"(?:arguments|parameters)\""
 )
 """How models begin a tool call: where an answer's text holds one, nobody could read it as a call."""
 THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
@@ -95,6 +96,33 @@ class Counts:
             self._calls += 1
         self._calls += len(made)
         self._malformed += malformed
+
+
+class BranchCounts:
+    """What rollouts that repeat others cost since the last step was logged."""
+
+    def __init__(self) -> None:
+        self._rollouts = self._diverged = self._repeated = self._sampled = 0
+
+    def add(self, rollout: Rollout, spans: Iterable[Span]) -> None:
+        """Counts one that has ended."""
+        self._rollouts += 1
+        self._diverged += rollout.failure is not None and rollout.failure.type == DIVERGED
+        answered = [span for span in spans if is_exact(span)]
+        repeated = sum(semconv.REPLAYED in span.attributes for span in answered)
+        self._repeated += repeated
+        self._sampled += len(answered) - repeated
+
+    def metrics(self) -> dict[str, float]:
+        """The counts by name; none where nothing was repeated."""
+        if not self._rollouts:
+            return {}
+        return {
+            "branches": self._rollouts,
+            "branches_diverged": self._diverged,
+            "calls_repeated": self._repeated,
+            "calls_sampled_in_branches": self._sampled,
+        }
 
 
 def troubles(metrics: Mapping[str, float]) -> list[str]:

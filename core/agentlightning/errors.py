@@ -29,6 +29,10 @@ class RedirectError(AdapterError):
     """A model call could not be sent where the resources of its rollout say, so it was not sent at all."""
 
 
+class DivergedError(RedirectError):
+    """A rollout that should repeat another made a call which that one did not make."""
+
+
 class RewardError(AgentLightningError):
     """A reward plugin gave something that is not a finite number, a dict of them, or None."""
 

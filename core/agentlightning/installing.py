@@ -24,7 +24,9 @@ FOLDERS = {
     "agentlightning-grpo": ("adapters/gateway", "algorithms/policy", "algorithms/grpo"),
     "agentlightning-sft": ("adapters/gateway", "algorithms/policy", "algorithms/sft"),
     "agentlightning-selection": ("adapters/openai", "algorithms/selection"),
+    "agentlightning-credit": ("algorithms/credit",),
     "agentlightning-rewards": ("rewards/standard",),
+    "agentlightning-intermediate": ("rewards/intermediate",),
 }
 """The folders in the checkout: of the distribution, and before it those that it needs."""
 
@@ -42,7 +44,13 @@ ADAPTER_OF = {
 DISTRIBUTION_OF = {
     "algorithms": {"grpo": "agentlightning-grpo", "sft": "agentlightning-sft", "selection": "agentlightning-selection"},
     "backends": {"torch": "agentlightning-policy"},
-    "rewards": dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),
+    "credit": dict.fromkeys(
+        ("discounted", "gigpo", "hgpo", "gagpo", "mt_grpo", "per_agent", "tree", "replay"), "agentlightning-credit"
+    ),
+    "rewards": {
+        **dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),
+        "intermediate": "agentlightning-intermediate",
+    },
     "servers": {"torch": "agentlightning-policy", "forwarding": "agentlightning-selection"},
 }
 """Which distribution to install for a name that is missing, by kind of plugin."""

@@ -20,6 +20,7 @@ from agentlightning.codec import readable
 from agentlightning.errors import RedirectError, StoreError
 from agentlightning.loop_watch import watching_loop
 from agentlightning.recording import Recorder, failure_of, outside, recording
+from agentlightning.recording.repeating import DIVERGED, RecordedAnswers
 from agentlightning.records import AnyResource, Failure, Rollout, Span, Task
 from agentlightning.runner import Runner, RunnerSetup
 from agentlightning.threads import needs_main_thread
@@ -114,7 +115,8 @@ class LocalRunner(Runner):
             self._store.add_spans(batch)
 
         rollout.started_at = time.time()
-        recorder = Recorder(rollout.id, rollout.attempt, keep, resources, seed=self._seed_of(rollout))
+        repeats = await self._answers_to_repeat(rollout)
+        recorder = Recorder(rollout.id, rollout.attempt, keep, resources, seed=self._seed_of(rollout), repeats=repeats)
         try:
             output, rollout.failure = await self._call(recorder, task)
             rollout.output = readable(output)
@@ -126,6 +128,8 @@ class LocalRunner(Runner):
             await asyncio.shield(self._store.finish(rollout))
             raise
         recorder.close(rollout.failure)
+        if repeats is not None:
+            rollout.failure = repeats.divergence(spans, rollout.failure) or rollout.failure
         rollout.rewards = list(recorder.rewards)
         await self._conclude(rollout, task, spans)
         rollout.ended_at = time.time()
@@ -141,6 +145,12 @@ class LocalRunner(Runner):
         if not self.setup.scoring.group_rewards:  # else it is finished when its group is scored
             self.setup.notify("rollout_finished", rollout=rollout, task=task, spans=spans)
         return True
+
+    async def _answers_to_repeat(self, rollout: Rollout) -> RecordedAnswers | None:
+        if rollout.replays is None:
+            return None
+        spans = await self._store.spans(rollout.replays.rollout_id, attempt=rollout.replays.attempt)
+        return RecordedAnswers(spans, rollout.replays.calls)
 
     async def _call(self, recorder: Recorder, task: Task) -> tuple[Any, Failure | None]:
         with recording(recorder):
@@ -159,7 +169,7 @@ class LocalRunner(Runner):
         """Scores the rollout, or has it tried again."""
         failure = rollout.failure
         if failure is not None and failure.fault == "infrastructure":
-            if rollout.attempt <= self._config.retries:
+            if rollout.attempt <= self._config.retries and failure.type != DIVERGED:
                 rollout.failed_attempts = [*rollout.failed_attempts, failure]
                 rollout.failure, rollout.output, rollout.rewards = None, None, []
                 rollout.status = "queued"

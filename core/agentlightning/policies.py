@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import msgspec
@@ -32,18 +32,32 @@ class EvaluateConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     every: NonNegativeInt = 0
 
 
+def prefixed(key: str, policy: str, policies: Collection[str]) -> str:
+    """The name of a policy's number in the log: with the policy's own before it where there are several."""
+    return f"{policy}/{key}" if len(policies) > 1 else key
+
+
 class Policies:
     """Does to all policies of a run what a training loop does to one. A block of ``async with`` serves them.
 
+    ``agents`` are name patterns of the agents that each is for, by its name, where its backend does not say so.
     ``completed_steps`` is how many steps were done when the run went on. Raises `AlgorithmError` where a checkpoint
     holds no weights.
     """
 
-    def __init__(self, backends: Sequence[Backend], run: Run, *, temperature: float) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        run: Run,
+        *,
+        temperature: float,
+        agents: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    ) -> None:
         self.backends = {backend.name: backend for backend in backends}
         self.completed_steps = run.restored.step if run.restored is not None else 0
         self._run = run
         self._temperature = temperature
+        self._agents = agents
         self._published: list[Policy] = []
         self._stack = AsyncExitStack()
 
@@ -75,9 +89,12 @@ class Policies:
 
     async def publish(self) -> None:
         """Makes the present weights those that next rollouts use."""
-        self._published = [
-            (await backend.publish()).sampled_with(temperature=self._temperature) for backend in self.backends.values()
-        ]
+        self._published = []
+        for name, backend in self.backends.items():
+            policy = (await backend.publish()).sampled_with(temperature=self._temperature)
+            if name in self._agents:
+                policy = msgspec.structs.replace(policy, agents=self._agents[name])
+            self._published.append(policy)
         for policy in self._published:
             await self._run.publish(policy)
 
@@ -108,8 +125,7 @@ class Policies:
         for name, backend in self.backends.items():
             own = [[row for row in rows if row.policy == name] for rows in groups]
             numbers = await backend.update(own, loss, step=step, epochs=epochs, mini_batches=mini_batches)
-            prefix = f"{name}/" if len(self.backends) > 1 else ""
-            metrics |= {f"{prefix}{key}": number for key, number in numbers.items()}
+            metrics |= {prefixed(key, name, self.backends): number for key, number in numbers.items()}
         return metrics
 
     async def checkpoint(self, step: int, state: dict[str, Any]) -> None:

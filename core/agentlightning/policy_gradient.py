@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -16,55 +17,26 @@ from agentlightning.advantages import AdvantageConfig
 from agentlightning.algorithm import Algorithm, Run
 from agentlightning.backend import Backend
 from agentlightning.causes import explain_groups
-from agentlightning.config import NonNegativeInt, PositiveInt
-from agentlightning.credit import give_credit, load_credit
+from agentlightning.config import decode_section, merged
+from agentlightning.credit import BranchPoint, Credit, CreditChoice, give_credit, load_credit, name_of
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.loss import LossConfig
 from agentlightning.plugins import plugins
-from agentlightning.policies import EvaluateConfig, Policies
+from agentlightning.policies import Policies, prefixed
+from agentlightning.policy_gradient_config import PolicyGradientConfig as PolicyGradientConfig
+from agentlightning.policy_gradient_config import check_informative_groups, check_policies
 from agentlightning.records import Task
-from agentlightning.sampler import MAX_TEMPERATURE
-from agentlightning.training_rows import Group, TrainingRow
-from agentlightning.validation import ValidateConfig, Validation, refuse_what_has_no_effect
+from agentlightning.training_rows import Group, RolloutRows, TrainingRow
+from agentlightning.validation import Validation, refuse_what_has_no_effect
 
 TAKEN = "agentlightning.taken"
 """Where a checkpoint keeps how many tasks were taken, beside the state of the algorithm."""
 
+POLICY = "policy"
+"""The name of a policy that is the only one."""
+
 MOST_TASKS = 4
 """How many times ``batch_tasks`` a step takes at most, where the config does not say."""
-
-# At 0 the rollouts of a group are all alike, and above the maximum they are noise.
-Temperature = Annotated[float, msgspec.Meta(gt=0, le=MAX_TEMPERATURE)]
-
-
-class PolicyGradientConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a run that trains weights can be told, whatever the algorithm; the fields of ``backend`` stand beside these.
-
-    A step takes ``batch_tasks`` tasks and runs each ``group_size`` times at ``temperature``, then goes over
-    what came of it ``epochs`` times, each time in ``mini_batches`` optimizer steps. ``credit`` names what makes
-    advantages of rewards (`agentlightning.credit`).
-
-    Groups whose rollouts all earn the same teach nothing. With ``informative_groups`` a step goes on with other tasks,
-    up to ``max_tasks`` (4 · ``batch_tasks`` by default), until it has so many groups of another kind; it cancels what
-    then still runs, and learns from those alone (dynamic sampling, Yu et al. 2025, DAPO, section 3.2).
-
-    A checkpoint is made every ``checkpoint_every`` steps and at the
-    end (0: never). With ``validate`` the run ends with its best weights, and may stop early.
-    """
-
-    backend: str = "torch"
-    credit: str | dict[str, Any] | None = None
-    steps: PositiveInt = 100
-    batch_tasks: PositiveInt = 8
-    group_size: PositiveInt = 8
-    informative_groups: NonNegativeInt = 0
-    max_tasks: PositiveInt | None = None
-    temperature: Temperature = 1.0
-    epochs: PositiveInt = 1
-    mini_batches: PositiveInt = 1
-    checkpoint_every: NonNegativeInt = 10
-    evaluate: EvaluateConfig = msgspec.field(default_factory=EvaluateConfig)
-    validate: ValidateConfig = msgspec.field(default_factory=ValidateConfig)
 
 
 class PolicyGradient(Algorithm):
@@ -85,7 +57,8 @@ class PolicyGradient(Algorithm):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         refuse_what_has_no_effect(self.config.validate)
-        _check_informative_groups(self.config)
+        check_informative_groups(self.config)
+        check_policies(self.config)
         self._taken = 0
         self.backend: type[Backend] = plugins().find("backends", self.config.backend)
         names = [field.name for field in msgspec.structs.fields(self.backend.Config)]
@@ -95,9 +68,8 @@ class PolicyGradient(Algorithm):
                 f"{type(self).__name__}.from_section({{…}})"
             )
         self.backend_config = self.backend.Config(**{name: getattr(self.config, name) for name in names})
-        if self._credits_itself and self.config.credit is not None:
-            raise ConfigError(f"algorithm.credit: {type(self).__name__} gives credit in its own way: leave it out")
-        self.credit = load_credit(self.config.credit or "broadcast", advantage=self.advantage)
+        self._backend_configs()
+        self.credits = self.load_credits()
 
     @classmethod
     def config_type(cls, section: Mapping[str, Any]) -> type[msgspec.Struct]:
@@ -111,7 +83,7 @@ class PolicyGradient(Algorithm):
         config = self.config
         validation = Validation(config.validate, run)
         self._taken = run.restored.state.get(TAKEN, 0) if run.restored is not None else 0
-        async with Policies(self.backends(run), run, temperature=config.temperature) as policies:
+        async with Policies(self.backends(run), run, temperature=config.temperature, agents=self.agents) as policies:
             await self.begin(run, policies)
             await policies.publish()
             await self.check(run)
@@ -123,10 +95,11 @@ class PolicyGradient(Algorithm):
                 step += 1
                 started = time.perf_counter()
                 groups = await self.collect(run, step)
+                await self.explore(run, groups, step)
                 collected = time.perf_counter()
-                give_credit(self.assign_credit, groups, name=self.credit_name, step=step)
+                numbers = give_credit(self.assign_credit, groups, name=self.credit_name, step=step)
                 rows = self.select(groups, step)
-                metrics = await policies.update(
+                metrics = numbers | await policies.update(
                     rows, self.loss, step=step, epochs=config.epochs, mini_batches=config.mini_batches
                 )
                 await policies.publish()
@@ -149,21 +122,74 @@ class PolicyGradient(Algorithm):
 
     @property
     def credit_name(self) -> str:
-        """What gives credit, for errors: the plugin's name, or the algorithm's own where it does so itself."""
+        """What gives credit, for errors: the plugins' names, or the algorithm's own where it does so itself."""
         if self._credits_itself:
             return type(self).__name__
-        choice = self.config.credit or "broadcast"
-        return choice if isinstance(choice, str) else str(choice["name"])
+        return ", ".join(dict.fromkeys(name_of(choice) for choice in self._credit_choices.values()))
+
+    def load_credits(self) -> dict[str, Credit]:
+        """The credit of each policy by its name. Raises `ConfigError`."""
+        own = [name for name, one in self.config.policies.items() if one.credit is not None]
+        if self._credits_itself and (self.config.credit is not None or own):
+            raise ConfigError(f"algorithm.credit: {type(self).__name__} gives credit in its own way: leave it out")
+        return {
+            name: load_credit(
+                choice,
+                advantage=self.advantage,
+                at=f"algorithm.policies.{name}.credit" if name in own else "algorithm.credit",
+            )
+            for name, choice in self._credit_choices.items()
+        }
+
+    @property
+    def _credit_choices(self) -> dict[str, CreditChoice]:
+        common = "broadcast" if self.config.credit is None else self.config.credit
+        if not self.config.policies:
+            return {POLICY: common}
+        return {name: common if one.credit is None else one.credit for name, one in self.config.policies.items()}
 
     @property
     def _credits_itself(self) -> bool:
         return type(self).assign_credit is not PolicyGradient.assign_credit
 
     def backends(self, run: Run) -> list[Backend]:
-        """The policies to train: one, ``policy``, for all agents that the run trains. Several have names of their own,
-        and each `Policy` that they publish says which agents it is for."""
+        """The policies to train: those that the config names, else one, ``policy``, for all agents that the run
+        trains. `agents` says which agents each is for. Of several, each has draws of its own.
+
+        Raises `ConfigError` where both the config's ``train`` and its policies say which agents are trained.
+        """
+        if self.config.policies and list(run.train) != ["*"]:
+            raise ConfigError("train: algorithm.policies says which agents are trained, by which policy; leave it out")
         updates = self.config.steps * self.config.epochs * self.config.mini_batches
-        return [self.backend(self.backend_config, name="policy", seed=run.seed, max_updates=updates, phase=run.phase)]
+        configs = self._backend_configs()
+        return [
+            self.backend(
+                config,
+                name=name,
+                seed=run.seed if len(configs) == 1 else zlib.crc32(f"{run.seed}/{name}".encode()),
+                max_updates=updates,
+                phase=run.phase,
+            )
+            for name, config in configs.items()
+        ]
+
+    @property
+    def agents(self) -> dict[str, tuple[str, ...]]:
+        """Name patterns of the agents that each policy is for, where its backend does not say so itself."""
+        return {name: tuple(one.agents) for name, one in self.config.policies.items()}
+
+    def _backend_configs(self) -> dict[str, Any]:
+        """The config of each policy's backend by its name: what the section says, and over it what is its own.
+
+        Raises `ConfigError`."""
+        if not self.config.policies:
+            return {POLICY: self.backend_config}
+        common = msgspec.to_builtins(self.backend_config)
+        found = {}
+        for name, one in self.config.policies.items():
+            at = f"algorithm.policies.{name}.backend"
+            found[name] = decode_section(merged(common, one.backend), self.backend.Config, at=at)
+        return found
 
     async def begin(self, run: Run, policies: Policies) -> None:
         """Called once the policies are loaded; ``run.restored.state`` is what `state` gave at the last checkpoint."""
@@ -202,9 +228,33 @@ class PolicyGradient(Algorithm):
         """Whether there is something to learn from a group, as far as can be told before credit is given."""
         return len({member.rollout.total_reward for member in group.rollouts}) > 1
 
-    def assign_credit(self, groups: Sequence[Group]) -> None:
-        """Gives each transition its advantage (`agentlightning.credit.Credit.assign`)."""
-        self.credit.assign(groups)
+    async def explore(self, run: Run, groups: Sequence[Group], step: int) -> None:
+        """Runs what the credits need to know beyond the groups (`agentlightning.credit.Credit.explore`)."""
+        if self._credits_itself:
+            return
+
+        async def branch(points: Sequence[BranchPoint], *, count: int) -> list[list[RolloutRows]]:
+            return await run.branch(points, count=count, step=step)
+
+        for name, credit in self.credits.items():
+            seen = self._of_policy(name, groups)
+            await credit.explore(seen, branch)
+            for group, of_policy in zip(groups, seen, strict=True):
+                group.rollouts += of_policy.rollouts[len(group.rollouts) :]
+
+    def assign_credit(self, groups: Sequence[Group]) -> Mapping[str, float] | None:
+        """Gives each transition its advantage (`agentlightning.credit.Credit.assign`): those of each policy by its own
+        credit, which sees no others."""
+        numbers: dict[str, float] = {}
+        for name, credit in self.credits.items():
+            of_policy = credit.assign(self._of_policy(name, groups)) or {}
+            numbers |= {prefixed(key, name, self.credits): number for key, number in of_policy.items()}
+        return numbers
+
+    def _of_policy(self, name: str, groups: Sequence[Group]) -> Sequence[Group]:
+        if len(self.credits) == 1:
+            return groups
+        return [group.with_rows(lambda row: row.policy == name) for group in groups]
 
     def select(self, groups: Sequence[Group], step: int) -> list[list[TrainingRow]]:
         """The rows that are learned from; those of one inner list share a mini-batch."""
@@ -239,21 +289,18 @@ def describe(groups: Sequence[Group], learned: Sequence[Sequence[TrainingRow]]) 
         "groups_skipped": sum(not group.has_signal for group in groups),
         "rollouts_left_out": sum(len(group.excluded) for group in groups),
         "rollouts_failed": sum(member.rollout.failure is not None for member in members),
+        **_step_reward_share(members),
         "sequence_breaks": sum(member.prefix_breaks for member in members),
     }
 
 
-def _check_informative_groups(config: PolicyGradientConfig) -> None:
-    if config.max_tasks is None:
-        return
-    if not config.informative_groups:
-        raise ConfigError("algorithm.max_tasks: has no effect without informative_groups: a step takes batch_tasks")
-    least = max(config.batch_tasks, config.informative_groups)
-    if config.max_tasks < least:
-        raise ConfigError(
-            f"algorithm.max_tasks: expected at least batch_tasks and informative_groups ({least}), "
-            f"got {config.max_tasks}"
-        )
+def _step_reward_share(members: Sequence[RolloutRows]) -> dict[str, float]:
+    """``step_reward_share``, where there are step rewards: how much of all that was given, by absolute value, they
+    are."""
+    parts = [part for member in members for part in member.rollout.rewards]
+    sizes = [(part.step, abs(part.weight * (part.value or 0.0))) for part in parts]
+    of_steps = sum(size for step, size in sizes if step)
+    return {"step_reward_share": of_steps / sum(size for _, size in sizes)} if of_steps else {}
 
 
 @functools.cache
@@ -266,11 +313,8 @@ def _with_backend(algorithm: type[PolicyGradient], backend: type[Backend]) -> ty
             fields.append((field.name, field.type))
         else:
             factory = field.default_factory
-            fields.append(
-                (field.name, field.type, field.default)
-                if factory is msgspec.NODEFAULT
-                else (field.name, field.type, msgspec.field(default_factory=factory))
-            )
+            default = field.default if factory is msgspec.NODEFAULT else msgspec.field(default_factory=factory)
+            fields.append((field.name, field.type, default))
     config = algorithm.Config
     return msgspec.defstruct(
         config.__name__, fields, bases=(config,), kw_only=True, forbid_unknown_fields=True, module=config.__module__

@@ -32,9 +32,10 @@ SpanKind = Literal["llm", "tool", "agent", "retrieval", "handoff", "reward", "an
 Provenance = Literal["exact", "text"]
 RolloutStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Fault = Literal["agent", "infrastructure"]
-Purpose = Literal["train", "evaluate", "validate", "check", "observe"]
-"""What a rollout is for. ``validate``: to choose weights by, so it is no part of what is reported; ``check``: the first
-ones, which count for nothing; ``observe``: an agent ran elsewhere, and was recorded."""
+Purpose = Literal["train", "evaluate", "validate", "branch", "check", "observe"]
+"""What a rollout is for. ``validate``: to choose weights by, so it is no part of what is reported; ``branch``: to see
+what a state of another is worth; ``check``: the first ones, which count for nothing; ``observe``: an agent ran
+elsewhere, and was recorded."""
 
 FINAL_STATUSES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -168,6 +169,15 @@ class Span(Record, kw_only=True):
     failure: Failure | None = None
 
 
+class Replay(Record, kw_only=True):
+    """Which rollout another repeats: its first ``calls`` calls of a policy get the answers that they got in that
+    attempt, and what follows is sampled afresh."""
+
+    rollout_id: str
+    attempt: int
+    calls: int
+
+
 class Rollout(Record, kw_only=True):
     """One run of the agent on one task.
 
@@ -177,7 +187,7 @@ class Rollout(Record, kw_only=True):
 
     ``step`` is the training step that the rollout belongs to, from 1; of an evaluation, how many were finished before
     it. ``variant`` tells evaluations of one step apart (``sampled``, ``greedy``). ``collection`` is the name, unique
-    in the run, of all that was asked for at once.
+    in the run, of all that was asked for at once. One that begins like another says which it ``replays``.
     """
 
     id: str
@@ -190,6 +200,7 @@ class Rollout(Record, kw_only=True):
     collection: str = ""
     sample: int = 0
     attempt: int = 0
+    replays: Replay | None = None
     status: RolloutStatus = "queued"
     resources: dict[str, str] = {}
     output: Any = None
@@ -256,7 +267,10 @@ def _weighted_sum(rewards: list[Reward]) -> float | None:
     values = [part.weight * part.value for part in rewards if part.value is not None]
     if not values or len(values) < len(rewards):
         return None
-    total = sum(values)
+    try:
+        total = math.fsum(values)  # exact, so that step rewards which cancel leave the outcome as it is
+    except (OverflowError, ValueError):
+        return None
     return total if math.isfinite(total) else None
 
 

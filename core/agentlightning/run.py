@@ -18,8 +18,9 @@ from agentlightning.causes import explain_rollouts
 from agentlightning.check import CheckReport, render
 from agentlightning.check.first_rollout import CHECKED_TASKS, FirstRollouts
 from agentlightning.checkpoints import remove_checkpoints, write_checkpoint
+from agentlightning.credit import BranchPoint
 from agentlightning.data import batch_of_step, set_apart
-from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, Counts, held_out_note
+from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, BranchCounts, Counts, held_out_note
 from agentlightning.errors import CheckError
 from agentlightning.group_rewards import GroupRewards
 from agentlightning.progress import Progress
@@ -75,6 +76,7 @@ class TrainingRun:
         self._group_rewards = GroupRewards(runner.setup)
         self._resources: dict[str, AnyResource] = {}
         self._counts = Counts()
+        self._branches = BranchCounts()
         self._warned_of_calls = self._evaluated = False
         self._logged: dict[str, float] = {}
         self._check_only = check_only
@@ -157,6 +159,19 @@ class TrainingRun:
                     self._warn_of_calls(group)
                     yield group
 
+    async def branch(self, points: Sequence[BranchPoint], *, count: int, step: int) -> list[list[RolloutRows]]:
+        """Runs the agent ``count`` times from each point; those that ended well, by point and sample."""
+        collection = self._orders.next_key(step, "branch")
+        rollouts = self._orders.plan_branches(collection, points, count, step=step)
+        tasks = await self._store.tasks(self.id, {rollout.task_id for rollout in rollouts})
+        found: dict[str, list[RolloutRows]] = {rollout.group_id: [] for rollout in rollouts}
+        async for rollout, spans in self._finish_all(rollouts, tasks, (), Counts()):
+            self._branches.add(rollout, spans)
+            if rollout.is_trainable:
+                rows = build_rows(rollout, spans)
+                found[rollout.group_id].append(RolloutRows(rollout=rollout, spans=spans, rows=rows))
+        return [sorted(members, key=lambda member: member.rollout.sample) for members in found.values()]
+
     def _warn_of_calls(self, group: Group) -> None:
         """Says, once a run, that rollouts made no call while others of their task did; the counts go with each step."""
         without = len(group.without_calls)
@@ -221,8 +236,8 @@ class TrainingRun:
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Keeps numbers of a step, with those of the rollouts that ended since the last."""
-        metrics = {**self._counts.metrics(), **metrics}
-        self._counts = Counts()
+        metrics = {**self._counts.metrics(), **self._branches.metrics(), **metrics}
+        self._counts, self._branches = Counts(), BranchCounts()
         now = time.time()
         self._store.add_metrics(
             [

@@ -11,6 +11,7 @@ Token arrays are one-dimensional numpy arrays: ids int32, log-probabilities and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,10 +22,12 @@ class Transition(Record, kw_only=True):
     """One model call of a policy, as a slice of its `TrainingRow`: the tokens before ``start`` are its state, those in
     [``start``, ``end``) its action.
 
-    ``reward`` is what was recorded for this very step (None: nothing was).
+    ``index`` is its place among the transitions of its rollout, by when they began. ``reward`` is what was recorded for
+    this very step (None: nothing was).
     """
 
     span_id: str
+    index: int = 0
     agent: str | None = None
     policy: str
     policy_version: int | None = None
@@ -74,9 +77,14 @@ class RolloutRows(Record, kw_only=True):
 
     def set_advantage(self, value: float) -> None:
         """Gives every transition of the rollout the same advantage."""
-        for row in self.rows:
-            for transition in row.transitions:
-                row.set_advantage(transition, value)
+        for row, transition in self.transitions:
+            row.set_advantage(transition, value)
+
+    @property
+    def transitions(self) -> list[tuple[TrainingRow, Transition]]:
+        """Every transition of the rollout with its row, in the order in which they began."""
+        pairs = [(row, transition) for row in self.rows for transition in row.transitions]
+        return sorted(pairs, key=lambda pair: pair[1].index)
 
     @property
     def prefix_breaks(self) -> int:
@@ -100,6 +108,14 @@ class Group(Record, kw_only=True):
     def rows(self) -> list[TrainingRow]:
         """The rows of all of its rollouts."""
         return [row for member in self.rollouts for row in member.rows]
+
+    def with_rows(self, keep: Callable[[TrainingRow], bool]) -> Group:
+        """The same rollouts, each with the rows alone that ``keep`` says: one policy's, or one agent's."""
+        rollouts = [
+            RolloutRows(rollout=member.rollout, spans=member.spans, rows=[row for row in member.rows if keep(row)])
+            for member in self.rollouts
+        ]
+        return Group(id=self.id, task=self.task, rollouts=rollouts, excluded=self.excluded)
 
     @property
     def has_signal(self) -> bool:

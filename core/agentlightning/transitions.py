@@ -43,6 +43,7 @@ def build_rows(rollout: Rollout, spans: Sequence[Span]) -> list[TrainingRow]:
         prompt, response, logprobs = tokens
         made = Transition(
             span_id=span.id,
+            index=len(ended),
             agent=span.agent,
             policy=call.policy,
             policy_version=call.policy_version,

@@ -6,8 +6,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from agentlightning.credit import BranchPoint
 from agentlightning.errors import AlgorithmError
-from agentlightning.records import AnyResource, Purpose, Rollout, Task
+from agentlightning.records import AnyResource, Purpose, Replay, Rollout, Task
 from agentlightning.store.base import Store
 
 
@@ -17,13 +18,14 @@ class WorkOrders:
     def __init__(self, run_id: str, store: Store) -> None:
         self._run_id = run_id
         self._store = store
-        self._collected: Counter[int] = Counter()
+        self._collected: Counter[str] = Counter()
 
-    def next_key(self, step: int) -> str:
+    def next_key(self, step: int, purpose: Purpose = "train") -> str:
         """The name of the step's next collection: a run that goes on asks for the same ones, under the same names."""
-        self._collected[step] += 1
-        count = self._collected[step]
-        return f"train/{step}" if count == 1 else f"train/{step}/{count}"
+        name = f"{purpose}/{step}"
+        self._collected[name] += 1
+        count = self._collected[name]
+        return name if count == 1 else f"{name}/{count}"
 
     def plan(
         self,
@@ -54,6 +56,27 @@ class WorkOrders:
                 for sample in range(samples)
             ]
         return rollouts
+
+    def plan_branches(self, collection: str, points: Sequence[BranchPoint], count: int, *, step: int) -> list[Rollout]:
+        """``count`` rollouts from each point, the i-th group those of the i-th point, in order."""
+        planned = []
+        for position, (origin, calls) in enumerate(points):
+            group = _digest(self._run_id, collection, position, origin.id, origin.attempt, calls)
+            planned += [
+                Rollout(
+                    id=_digest(group, sample),
+                    run_id=self._run_id,
+                    group_id=group,
+                    task_id=origin.task_id,
+                    purpose="branch",
+                    step=step,
+                    collection=collection,
+                    sample=sample,
+                    replays=Replay(rollout_id=origin.id, attempt=origin.attempt, calls=calls),
+                )
+                for sample in range(count)
+            ]
+        return planned
 
     async def enqueue(self, planned: Sequence[Rollout], resources: Iterable[AnyResource]) -> list[Rollout]:
         """Queues one collection's rollouts to run with ``resources``; returns them as they stand, in the order given.

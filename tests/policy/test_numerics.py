@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from agentlightning_policy.engine import Engine, EngineConfig
 from agentlightning_policy.model import LoraConfig, ModelConfig, PolicyModel
-from agentlightning_policy.sampler import scheduler
+from agentlightning_policy.sampler import attention, scheduler
 
 Ask = Callable[..., Awaitable[Any]]
 SYSTEM = {"role": "system", "content": "You are a helpful assistant. " * 8}
@@ -56,12 +56,20 @@ async def test_greedy_answers_equal_those_of_transformers(
         assert_exact(plain, answer)
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("worth", [1, scheduler.WORTH_SHARING], ids=["all shared", "as usual"])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
 async def test_logprobs_of_rollouts_of_several_turns_are_exact(
-    tiny_model_of: Callable[[str], Path], family: str, worth: int, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    tiny_model_of: Callable[[str], Path],
+    family: str,
+    worth: int,
+    fused: bool,
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also where torch has no fused kernels for it: on a GPU."""
     monkeypatch.setattr(scheduler, "WORTH_SHARING", worth)
+    monkeypatch.setattr(attention, "has_flash_kernels", lambda: fused)
     policy = PolicyModel.load(ModelConfig(path=str(tiny_model_of(family))))
 
     async def rollout(engine: Engine, number: int) -> list[Any]:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from agentlightning_policy import tree_attention
 from agentlightning_policy.attention import causal
 from agentlightning_policy.batches import Batch, make_batches
-from agentlightning_policy.split_attention import has_flash_kernels
+from agentlightning_policy.flash import has_flash_kernels
 from agentlightning_policy.tree_attention import TreeAttention
 
 HEADS, KV_HEADS, SIZE, SCALE = 6, 2, 8, 0.3

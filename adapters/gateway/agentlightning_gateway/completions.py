@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 import zlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -17,7 +17,7 @@ import msgspec
 from agentlightning.sampler import SampledToken, Sampler, SamplerUnavailableError, SamplingParams
 from agentlightning_gateway.chat import Chat
 from agentlightning_gateway.config import GatewayConfig
-from agentlightning_gateway.protocol import ApiError, GenerationRequest, Message
+from agentlightning_gateway.protocol import ApiError, GenerationRequest, Message, Replay
 from agentlightning_gateway.sessions import Prompt, Sessions
 from agentlightning_gateway.stream import IncrementalDetokenizer, cut_at_stop
 from agentlightning_gateway.tool_calls import assemble
@@ -163,6 +163,7 @@ class Completions:
             self._check_room(prompt)
         self._check_ids(request.stop_ids, "stop_token_ids")
         self._check_logprobs(request)
+        self._check_replay(request, prompts)
         self.stats.requests += 1
         self.stats.continued += sum(prompt.continued for prompt in prompts)
         self.stats.rendered += sum(not prompt.continued for prompt in prompts)
@@ -211,7 +212,7 @@ class Completions:
 
     async def _generate(self, generation: Generation, handle: RequestHandle) -> None:
         try:
-            async with contextlib.aclosing(self._sampler.generate(generation.prompt.ids, generation.params)) as tokens:
+            async with contextlib.aclosing(self._tokens(generation)) as tokens:
                 async for token in tokens:
                     generation.tokens.append(token)
                     generation.finish = self._finish(generation)
@@ -226,6 +227,12 @@ class Completions:
             generation.error = ApiError(500, f"the sampler failed: {error}", type="server_error")
         finally:
             handle.progress.set()
+
+    def _tokens(self, generation: Generation) -> AsyncGenerator[SampledToken, None]:
+        replay = generation.request.replay
+        if replay is None:
+            return self._sampler.generate(generation.prompt.ids, generation.params)
+        return _recorded(replay)
 
     def _finish(self, generation: Generation) -> Literal["stop", "length"] | None:
         params, stops = generation.params, generation.request.stops
@@ -275,6 +282,19 @@ class Completions:
                 type="server_error",
             )
 
+    def _check_replay(self, request: GenerationRequest, prompts: Sequence[Prompt]) -> None:
+        """Raises `ApiError` where the answer to be given again was one to another prompt."""
+        replay = request.replay
+        if replay is None:
+            return
+        self._check_ids(replay.token_ids, "replay.token_ids")
+        if len(replay.logprobs) != len(replay.token_ids):
+            raise ApiError(400, "replay.logprobs: expected one for each of its token_ids", param="replay.logprobs")
+        if request.n != 1 or len(prompts) != 1:
+            raise ApiError(400, "replay: expected one prompt and n = 1", param="replay")
+        if prompts[0].ids.tolist() != replay.prompt_token_ids:
+            raise ApiError(400, "replay: the prompt of this request has other tokens", param="replay", code="diverged")
+
     def _params(self, request: GenerationRequest, prompt: Prompt, choice: int) -> SamplingParams:
         seed = request.seed
         if seed is None:
@@ -291,6 +311,11 @@ class Completions:
             top_logprobs=request.top_logprobs or 0,
             stream=request.stream or bool(request.stops),
         )
+
+
+async def _recorded(replay: Replay) -> AsyncGenerator[SampledToken, None]:
+    for id, logprob in zip(replay.token_ids, replay.logprobs, strict=True):
+        yield SampledToken(id=id, logprob=logprob, policy_version=replay.policy_version)
 
 
 def derive_seed(*parts: int | str | bytes) -> int:

@@ -91,6 +91,16 @@ class Message(msgspec.Struct):
         return self.content or ""
 
 
+class Replay(msgspec.Struct, kw_only=True, frozen=True):
+    """An answer that was sampled before, to be given again: its prompt (P,), its tokens (R,) and their
+    log-probabilities (R,). It has one choice."""
+
+    prompt_token_ids: list[int]
+    token_ids: Annotated[list[int], msgspec.Meta(min_length=1)]
+    logprobs: list[float]
+    policy_version: int | None = None
+
+
 class SamplingFields(msgspec.Struct, kw_only=True):
     """What every request says of how it is to be sampled. `fields` says what becomes of all other fields."""
 
@@ -104,6 +114,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     stream: bool | None = None
     return_token_ids: bool | None = None
     unconstrained: bool | None = None
+    replay: Replay | None = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -138,6 +149,8 @@ class GenerationRequest(msgspec.Struct, kw_only=True, frozen=True):
     """Variables for the chat template."""
     unconstrained: bool = False
     """Whether wishes how the model is to write are passed over where they cannot be honoured."""
+    replay: Replay | None = None
+    """What is answered in place of what would be sampled."""
 
 
 def sampling_options(request: SamplingFields) -> dict[str, Any]:
@@ -152,6 +165,7 @@ def sampling_options(request: SamplingFields) -> dict[str, Any]:
         "stream": bool(request.stream),
         "return_token_ids": bool(request.return_token_ids),
         "unconstrained": bool(request.unconstrained),
+        "replay": request.replay,
     }
 
 

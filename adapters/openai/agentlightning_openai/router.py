@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 
 from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder, matches
+from agentlightning.recording.repeating import RecordedAnswers
 from agentlightning.records import ModelChoice, Policy, Prompt
 from agentlightning.redaction import remember
 from agentlightning.system_prompts import swap
 from agentlightning_openai.internals import OWN_HEADER_PREFIXES, http_client, omitted, signs_requests
-from agentlightning_openai.request import Operation, path_of
+from agentlightning_openai.request import Operation, generation_of, path_of
 
 PLACEHOLDER_KEY = "agentlightning-placeholder"
 """What stands for an API key where none is needed: a client cannot be constructed, nor a request made, without."""
@@ -79,6 +80,8 @@ class ResourceRouter:
         options = copy.copy(options)
         if self.policy is not None:
             changed = self._sampled_by(self.policy, changed, operation)
+            if self._recorder.repeats is not None:
+                _repeat(self._recorder.repeats, changed, operation)
             headers = {ROLLOUT_HEADER: self._recorder.rollout_id}
             _redirect(client, options, self.policy, self.policy.base_url, operation, headers)
         elif self.choice is not None:
@@ -105,6 +108,22 @@ class ResourceRouter:
                 changed.pop(name, None)
             changed["max_output_tokens" if operation == "responses" else "max_tokens"] = limits[0]
         return changed
+
+
+def _repeat(answers: RecordedAnswers, body: dict[str, Any], operation: Operation) -> None:
+    """Has a call answered as it was in the rollout that this one repeats, while it does. Raises `AdapterError`."""
+    if body.get("n", 1) != 1:
+        raise AdapterError("a call for several answers at once (n) cannot be given its recorded ones again")
+    answer = answers.take(generation_of(operation, body))
+    tokens = answer.exact_tokens if answer is not None else None
+    if answer is not None and tokens is not None:
+        prompt, response, logprobs = (array.tolist() for array in tokens)
+        body["replay"] = {
+            "prompt_token_ids": prompt,
+            "token_ids": response,
+            "logprobs": logprobs,
+            "policy_version": answer.policy_version,
+        }
 
 
 def _next_seed(recorder: Recorder) -> int:

@@ -20,6 +20,8 @@ def write_request(span: Span, operation: Operation, body: Mapping[str, Any], pol
     """Writes what the request says; ``policy`` is the one that is to answer."""
     attributes = attributes_of(operation, body)
     span.attributes.update(attributes)
+    if "replay" in body:
+        span.attributes[semconv.REPLAYED] = True
     span.name = f"{attributes[semconv.OPERATION_NAME]} {body.get('model', '')}".rstrip()
     if operation != "embeddings":
         span.generation = generation_of(operation, body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentlightning.algorithm import Run
-from agentlightning.credit import Broadcast, load_credit
+from agentlightning.credit import Broadcast
 from agentlightning.errors import ConfigError
 from agentlightning.policies import Policies
 from agentlightning.policy_gradient import PolicyGradient
@@ -29,9 +29,9 @@ class GRPO(PolicyGradient):
     def __init__(self, config: GRPOConfig) -> None:
         super().__init__(config)
         preset = resolve_preset(config.preset, config.loss, config.advantage, at="algorithm.")
-        self.loss = preset.loss
-        self.credit = load_credit(config.credit or "broadcast", advantage=preset.advantage)
-        if config.advantage and not isinstance(self.credit, Broadcast):
+        self.loss, self.advantage = preset.loss, preset.advantage
+        self.credits = self.load_credits()
+        if config.advantage and not any(isinstance(credit, Broadcast) for credit in self.credits.values()):
             raise ConfigError("algorithm.advantage: only the credit broadcast has it: give options in algorithm.credit")
         if config.group_size < 2:
             raise ConfigError("algorithm.group_size: expected at least 2, got 1: a group compares rollouts")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 
 from agentlightning.backend import Backend
 from agentlightning.errors import PolicyError
@@ -18,6 +18,7 @@ from agentlightning.records import Policy
 from agentlightning.training_rows import TrainingRow
 from agentlightning_gateway.chat import Chat, template_shows
 from agentlightning_gateway.protocol import ApiError
+from agentlightning_policy.compute import compute_async
 from agentlightning_policy.config import ModelConfig, TorchConfig
 from agentlightning_policy.engine import Engine
 from agentlightning_policy.model import PolicyModel
@@ -52,10 +53,10 @@ class TorchBackend(Backend):
     """What serves it; None before `start` and after `aclose`."""
 
     async def start(self) -> None:
-        self.policy = await asyncio.to_thread(_load, self.config.model, self.seed)
+        self.policy = await compute_async(_load, self.config.model, self.seed)
         if self.config.gradient_checkpointing:
             self.policy.keep_layer_inputs()
-        self.optimizer = Optimizer(self.policy, self.config, self.max_updates)
+        self.optimizer = await compute_async(Optimizer, self.policy, self.config, self.max_updates)
         self._updater = PolicyUpdater(
             self.policy,
             self.optimizer,
@@ -64,7 +65,7 @@ class TorchBackend(Backend):
             phase=self.phase,
         )
         settings = self.config.engine
-        engine = Engine(self.policy, msgspec.structs.replace(settings, seed=settings.seed + self.seed))
+        engine = Engine(self.policy, msgspec.structs.replace(settings, seed=settings.seed + self.seed), name=self.name)
         await engine.start()
         self.engine = engine
 
@@ -74,7 +75,7 @@ class TorchBackend(Backend):
         return self.engine.resource(self.name, **UNCUT)
 
     async def logprobs(self, rows: Sequence[TrainingRow], *, reference: bool = False) -> list[np.ndarray]:
-        return await asyncio.to_thread(self._updater.logprobs, rows, reference=reference)
+        return await compute_async(self._updater.logprobs, rows, reference=reference)
 
     async def update(
         self,
@@ -85,7 +86,7 @@ class TorchBackend(Backend):
         epochs: int = 1,
         mini_batches: int = 1,
     ) -> dict[str, float]:
-        return await asyncio.to_thread(
+        return await compute_async(
             self._updater.update, groups, loss, step=step, epochs=epochs, mini_batches=mini_batches
         )
 
@@ -103,6 +104,9 @@ class TorchBackend(Backend):
         engine, self.engine = self.engine, None
         if engine is not None:
             await engine.stop()
+        for name in ("policy", "optimizer", "_updater"):
+            vars(self).pop(name, None)
+        await asyncio.to_thread(gc.collect)  # the parts of a server refer to one another, and so to the weights
 
     @property
     def tokenizer(self) -> Any:
@@ -110,8 +114,7 @@ class TorchBackend(Backend):
 
 
 def _load(config: ModelConfig, seed: int) -> PolicyModel:
-    torch.manual_seed(seed)
-    policy = PolicyModel.load(config)
+    policy = PolicyModel.load(config, seed=seed)
     try:
         shows = template_shows(Chat(policy.tokenizer, ()))
     except ApiError as error:

@@ -39,14 +39,14 @@ class ModelConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class EngineConfig(GatewayConfig, kw_only=True, forbid_unknown_fields=True):
-    """How the policy is served, the gateway's options among them, as the model ``name``.
+    """How the policy is served, the gateway's options among them, as the model ``name``: by default, by its own name.
 
     ``max_batch`` requests run at once, others wait. ``max_context`` (tokens of prompt and answer together) is the
     model's own when None. ``cache_memory`` (bytes) bounds the keys and values kept between calls. ``pack_weights``
     keeps a copy of the weights in the layout in which a CPU reads them fastest; it takes as much memory as they do.
     """
 
-    name: str = "policy"
+    name: str = ""
     max_batch: PositiveInt = 64
     max_context: PositiveInt | None = None
     cache_memory: NonNegativeInt = 2**30

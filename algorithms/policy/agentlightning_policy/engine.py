@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from agentlightning.records import Policy
 from agentlightning_gateway.gateway import Gateway
 from agentlightning_gateway.server import Prepare
@@ -23,14 +25,21 @@ class Engine:
         async with Engine(policy) as engine:
             await run.publish(engine.resource("policy", temperature=1.0))
 
-    Raises `PolicyError` where the port is taken or the model cannot be served.
+    ``name`` is the model's in the API where the config has none. Raises `PolicyError` where the port is taken or the
+    model cannot be served.
     """
 
     def __init__(
-        self, policy: PolicyModel, config: EngineConfig | None = None, *, prepare: Prepare | None = None
+        self,
+        policy: PolicyModel,
+        config: EngineConfig | None = None,
+        *,
+        name: str = "policy",
+        prepare: Prepare | None = None,
     ) -> None:
         self.policy = policy
-        self.config = config or EngineConfig()
+        config = config or EngineConfig()
+        self.config = config if config.name != "" else msgspec.structs.replace(config, name=name)
         self.sampler = EmbeddedSampler(policy, self.config)
         self.gateway = Gateway(self.sampler, self.config, tokenizer=policy.tokenizer, prepare=prepare)
 

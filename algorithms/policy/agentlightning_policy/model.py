@@ -14,9 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentlightning.errors import PolicyError
 from agentlightning_policy.attention import custom_attention
+from agentlightning_policy.compute import compute
 from agentlightning_policy.config import LoraConfig, ModelConfig
 from agentlightning_policy.layers import use_fast_layers
-from agentlightning_policy.pretrained import convert, read_pretrained, without_bars
+from agentlightning_policy.pretrained import FrozenBase, convert, frozen_base, read_pretrained, without_bars
 from agentlightning_policy.templates import named_templates, read_template
 
 __all__ = ["LoraConfig", "ModelConfig", "PolicyModel", "convert"]
@@ -26,14 +27,23 @@ class PolicyModel:
     """A causal language model under training.
 
     ``version`` counts the changes of the weights. Who changes them does so inside `updating`; who computes
-    with them from another thread (the engine) does so inside `reading`.
+    with them from another thread (the engine) does so inside `reading`. ``frozen_base`` holds the weights under the
+    adapters, where there are any: other policies may have theirs on the same.
     """
 
-    def __init__(self, module: nn.Module, tokenizer: PreTrainedTokenizerBase, config: ModelConfig) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        config: ModelConfig,
+        *,
+        frozen_base: FrozenBase | None = None,
+    ) -> None:
         self.module = module
         self.tokenizer = tokenizer
         self.config = config
         self.version = 0
+        self._frozen_base = frozen_base  # which is there for others as long as somebody holds it
         self._turn = threading.Condition()
         self._readers = 0
         self._updates = 0
@@ -41,9 +51,24 @@ class PolicyModel:
         self._reference: nn.Module | None = None
 
     @classmethod
-    def load(cls, config: ModelConfig) -> PolicyModel:
-        """Loads weights and tokenizer. Raises `PolicyError` where there is no such model, or no chat template."""
-        model, tokenizer = read_pretrained(config.path, getattr(torch, config.dtype))
+    def load(cls, config: ModelConfig, *, seed: int = 0) -> PolicyModel:
+        """Loads weights and tokenizer; adapters begin as ``seed`` has them drawn. With LoRA the weights under the
+        adapters are those of every other policy in this process that trains adapters on the same model.
+
+        Raises `PolicyError` where there is no such model, or no chat template.
+        """
+        return compute(cls._load, config, seed)
+
+    @classmethod
+    def _load(cls, config: ModelConfig, seed: int) -> PolicyModel:
+        base, dtype, device = None, getattr(torch, config.dtype), _device(config.device)
+        if config.lora is None:
+            model, tokenizer = read_pretrained(config.path, dtype)
+            module: nn.Module = model.to(device)  # type: ignore[arg-type]
+        else:
+            base = frozen_base(config.path, dtype, device)
+            model, tokenizer = base.view()
+            module = _with_lora(model, config.lora, seed)
         if config.chat_template is not None:
             tokenizer.chat_template = read_template(config.chat_template, tokenizer)
         if not tokenizer.chat_template:
@@ -53,10 +78,8 @@ class PolicyModel:
             )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        module: nn.Module = model if config.lora is None else _with_lora(model, config.lora)
-        module = module.to(_device(config.device)).eval()
-        use_fast_layers(module)
-        return cls(module, tokenizer, config)
+        use_fast_layers(module.eval())
+        return cls(module, tokenizer, config, frozen_base=base)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -172,7 +195,7 @@ class PolicyModel:
         yield self._reference
 
 
-def _with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:
+def _with_lora(model: PreTrainedModel, lora: LoraConfig, seed: int) -> nn.Module:
     import peft
 
     settings = peft.LoraConfig(
@@ -183,7 +206,9 @@ def _with_lora(model: PreTrainedModel, lora: LoraConfig) -> nn.Module:
         task_type="CAUSAL_LM",
     )
     try:
-        return peft.get_peft_model(model, settings)
+        with torch.random.fork_rng(devices=[]):  # adapters are drawn on the CPU, wherever the model is
+            torch.manual_seed(seed)
+            return peft.get_peft_model(model, settings)
     except ValueError as error:
         raise PolicyError(f"model.lora does not fit {type(model).__name__}: {error}") from error
 

@@ -1,12 +1,15 @@
-"""A model and its tokenizer from a folder, a GGUF file or the hub; and, where they cannot be read, why."""
+"""A model and its tokenizer from a folder, a GGUF file or the hub, once for all who train adapters on it; and, where
+they cannot be read, why."""
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import huggingface_hub
 import torch
@@ -44,6 +47,58 @@ def read_pretrained(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Pre
             "would be random; copy or download the model again"
         )
     return (_plain(model) if options else model), tokenizer
+
+
+class FrozenBase:
+    """A model whose weights nobody changes, and its tokenizer: what several policies train adapters on."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._model = model.requires_grad_(False)
+        self._tokenizer = tokenizer
+
+    def view(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """A copy of the model's structure, on the very same weights, and a tokenizer of its own."""
+        weights = {id(weight): weight for weight in self._model.parameters()}
+        return copy.deepcopy(self._model, weights), copy.deepcopy(self._tokenizer)
+
+
+class _BaseKey(NamedTuple):
+    """Two bases are one where all of this is the same. ``files`` are names, sizes and times of change, for a folder
+    may be written anew."""
+
+    path: str
+    files: tuple[tuple[str, int, int], ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+_bases: WeakValueDictionary[_BaseKey, FrozenBase] = WeakValueDictionary()
+_reading = threading.Lock()
+
+
+def frozen_base(path: str, dtype: torch.dtype, device: torch.device) -> FrozenBase:
+    """The model at ``path``, frozen, in memory once: the one that somebody holds already, else it is read. It goes with
+    the last who holds it.
+
+    Raises `PolicyError` as `read_pretrained` does.
+    """
+    key = _key_of(path, dtype, device)
+    with _reading:
+        base = _bases.get(key)
+        if base is None:
+            model, tokenizer = read_pretrained(path, dtype)
+            base = _bases[key] = FrozenBase(model.to(device), tokenizer)  # type: ignore[arg-type]
+        return base
+
+
+def _key_of(path: str, dtype: torch.dtype, device: torch.device) -> _BaseKey:
+    name, options = _locate(path)
+    folder = Path(name)
+    if not folder.is_dir():
+        return _BaseKey(name, (), dtype, device)
+    files = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
+    stamps = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
+    return _BaseKey(str(folder.resolve() / options.get("gguf_file", "")), stamps, dtype, device)
 
 
 def convert(source: str | Path, target: str | Path) -> Path:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from agentlightning.records import Policy
 from agentlightning.serving import ModelServer, prepared
 from agentlightning_policy.backend import UNCUT
+from agentlightning_policy.compute import compute_async
 from agentlightning_policy.config import EngineConfig, ModelConfig
 from agentlightning_policy.engine import Engine
 from agentlightning_policy.model import PolicyModel
@@ -20,7 +19,7 @@ class TorchServer(ModelServer):
     _served: Engine | None = None
 
     async def start(self) -> Policy:
-        policy = await asyncio.to_thread(PolicyModel.load, self.model)
+        policy = await compute_async(PolicyModel.load, self.model)
         self._served = Engine(policy, self.engine, prepare=self._prepare)
         await self._served.start()
         return self._served.resource("policy", **UNCUT)
@@ -32,5 +31,5 @@ class TorchServer(ModelServer):
 
     def _prepare(self, body: bytes, operation: str) -> bytes:
         defaults = {"unconstrained": UNCUT["unconstrained"]}
-        model = self.engine.name if self.any_name else None
+        model = self._served.config.name if self.any_name and self._served is not None else None
         return prepared(body, operation, prompts=self.prompts, model=model, defaults=defaults)

@@ -1,15 +1,12 @@
 """The attention of packed rows on a CPU, in two parts: to the ancestors, which siblings share and none copies, and to
 the segment itself. Their normalizers merge them, as in FlashAttention (Dao et al. 2022), forward and backward.
 
-By torch's own kernels, which have no public name: checked with torch 2.13, asked for by `has_flash_kernels`.
-
 Axes: N packed tokens, S segments side by side of n tokens each, A tokens above them, H query heads, K key-value heads,
 G = H / K, D head size.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,19 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from agentlightning_policy.attention import causal
+from agentlightning_policy.flash import flash, flash_backward
 from agentlightning_policy.siblings import Layout, Siblings
-
-
-@functools.cache
-def has_flash_kernels() -> bool:
-    """Whether the kernels are there and give what they should; True with torch's builds for CPUs."""
-    query = torch.ones(1, 1, 2, 8)
-    try:
-        out, normalizers = _flash(query, query, query, None, 1.0)
-        _flash_backward(query, (query, query, query), out, normalizers, None, 1.0)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
-        return False
-    return bool((out - 1).abs().max() < 1e-5 and (normalizers - query.new_tensor(2).log() - 8).abs().max() < 1e-5)
 
 
 @dataclass(frozen=True)
@@ -97,12 +83,12 @@ class _Part:
 
     def forward(self, scale: float) -> tuple[Tensor, Tensor]:
         """What comes out (K, S, G, n, D), and the normalizers (K, S, G, n)."""
-        out, normalizers = _flash(_by_segment(self.query), *self.own, self.mask, scale)
+        out, normalizers = flash(_by_segment(self.query), *self.own, self.mask, scale)
         group = self.query.shape[2]
         out, normalizers = _from_segments(out, group), _from_segments(normalizers, group)
         if not self.above:
             return out, normalizers
-        out_above, above = _flash(_together(self.query), self.above[0], self.above[1], None, scale)
+        out_above, above = flash(_together(self.query), self.above[0], self.above[1], None, scale)
         out_above, above = out_above.view_as(self.query), above.view_as(normalizers)
         total = torch.logaddexp(normalizers, above)
         merged = out_above * (above - total).exp_()[..., None]
@@ -112,14 +98,14 @@ class _Part:
         """The gradients of ``query``, of ``own`` and of ``above``."""
         group = self.query.shape[2]
         inputs = (_by_segment(self.query), *self.own)
-        for_query, *for_own = _flash_backward(
+        for_query, *for_own = flash_backward(
             _by_segment(gradient), inputs, _by_segment(out), _by_segment(normalizers), self.mask, scale
         )
         for_query = _from_segments(for_query, group)
         if not self.above:
             return [for_query, *for_own]
         inputs = (_together(self.query), self.above[0], self.above[1])
-        more, *for_above = _flash_backward(
+        more, *for_above = flash_backward(
             _together(gradient), inputs, _together(out), _together(normalizers), None, scale
         )
         return [for_query + more.view_as(self.query), *for_own, *for_above]
@@ -179,22 +165,3 @@ class _SplitAttention(torch.autograd.Function):
                     target[split.bounds[segment]] += share
         for_query = split.packed(for_queries)
         return *(packed.transpose(0, 1)[None] for packed in (for_query, for_key, for_value)), None, None
-
-
-def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(  # type: ignore[no-any-return]
-        query, key, value, 0.0, False, attn_mask=mask, scale=scale
-    )
-
-
-def _flash_backward(
-    gradient: Tensor,
-    inputs: tuple[Tensor, Tensor, Tensor],
-    out: Tensor,
-    normalizers: Tensor,
-    mask: Tensor | None,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(  # type: ignore[no-any-return]
-        gradient, *inputs, out, normalizers, 0.0, False, attn_mask=mask, scale=scale
-    )

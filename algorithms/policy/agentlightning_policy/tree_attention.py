@@ -16,8 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from agentlightning_policy.attention import causal
 from agentlightning_policy.batches import Batch
+from agentlightning_policy.flash import has_flash_kernels
 from agentlightning_policy.siblings import Layout, siblings_of
-from agentlightning_policy.split_attention import SplitAttention, has_flash_kernels
+from agentlightning_policy.split_attention import SplitAttention
 
 
 class TreeAttention:

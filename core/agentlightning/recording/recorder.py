@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from agentlightning import semconv
 from agentlightning.recording.failures import guarded
+from agentlightning.recording.repeating import RecordedAnswers
 from agentlightning.records import AnyResource, Failure, Resource, Reward, Span, SpanKind, encode
 from agentlightning.redaction import begin_redacting, holds_known, redact_fields
 
@@ -31,8 +32,8 @@ def current_span() -> Span | None:
 class Recorder:
     """Writes the spans of one attempt of one rollout, from any thread, to ``sink`` as they end.
 
-    ``resources`` are those the rollout runs with; ``adapter_state`` holds what an adapter keeps for the rollout, keyed
-    by the adapter's name.
+    ``resources`` are those the rollout runs with, ``repeats`` the answers of another that its first calls get;
+    ``adapter_state`` holds what an adapter keeps for the rollout, keyed by the adapter's name.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Recorder:
         resources: Sequence[AnyResource] = (),
         *,
         seed: int | None = None,
+        repeats: RecordedAnswers | None = None,
     ) -> None:
         self.rollout_id = rollout_id
         self.attempt = attempt
         self.resources = tuple(resources)
         self.seed = seed
+        self.repeats = repeats
         self.rewards: list[Reward] = []
         self.failures: list[Failure] = []
         self.last_call: Span | None = None

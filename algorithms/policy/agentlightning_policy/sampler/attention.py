@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from agentlightning.errors import PolicyError
 from agentlightning_policy.attention import NAME, causal, check_custom_attention
+from agentlightning_policy.flash import flash, has_flash_kernels
 from agentlightning_policy.sampler.cache import DecodeCache, Segment, Shape
 
 
@@ -101,6 +102,7 @@ class AttentionStep:
         self._reach = max(cache.lengths, default=0) + 1
         self._prefix = max(starts, default=0)
         self._masks: dict[tuple[int, int | None], torch.Tensor] = {}
+        self._own: torch.Tensor | None = None
         if self.rows:
             cache.reserve(self.rows, self._reach)
 
@@ -131,6 +133,8 @@ class AttentionStep:
         heads = keys.shape[1]
         # (H, B, D) → (B, K, G, D)
         grouped = query.unflatten(0, (heads, -1)).permute(2, 0, 1, 3)
+        if window is None and self._by_parts and keys.shape[-1] == values.shape[-1]:
+            return self._merged_parts(layer, grouped, keys[:rows, :, :reach], values[:rows, :, :reach])
         scores = torch.matmul(grouped, keys[:rows, :, :reach].transpose(2, 3))
         if self._prefix:
             scores = torch.cat([self._shared_scores(layer, grouped), scores], dim=-1)
@@ -139,6 +143,27 @@ class AttentionStep:
         out = torch.matmul(weights[..., self._prefix :], values[:rows, :, :reach])
         for shared in self.shared:
             self._add_shared(layer, shared, weights, out)
+        return out.flatten(1, 2)
+
+    def _merged_parts(self, layer: int, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """The attention of (B, K, G, D) queries by fused kernels: to the rows' own keys, to each shared segment, and
+        merged by their normalizers."""
+        group = query.shape[2]
+        out, normalizers = flash(query, keys, values, self._own_mask(query.dtype, group), 1.0)
+        for shared in self.shared:
+            chosen = query if shared.rows is None else query[shared.rows]
+            flat = chosen.transpose(0, 1).flatten(1, 2)[None]
+            part, above = flash(flat, shared.segment.keys[layer][None], shared.segment.values[layer][None], None, 1.0)
+            part = part[0].unflatten(1, (-1, group)).transpose(0, 1)
+            above = above[0].unflatten(1, (-1, group)).transpose(0, 1)
+            if shared.rows is None:
+                share = torch.sigmoid(above - normalizers)[..., None].to(out.dtype)
+                out, normalizers = out.lerp(part, share), torch.logaddexp(normalizers, above)
+            else:
+                below = normalizers[shared.rows]
+                share = torch.sigmoid(above - below)[..., None].to(out.dtype)
+                out = out.index_copy(0, shared.rows, out[shared.rows].lerp(part, share))
+                normalizers = normalizers.index_copy(0, shared.rows, torch.logaddexp(below, above))
         return out.flatten(1, 2)
 
     def _shared_scores(self, layer: int, grouped: torch.Tensor) -> torch.Tensor:
@@ -182,6 +207,17 @@ class AttentionStep:
         own = torch.arange(self._reach, device=device).expand(self.rows, -1)
         visible = torch.cat([prefix < self._starts[:, None], own <= self._lengths[:, None]], dim=1)
         return torch.cat([prefix, own + self._starts[:, None]], dim=1), visible
+
+    @cached_property
+    def _by_parts(self) -> bool:
+        return self._lengths.device.type == "cpu" and has_flash_kernels()
+
+    def _own_mask(self, dtype: torch.dtype, group: int) -> torch.Tensor:
+        """(B, 1, G, reach), added to the scores of the rows' own keys."""
+        if self._own is None:
+            own = torch.arange(self._reach, device=self._lengths.device) <= self._lengths[:, None]
+            self._own = _additive(own).to(dtype).expand(-1, -1, group, -1)
+        return self._own
 
     @cached_property
     def _full_mask(self) -> torch.Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from agentlightning.sampler import SampledToken, SamplerUnavailableError, SamplingParams
+from agentlightning_policy.compute import compute
 from agentlightning_policy.model import PolicyModel
 from agentlightning_policy.sampler.attention import (
     AttentionStep,
@@ -102,8 +103,8 @@ class Scheduler:
         self._max_batch = max_batch
         self._module = inference_view(policy.module, policy.base)
         self._linears = pack_linears(self._module) if pack_weights else []
-        self._pack()
-        self._shape = probe_kv_shape(self._module, policy.device)
+        compute(self._pack)
+        self._shape = compute(probe_kv_shape, self._module, policy.device)
         self._tree = PrefixTree(cache_memory // self._shape.bytes_per_token)
         self._cache = DecodeCache(self._shape)
         self._version = policy.version
@@ -141,21 +142,24 @@ class Scheduler:
         if self._thread.ident is not None:
             self._thread.join()
 
-    @torch.inference_mode()
     def _run(self) -> None:
         while True:
             with self._ready:
                 self._ready.wait_for(lambda: self._closing or self._waiting or self._rows)
                 if self._closing:
                     break
-            self._forget_cancelled()
-            if self._rows or self._waiting:
-                self._try_step()
+            compute(self._next)
         error = SamplerUnavailableError("the engine is shutting down")
         for sequence in [*(row.sequence for row in self._rows), *self._waiting]:
             _fail(sequence, error)
         self._rows.clear()
         self._waiting.clear()
+
+    @torch.inference_mode()
+    def _next(self) -> None:
+        self._forget_cancelled()
+        if self._rows or self._waiting:
+            self._try_step()
 
     def _forget_cancelled(self) -> None:
         with self._ready:

@@ -42,7 +42,8 @@ class Branch(Protocol):
 
 class Credit(ABC):
     """Base of every credit, registered by the hook ``register_credit``. ``Config`` is a `msgspec.Struct` with
-    ``forbid_unknown_fields=True`` whose fields are the keys of ``algorithm.credit``, next to ``name``."""
+    ``forbid_unknown_fields=True`` whose fields are the keys of ``algorithm.credit``, next to ``name``. Where it has a
+    method ``without_effect``, as `AdvantageConfig.without_effect`, the keys that it names are refused."""
 
     Config: ClassVar[type[msgspec.Struct]] = NoConfig
 
@@ -105,8 +106,8 @@ def load_credit(
     if issubclass(kind, Broadcast) and advantage is not None:
         values = {**msgspec.structs.asdict(advantage), **options}
     credit = kind(decode_section(values, kind.Config, at=at))
-    if isinstance(credit, Broadcast):
-        refuse_without_effect(options, credit.config.without_effect(), at=at)
+    unused = getattr(credit.config, "without_effect", dict)
+    refuse_without_effect(options, unused(), at=at)
     return credit
 
 

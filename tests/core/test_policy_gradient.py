@@ -14,6 +14,7 @@ import openai
 import pytest
 from bandit import BanditBackend
 from drawn_run import DrawnRun, group
+from interrupted import Interrupted
 
 from agentlightning import PolicyGradient, Trainer
 from agentlightning.algorithm import Evaluation, Run
@@ -77,25 +78,14 @@ class Plain(PolicyGradient):
     """What the base does by itself."""
 
 
-class Interrupted(PolicyGradient):
-    """Ends in the middle of its last step, the first time."""
-
-    ended = False
-
-    async def collect(self, run: Run, step: int) -> list[Group]:
-        if step == 3 and not Interrupted.ended:
-            Interrupted.ended = True
-            raise AlgorithmError("the end")
-        return await super().collect(run, step)
-
-
 def test_a_run_that_was_cut_off_goes_on_from_its_policys_checkpoint(tmp_path: Path) -> None:
-    trainer = train(tmp_path, {"name": f"{__name__}:Interrupted", **SECTION})
+    Interrupted.ended = False
+    trainer = train(tmp_path, {"name": "interrupted:Interrupted", **SECTION})
     with pytest.raises(AlgorithmError, match="the end"):
         trainer.fit()
     (before,) = (tmp_path / "runs").glob("*/checkpoints/step-2-*/policy/preferences.npy")
     assert np.load(before)[-1] == 2
-    result = train(tmp_path, {"name": f"{__name__}:Interrupted", **SECTION}).fit(resume=True)
+    result = train(tmp_path, {"name": "interrupted:Interrupted", **SECTION}).fit(resume=True)
     assert preferences(result.results["model"])[-1] == 3
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import openai
 import pytest
 from drawn_run import DrawnRun, group
+from interrupted import Interrupted
 from stub_server import StubServer
 
 from agentlightning import PolicyGradient, Trainer, span
-from agentlightning.algorithm import Run
 from agentlightning.credit import Branch, Credit
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
 from agentlightning.records import Rollout, Task
@@ -206,18 +206,6 @@ def test_an_agent_that_no_policy_answers_calls_its_own_endpoint(tmp_path: Path) 
         return {(one.agent, one.generation.policy) for one in spans if one.generation is not None}
 
     assert asyncio.run(policies_by_agent()) == {("first", "first"), ("second", "second"), ("judge", None)}
-
-
-class Interrupted(PolicyGradient):
-    """Ends in the middle of its last step, the first time."""
-
-    ended = False
-
-    async def collect(self, run: Run, step: int) -> list[Group]:
-        if step == 3 and not Interrupted.ended:
-            Interrupted.ended = True
-            raise AlgorithmError("the end")
-        return await super().collect(run, step)
 
 
 def test_a_run_that_was_cut_off_goes_on_from_the_checkpoint_of_each_policy(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import openai
 import pytest
 from bandit import BanditBackend
 from drawn_run import DrawnRun
+from interrupted import Interrupted
 
 from agentlightning import PolicyGradient, Trainer
 from agentlightning.algorithm import Evaluation, Run
@@ -26,7 +27,6 @@ from agentlightning.records import AnyResource, Rollout, Task
 from agentlightning.report import evaluations_of
 from agentlightning.store import open_store
 from agentlightning.store.base import Checkpoint, RunSummary
-from agentlightning.training_rows import Group
 
 SECTION = {
     "backend": "bandit:BanditBackend",
@@ -296,18 +296,6 @@ def score(rollout: Rollout, task: Task) -> float:
     return MEANS[rollout.step] if rollout.purpose == "validate" else float(rollout.output == "tails")
 
 
-class Interrupted(PolicyGradient):
-    """Ends in the middle of its third step, the first time."""
-
-    ended = False
-
-    async def collect(self, run: Run, step: int) -> list[Group]:
-        if step == 3 and not Interrupted.ended:
-            Interrupted.ended = True
-            raise AlgorithmError("the end")
-        return await super().collect(run, step)
-
-
 class Watching(Progress):
     """Notes how far the run is, and that it stopped."""
 
@@ -324,8 +312,8 @@ class Watching(Progress):
         self.seen.append(f"{evaluation.purpose} {evaluation.step}")
 
 
-def trainer(folder: Path, name: str = "Plain", *, patience: int = 0, **options: Any) -> Trainer:
-    section = {"name": f"{__name__}:{name}", **SECTION, "evaluate": {"greedy": False}}
+def trainer(folder: Path, name: str = f"{__name__}:Plain", *, patience: int = 0, **options: Any) -> Trainer:
+    section = {"name": name, **SECTION, "evaluate": {"greedy": False}}
     section["validate"] = {"every": 1, "tasks": 5, "patience": patience}
     places: Any = {"store": f"sqlite:///{folder}/store.db", "directory": folder / "runs"}
     return Trainer(ask, TASKS, score, section, held_out=HELD_OUT, name="bandit", **places, **options)
@@ -379,11 +367,12 @@ def test_a_run_that_stops_early_says_so(tmp_path: Path) -> None:
 
 
 def test_a_run_that_goes_on_knows_its_best_weights_and_leaves_none_behind(tmp_path: Path) -> None:
+    Interrupted.ended = False
     with pytest.raises(AlgorithmError, match="the end"):
-        trainer(tmp_path, "Interrupted").fit()
+        trainer(tmp_path, "interrupted:Interrupted").fit()
     (best,) = (tmp_path / "runs").glob("*/checkpoints/best-1-*/policy")
     expected = weights(str(best))
-    result = trainer(tmp_path, "Interrupted").fit(resume=True)
+    result = trainer(tmp_path, "interrupted:Interrupted").fit(resume=True)
     assert result.results["best step"] == "1"
     assert weights(result.results["model"]) == expected
     assert not (Path(result.directory) / CHECKPOINTS).exists()

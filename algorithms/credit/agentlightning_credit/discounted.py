@@ -11,7 +11,6 @@ from agentlightning.config import Fraction, Positive
 from agentlightning.credit import Credit
 from agentlightning.training_rows import Group
 from agentlightning_credit.advantages import EPS, Scale, by_key, set_advantages, standardized
-from agentlightning_credit.options import refuse_unused
 from agentlightning_credit.returns import call_counts, group_returns
 
 
@@ -22,6 +21,10 @@ class DiscountedConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown
     gamma: Fraction = 0.95
     scale: Scale = "group"
     eps: Positive = EPS
+
+    def without_effect(self) -> dict[str, str]:
+        """The fields whose value changes nothing, and what would have to be for it to do so."""
+        return {"eps": "scale is group"} if self.scale == "none" else {}
 
 
 class Discounted(Credit):
@@ -35,10 +38,6 @@ class Discounted(Credit):
     """
 
     Config = DiscountedConfig
-
-    def __init__(self, config: DiscountedConfig) -> None:
-        super().__init__(config)
-        refuse_unused(self.config, {"eps": "scale is group"} if self.config.scale == "none" else {})
 
     def assign(self, groups: Sequence[Group]) -> None:
         compare = functools.partial(standardized, scale=self.config.scale, eps=self.config.eps)

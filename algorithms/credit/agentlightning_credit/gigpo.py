@@ -12,7 +12,6 @@ import numpy as np
 from agentlightning.config import Fraction, NonNegative, Positive
 from agentlightning.training_rows import Group
 from agentlightning_credit.advantages import EPS, Scale, by_key, set_advantages, standardized
-from agentlightning_credit.options import refuse_unused
 from agentlightning_credit.peers import StateCredit
 from agentlightning_credit.returns import call_counts, group_returns, total_rewards
 
@@ -29,6 +28,11 @@ class GiGPOConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     scale: Scale = "group"
     eps: Positive = EPS
 
+    def without_effect(self) -> dict[str, str]:
+        """The fields whose value changes nothing, and what would have to be for it to do so."""
+        of_states = {} if self.omega else dict.fromkeys(("state", "gamma"), "omega is above 0")
+        return of_states | ({"eps": "scale is group"} if self.scale == "none" else {})
+
 
 class GiGPO(StateCredit):
     """The rollout against its group, and the call against the group's calls from an equal state (Feng et al. 2025,
@@ -43,11 +47,6 @@ class GiGPO(StateCredit):
     """
 
     Config = GiGPOConfig
-
-    def __init__(self, config: GiGPOConfig) -> None:
-        super().__init__(config)
-        unused = {} if self.config.omega else dict.fromkeys(("state", "gamma"), "omega is above 0")
-        refuse_unused(self.config, unused | ({"eps": "scale is group"} if self.config.scale == "none" else {}))
 
     def assign(self, groups: Sequence[Group]) -> Mapping[str, float] | None:
         compare = functools.partial(standardized, scale=self.config.scale, eps=self.config.eps)

@@ -11,7 +11,6 @@ from agentlightning.config import Positive, PositiveInt
 from agentlightning.credit import Branch, BranchPoint, Credit
 from agentlightning.training_rows import Group
 from agentlightning_credit.advantages import EPS, Scale
-from agentlightning_credit.options import refuse_unused
 from agentlightning_credit.replay_states import State, call_states, gains, places_to_value, rewards_of, started_at_task
 
 
@@ -25,6 +24,10 @@ class ReplayConfig(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fie
     once: tuple[str, ...] = ()
     scale: Scale = "none"
     eps: Positive = EPS
+
+    def without_effect(self) -> dict[str, str]:
+        """The fields whose value changes nothing, and what would have to be for it to do so."""
+        return {"eps": "scale is group"} if self.scale == "none" else {}
 
 
 class Replay(Credit):
@@ -45,7 +48,6 @@ class Replay(Credit):
 
     def __init__(self, config: ReplayConfig) -> None:
         super().__init__(config)
-        refuse_unused(self.config, {"eps": "scale is group"} if self.config.scale == "none" else {})
         self._rewards: dict[State, list[float]] = {}
 
     async def explore(self, groups: Sequence[Group], branch: Branch) -> None:

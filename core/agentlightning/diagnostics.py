@@ -138,8 +138,7 @@ def troubles(metrics: Mapping[str, float]) -> list[str]:
         found.append(f"all rewards {metrics['reward_min']:.3g}")
     elif metrics.get("groups_without_spread", 0.0) > MANY_WITHOUT_SPREAD:
         found.append(f"{_of(metrics, 'groups', 'groups_without_spread')} groups without spread")
-    if metrics.get("optimizer_steps") == 0:
-        found.append("no optimizer step")
+    found += [f"no optimizer step{_of_policy(name)}" for name in _optimizer_steps([metrics]) if metrics[name] == 0]
     return found
 
 
@@ -174,7 +173,6 @@ def held_out_note(count: int) -> str:
 
 
 def _of_updates(steps: Sequence[Mapping[str, float]]) -> list[str]:
-    made = [step["optimizer_steps"] for step in steps if "optimizer_steps" in step]
     scored = [step for step in steps if step.get("rollouts")]
     rollouts = sum(int(step["rollouts"]) for step in scored)
     low = min((step["reward_min"] for step in scored), default=0.0)
@@ -185,14 +183,30 @@ def _of_updates(steps: Sequence[Mapping[str, float]]) -> list[str]:
         f"the reward gave {low:g} to each of {rollouts} rollouts: it cannot tell good from bad, "
         "or none is any good yet (easier tasks, partial credit)"
     )
-    if made and not any(made):
+    made = {name: [step[name] for step in steps if name in step] for name in _optimizer_steps(steps)}
+    none = [_of_policy(name) for name, counts in made.items() if not any(counts)]
+    if none and len(none) == len(made):
         return [f"no optimizer step was made: {why}", *([mend] if is_constant else [])]
     if is_constant:
         return [f"the rewards never varied: {mend}"]
-    idle = sum(count == 0 for count in made)
-    if idle > len(made) / 2:
-        return [f"in {idle} of {len(made)} steps no optimizer step was made"]
-    return []
+    found = [f"no optimizer step was made{policy}: did its agents act, with rewards that differ?" for policy in none]
+    for name, counts in made.items():
+        idle = sum(count == 0 for count in counts)
+        if len(counts) > idle > len(counts) / 2:
+            found.append(f"in {idle} of {len(counts)} steps no optimizer step was made{_of_policy(name)}")
+    return found
+
+
+def _optimizer_steps(steps: Iterable[Mapping[str, float]]) -> list[str]:
+    """The names of the numbers of optimizer steps: one, or one for each of several policies."""
+    names = dict.fromkeys(name for step in steps for name in step)
+    return [name for name in names if name.rpartition("/")[2] == "optimizer_steps"]
+
+
+def _of_policy(name: str) -> str:
+    """Whose number it is, where there are several policies."""
+    policy = name.rpartition("/")[0]
+    return f" for the policy {policy}" if policy else ""
 
 
 def _of_calls(steps: Sequence[Mapping[str, float]]) -> list[str]:

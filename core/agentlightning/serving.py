@@ -129,6 +129,9 @@ class Servable(Record, kw_only=True):
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}")
         inner = folder / "model"
+        several = sorted(path.parent for path in inner.glob("*/config.json"))
+        if several:
+            raise ConfigError(f"{folder} holds several models; name one of them: {', '.join(map(str, several))}")
         return cls(model={"path": str(inner if inner.is_dir() else folder)})
 
     @classmethod

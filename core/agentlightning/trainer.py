@@ -75,9 +75,14 @@ class FitResult(Record, kw_only=True):
         """Serves the model that was trained or chosen behind the OpenAI API, for an agent that nobody changes, until it
         is stopped.
 
-        Raises `AlgorithmError` where there is none.
+        Raises `AlgorithmError` where there is none, or where there are several.
         """
         if self.servable is None:
+            several = [folder for name, folder in self.results.items() if name.startswith("model/")]
+            if several:
+                raise AlgorithmError(
+                    f"run {self.run_id} trained several models; serve one by its folder: {', '.join(several)}"
+                )
             raise AlgorithmError(f"run {self.run_id} trained no weights and chose no model: there is nothing to serve")
         return ServedModel(self.servable, name=name, port=port)
 

@@ -55,6 +55,17 @@ def test_a_chat_call_is_a_span_with_request_and_answer(rollout, stub, client) ->
     }
 
 
+@pytest.mark.parametrize("kind", ["json_object", "json_schema"])
+def test_a_wish_for_json_is_noted(rollout, stub, client, kind: str) -> None:
+    stub.reply(text("{}"))
+    wanted: dict[str, Any] = {"type": kind}
+    if kind == "json_schema":
+        wanted["json_schema"] = {"name": "any", "schema": {"type": "object"}}
+    with rollout():
+        client.chat.completions.create(model="m", messages=MESSAGES, response_format=wanted)
+    assert rollout.span.attributes[semconv.OUTPUT_TYPE] == "json"
+
+
 def test_tool_calls_are_in_the_response(rollout, stub, client) -> None:
     stub.reply(tool_call("calculator", expression="3 + 4"))
     with rollout():

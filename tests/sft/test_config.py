@@ -27,3 +27,13 @@ def test_a_number_outside_of_its_range_is_refused(text: str, path: Any, value: A
     with pytest.raises(ConfigError) as caught:
         decode_section(given, CONFIG, at="algorithm")
     assert str(caught.value).startswith(f"algorithm.{text}: ")
+
+
+def test_demonstrations_teach_one_policy() -> None:
+    options = {
+        "model": {"path": "any"},
+        "demonstrations": "any.jsonl",
+        "policies": {"planner": {"agents": ["planner"]}},
+    }
+    with pytest.raises(ConfigError, match=r"algorithm\.policies: demonstrations name no agent"):
+        SFT.from_section(options)

@@ -71,7 +71,16 @@ def attributes_of(operation: Operation, body: Mapping[str, Any]) -> dict[str, An
         value = body.get(name)
         if value is not None:
             attributes[attribute] = value
+    if _wants_json(operation, body):
+        attributes[semconv.OUTPUT_TYPE] = "json"
     return attributes
+
+
+def _wants_json(operation: Operation, body: Mapping[str, Any]) -> bool:
+    wanted = body.get("text" if operation == "responses" else "response_format")
+    if operation == "responses" and isinstance(wanted, Mapping):
+        wanted = wanted.get("format")
+    return isinstance(wanted, Mapping) and wanted.get("type") in ("json_object", "json_schema")
 
 
 def endpoint_of(client: Any, url: str) -> dict[str, Any]:

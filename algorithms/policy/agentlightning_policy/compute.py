@@ -53,9 +53,7 @@ def _run() -> None:
         if not future.set_running_or_notify_cancel():
             continue
         try:
-            result = call()
+            future.set_result(call())
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             future.set_exception(error)
-        else:
-            future.set_result(result)
         del future, call  # what they refer to is not kept until the next comes

@@ -51,6 +51,10 @@ class SFT(PolicyGradient):
         if config.demonstrations is not None:
             changed = [name for name, default in _OF_ROLLOUTS.items() if getattr(config, name) != default]
             refuse_without_effect(changed, dict.fromkeys(changed, "there are no demonstrations"), at="algorithm")
+            if config.policies:
+                raise ConfigError(
+                    "algorithm.policies: demonstrations name no agent, and teach one policy; leave it out"
+                )
         self._demonstrations: list[TrainingRow] = []
         self._best = -math.inf
 

@@ -59,8 +59,8 @@ class CheckReport(Record, kw_only=True):
     task: Task
     rollout: Rollout
     spans: list[Span]
-    policy: str | None
-    """The name of the policy under training; None where there is none."""
+    policies: list[str]
+    """The names of the policies under training."""
     agents: list[AgentReport]
     tools: list[ToolReport]
     answers: int
@@ -87,25 +87,34 @@ class CheckReport(Record, kw_only=True):
 
 
 class Subject:
-    """What the run changes: the resource that the trained agents' calls have to reach, where there is one."""
+    """What the run changes: the resources that the trained agents' calls have to reach, where there are any: one, or
+    several policies, each with agents of its own."""
 
     def __init__(self, resources: Sequence[AnyResource], train: Sequence[str]) -> None:
         steering = [resource for resource in resources if isinstance(resource, Policy | ModelChoice)]
         self.resource = steering[-1] if steering else None
-        self.patterns = tuple(self.resource.agents if self.resource is not None else train)
+        policies = [resource for resource in steering if isinstance(resource, Policy)]
+        self.resources = policies if isinstance(self.resource, Policy) else steering[-1:]
+        patterns = [pattern for resource in self.resources for pattern in resource.agents]
+        self.patterns = tuple(patterns if self.resources else train)
         self.is_one_of_several = isinstance(self.resource, ModelChoice)
 
     def trains(self, agent: str | None) -> bool:
         """Whether an agent is one of those that are trained."""
         return matches(agent, self.patterns)
 
+    def for_agent(self, agent: str | None) -> Policy | ModelChoice | None:
+        """What answers an agent's calls: the first that is for it."""
+        return next((resource for resource in self.resources if matches(agent, resource.agents)), None)
+
     def answered(self, call: Span) -> bool:
-        """Whether a call did what the run is about: the policy's own tokens, or the chosen model's answer."""
+        """Whether a call did what the run is about: its policy's own tokens, or the chosen model's answer."""
         generation = call.generation
         if generation is None or call.failure is not None or not self.trains(call.agent):
             return False
-        if isinstance(self.resource, Policy):
-            return generation.policy == self.resource.name and _exact_tokens(call) > 0
+        resource = self.for_agent(call.agent)
+        if isinstance(resource, Policy):
+            return generation.policy == resource.name and _exact_tokens(call) > 0
         return True
 
 
@@ -120,7 +129,7 @@ def describe_rollout(
         task=task,
         rollout=rollout,
         spans=spans,
-        policy=subject.resource.name if isinstance(subject.resource, Policy) else None,
+        policies=[resource.name for resource in subject.resources if isinstance(resource, Policy)],
         agents=_agents(spans, subject),
         tools=_tools(calls),
         answers=len(answers),

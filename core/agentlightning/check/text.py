@@ -24,7 +24,8 @@ def render(report: CheckReport) -> str:
     lines += _lines("agents", [*acted, *([f"without calls of their own: {', '.join(silent)}"] if silent else [])])
     routes = [route for agent in report.agents for route in agent.routes]
     exact, tokens = sum(route.exact for route in routes), sum(route.tokens for route in routes)
-    lines += _lines("tokens", [f"{exact} of {tokens} are the policy's own"] if report.policy and tokens else [])
+    own = "the policy's own" if len(report.policies) == 1 else "the policies' own"
+    lines += _lines("tokens", [f"{exact} of {tokens} are {own}"] if report.policies and tokens else [])
     lines += _lines("tools", [_tool(tool) for tool in report.tools] or ["none offered"])
     lines += _lines("answers", [f"{report.answers}, {report.cut_off} of them cut off" if report.answers else "none"])
     lines += _lines("reward", [_reward(rollout)])

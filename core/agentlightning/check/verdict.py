@@ -63,6 +63,8 @@ def _errors(
         errors.append(_Error(f"model calls were made outside of the rollout: {', '.join(outside)}"))
     elif not reached:
         errors += _why_not_reached(calls, subject, failed=failure is not None)
+    elif len(subject.resources) > 1:
+        errors += _policies_not_reached(calls, subject, failed=failure is not None)
     if failure is not None and (failure.fault == "infrastructure" or subject.resource is None or not reached):
         errors.append(_Error(f"the agent failed: {_explain(failure, running)}"))
     if failure is None or failure.fault == "agent":
@@ -86,14 +88,25 @@ def _explain(failure: Failure, running: Sequence[str]) -> str:
     return text
 
 
-def _why_not_reached(calls: Sequence[Span], subject: Subject, *, failed: bool) -> list[_Error]:
-    what = "the policy" if isinstance(subject.resource, Policy) else "the chosen model"
+def _policies_not_reached(calls: Sequence[Span], subject: Subject, *, failed: bool) -> list[_Error]:
+    """What is wrong where others of several policies were reached: an agent without a call may have had nothing to do,
+    one that called something else has."""
+    errors = []
+    for policy in subject.resources:
+        own = [call for call in calls if call.generation is not None and subject.for_agent(call.agent) is policy]
+        if own and not any(map(subject.answered, own)):
+            errors += _why_not_reached(own, subject, failed=failed, what=f"the policy {policy.name}")
+    return errors
+
+
+def _why_not_reached(calls: Sequence[Span], subject: Subject, *, failed: bool, what: str = "") -> list[_Error]:
+    what = what or ("the policy" if isinstance(subject.resource, Policy) else "the chosen model")
     generated = [call for call in calls if call.generation is not None]
     own = [call for call in generated if subject.trains(call.agent)]
     failures = [call.failure for call in own if call.failure is not None]
     elsewhere = sorted({destination(call) for call in own if call.generation and call.generation.policy is None})
     if generated and not own:
-        return [_matches_nobody(subject.patterns, list(dict.fromkeys(call.agent or NAMELESS for call in generated)))]
+        return [_matches_nobody(subject, list(dict.fromkeys(call.agent or NAMELESS for call in generated)))]
     if failed:
         return []
     if not generated:
@@ -110,10 +123,11 @@ def _why_not_reached(calls: Sequence[Span], subject: Subject, *, failed: bool) -
     return [_Error(f"{what} answered without token ids and log-probabilities, so there is nothing to train on")]
 
 
-def _matches_nobody(patterns: Sequence[str], seen: Sequence[str]) -> _Error:
-    hints = [hint for pattern in patterns if (hint := nearest(pattern, seen)).startswith("; did you mean")]
-    text = f"no agent matches {', '.join(patterns)}; seen: {', '.join(seen)}{''.join(hints)}"
-    return _Error(f"{text} (`train` in the config)", conclusive=bool(hints))
+def _matches_nobody(subject: Subject, seen: Sequence[str]) -> _Error:
+    hints = [hint for pattern in subject.patterns if (hint := nearest(pattern, seen)).startswith("; did you mean")]
+    text = f"no agent matches {', '.join(subject.patterns)}; seen: {', '.join(seen)}{''.join(hints)}"
+    key = "algorithm.policies" if len(subject.resources) > 1 else "train"
+    return _Error(f"{text} (`{key}` in the config)", conclusive=bool(hints))
 
 
 def _why_unscored(rollout: Rollout) -> list[_Error]:

@@ -194,7 +194,9 @@ class PlainProgress(Progress):
             parts.append(Part(f"rollouts {tally.done}", 2))
             if tally.speed is not None:
                 parts.append(Part(f"{tally.speed:.0f} tokens/s", 3))
-        parts += [Part(f"{name} {value:.3g}", 4 if name == "loss" else 1) for name, value in shown_metrics(metrics)]
+        parts += [
+            Part(f"{name} {value:.3g}", 4 if name.endswith("loss") else 1) for name, value in shown_metrics(metrics)
+        ]
         if self.pace.last is not None:
             parts.append(Part(format_duration(self.pace.last), 5))
         left = self.pace.left((self.steps or 0) - self.step_done)
@@ -209,7 +211,8 @@ class PlainProgress(Progress):
 
 def shown_metrics(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
     """The numbers of a step that fit on its line."""
-    return [(name, value) for name, value in metrics.items() if name in ("loss", "kl", "grad_norm", "lr")]
+    shown = ("loss", "kl", "grad_norm", "lr")  # of several policies each has its own
+    return [(name, value) for name, value in metrics.items() if name.rpartition("/")[2] in shown]
 
 
 def format_failures(failures: Counter[str], retried: int) -> str:

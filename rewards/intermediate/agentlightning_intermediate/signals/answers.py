@@ -6,14 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 
+from agentlightning import semconv
 from agentlightning.diagnostics import CUT_OFF
 from agentlightning.records import Span
 from agentlightning_intermediate.content import shown
 from agentlightning_intermediate.signals.signal import Occurrence, SignalOptions, named
 from agentlightning_intermediate.trace import Trace, answer_text, ended_at, raw_calls
 
-OUTPUT_TYPE = "gen_ai.output.type"
-"""The attribute that says in which format a request wants its answer: ``json``, ``text`` …"""
 CODE_BLOCK = re.compile(r"\A```[\w+-]*\n(.*)\n?```\Z", re.DOTALL)
 
 
@@ -28,7 +27,7 @@ def answer_not_json(trace: Trace, options: SignalOptions) -> Iterator[Occurrence
     """An answer that calls no tool, and came to its end, should be JSON and is none; a code block around it is no
     matter."""
     for answer in trace.answers:
-        should_be = answer.attributes.get(OUTPUT_TYPE) == "json" or named(answer.agent, options.json_agents)
+        should_be = answer.attributes.get(semconv.OUTPUT_TYPE) == "json" or named(answer.agent, options.json_agents)
         if not should_be or answer.generation is None or answer.generation.finish_reason in CUT_OFF:
             continue
         text = answer_text(answer.generation)

@@ -1,4 +1,4 @@
-"""A run goes on from any of its checkpoints to the same weights, to the bit, with every credit; with one policy and
+"""A run goes on from a checkpoint to the same weights, to the bit, with every credit; with one policy and
 with two."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agentlightning.records import Purpose, Task
 from agentlightning.store.base import Checkpoint
 from agentlightning.training_rows import Group, RolloutRows
 
-STEPS, CALLS, ROLES = 3, 3, ("planner", "solver")
+STEPS, CALLS, ROLES = 2, 3, ("planner", "solver")
 CREDITS: list[Any] = [
     "broadcast",
     "discounted",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,7 +104,6 @@ class TorchBackend(Backend):
             await engine.stop()
         for name in ("policy", "optimizer", "_updater"):
             vars(self).pop(name, None)
-        await asyncio.to_thread(gc.collect)  # the parts of a server refer to one another, and so to the weights
 
     @property
     def tokenizer(self) -> Any:

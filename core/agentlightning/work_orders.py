@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from agentlightning.credit import BranchPoint
 from agentlightning.errors import AlgorithmError
@@ -41,20 +42,16 @@ class WorkOrders:
         rollouts = []
         for position, task in enumerate(tasks):
             group = _digest(self._run_id, collection, position, task.id)
-            rollouts += [
-                Rollout(
-                    id=_digest(group, sample),
-                    run_id=self._run_id,
-                    group_id=group,
-                    task_id=task.id,
-                    purpose=purpose,
-                    step=step,
-                    variant=variant,
-                    collection=collection,
-                    sample=sample,
-                )
-                for sample in range(samples)
-            ]
+            rollouts += _samples(
+                group,
+                samples,
+                run_id=self._run_id,
+                task_id=task.id,
+                purpose=purpose,
+                step=step,
+                variant=variant,
+                collection=collection,
+            )
         return rollouts
 
     def plan_branches(self, collection: str, points: Sequence[BranchPoint], count: int, *, step: int) -> list[Rollout]:
@@ -62,20 +59,16 @@ class WorkOrders:
         planned = []
         for position, (origin, calls) in enumerate(points):
             group = _digest(self._run_id, collection, position, origin.id, origin.attempt, calls)
-            planned += [
-                Rollout(
-                    id=_digest(group, sample),
-                    run_id=self._run_id,
-                    group_id=group,
-                    task_id=origin.task_id,
-                    purpose="branch",
-                    step=step,
-                    collection=collection,
-                    sample=sample,
-                    replays=Replay(rollout_id=origin.id, attempt=origin.attempt, calls=calls),
-                )
-                for sample in range(count)
-            ]
+            planned += _samples(
+                group,
+                count,
+                run_id=self._run_id,
+                task_id=origin.task_id,
+                purpose="branch",
+                step=step,
+                collection=collection,
+                replays=Replay(rollout_id=origin.id, attempt=origin.attempt, calls=calls),
+            )
         return planned
 
     async def enqueue(self, planned: Sequence[Rollout], resources: Iterable[AnyResource]) -> list[Rollout]:
@@ -95,6 +88,11 @@ class WorkOrders:
             known = await self._store.rollouts(self._run_id, collection=planned[0].collection)
             _refuse_what_differs(known, planned)
         return await self._store.enqueue(planned)
+
+
+def _samples(group: str, count: int, **fields: Any) -> list[Rollout]:
+    """The rollouts of a group, which differ in nothing but their number."""
+    return [Rollout(id=_digest(group, sample), group_id=group, sample=sample, **fields) for sample in range(count)]
 
 
 def _refuse_what_differs(known: Sequence[Rollout], planned: Sequence[Rollout]) -> None:

@@ -6,22 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from agentlightning.adapterkit.attributes import parse_arguments
+
 SHOWN_CHARACTERS = 160
 """How much of a text stands in a reason."""
 LEVELS = 16
 """How deep a result is looked into."""
 CONTENT = ("text", "page_content", "content", "rows", "results", "documents", "matches")
 """Where a content block, a document or a result has what it is about; the rest says how it came to be."""
-
-
-def parsed(value: Any) -> Any:
-    """A text that is JSON as what it says; anything else as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
 
 
 def as_json(value: Any) -> str:
@@ -43,7 +35,7 @@ def message_text(content: Any) -> str:
 
 def texts_in(value: Any, levels: int = LEVELS) -> Iterator[str]:
     """Every text and number in a result or a document, down to so many levels; of a document with content only that."""
-    value = parsed(value)
+    value = parse_arguments(value)
     if isinstance(value, str):
         yield value
     elif isinstance(value, int | float):
@@ -56,7 +48,7 @@ def texts_in(value: Any, levels: int = LEVELS) -> Iterator[str]:
 def is_nothing(value: Any, levels: int = LEVELS) -> bool:
     """Whether a result holds nothing: none, an empty text, or a collection of nothing but such, as values or as JSON.
     What is nested deeper than so many levels holds something."""
-    value = parsed(value)
+    value = parse_arguments(value)
     if isinstance(value, Mapping | list | tuple) and levels:
         return all(is_nothing(inner, levels - 1) for inner in _inner(value))
     return value is None or (isinstance(value, str) and value.strip() in ("", "()", "None"))

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentlightning import semconv
+from agentlightning.adapterkit.attributes import parse_arguments
 from agentlightning.diagnostics import THOUGHT
 from agentlightning.records import Generation, Rollout, Span
-from agentlightning_intermediate.content import as_json, message_text, parsed
+from agentlightning_intermediate.content import as_json, message_text
 
 
 class ToolCall(NamedTuple):
@@ -139,6 +140,6 @@ def _call_of_span(span: Span) -> ToolCall:
 
 
 def _tool_call(id: Any, name: str, arguments: Any) -> ToolCall:
-    arguments = parsed(arguments)
+    arguments = parse_arguments(arguments)
     key = arguments if isinstance(arguments, str) else as_json(arguments)
     return ToolCall(id if isinstance(id, str) else None, name, arguments, key)

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from agentlightning import semconv
+from agentlightning.adapterkit.attributes import parse_arguments
 from agentlightning.errors import ConfigError
 from agentlightning.records import Span
-from agentlightning_intermediate.content import is_nothing, parsed, shown
+from agentlightning_intermediate.content import is_nothing, shown
 from agentlightning_intermediate.signals.answers import unfenced
 from agentlightning_intermediate.signals.signal import Occurrence, SignalOptions, named
 from agentlightning_intermediate.trace import Trace, answer_text, ended_at, tool_name
@@ -37,7 +38,7 @@ def sql_empty(trace: Trace, options: SignalOptions) -> Iterator[Occurrence]:
         if not known or not named(tool_name(tool), options.sql_tools):
             continue
         answer = trace.cause(tool)
-        statement = _argument(parsed(tool.attributes.get(semconv.TOOL_CALL_ARGUMENTS)), options)
+        statement = _argument(parse_arguments(tool.attributes.get(semconv.TOOL_CALL_ARGUMENTS)), options)
         if answer is not None and statement is not None and is_nothing(tool.attributes[semconv.TOOL_CALL_RESULT]):
             yield Occurrence(answer, ended_at(tool), f"{tool_name(tool)} returned nothing: {shown(statement)}")
 

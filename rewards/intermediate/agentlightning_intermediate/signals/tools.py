@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
 from agentlightning.diagnostics import holds_unread_call, is_well_formed
-from agentlightning.records import Failure, Generation, Span
+from agentlightning.records import Failure, Span
 from agentlightning_intermediate.content import shown
 from agentlightning_intermediate.signals.signal import Occurrence, SignalOptions
 from agentlightning_intermediate.trace import Trace, answer_text, ended_at, raw_calls, tool_name
@@ -50,13 +48,7 @@ def _is_the_agents(failure: Failure) -> bool:
 
 def _holds_unread_call(trace: Trace, answer: Span) -> bool:
     was_read = bool(trace.calls_of(answer)) and not raw_calls(answer.generation)
-    return answer.generation is not None and not was_read and holds_unread_call(_in_one_line(answer.generation))
-
-
-def _in_one_line(generation: Generation) -> Generation:
-    """With white space counted once in the text: what looks for a call takes time in the square of it."""
-    response = {"content": " ".join(answer_text(generation).split())}
-    return msgspec.structs.replace(generation, response=response)
+    return answer.generation is not None and not was_read and holds_unread_call(answer.generation)
 
 
 def _arguments(call: object) -> object:

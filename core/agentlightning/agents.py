@@ -11,16 +11,23 @@ from agentlightning.loading import is_call, load, make
 from agentlightning.plugins import Plugins
 
 
+def hook_in_adapters(loaded: Plugins) -> list[Adapter]:
+    """Every adapter that works, hooked in: before the agent's module is imported, for whatever of it. Twice is as good
+    as once."""
+    adapters = loaded.adapters()
+    for adapter in adapters:
+        adapter.prepare()
+        adapter.install()
+    return adapters
+
+
 def load_agent(agent: Any, loaded: Plugins) -> tuple[Any, Adapter]:
     """The agent object and the adapter that runs it, every adapter hooked in before the agent is imported.
 
     Only ``module:attribute()``, with the parentheses, calls what it names (a factory, or a class), once. Raises
     `ConfigError` where that fails, and `AdapterError` where there is nothing that an adapter can run.
     """
-    adapters = loaded.adapters()
-    for adapter in adapters:
-        adapter.prepare()
-        adapter.install()
+    adapters = hook_in_adapters(loaded)
     found = agent
     if isinstance(agent, str):
         found = make(agent) if is_call(agent) else load(agent)

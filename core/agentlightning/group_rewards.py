@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from agentlightning.recording import outside
 from agentlightning.records import Rollout, Task
 from agentlightning.runner import RunnerSetup
+from agentlightning.scoring import are_given
 
 
 class GroupRewards:
@@ -58,7 +59,7 @@ class GroupRewards:
         found = [await self._store.rollout_with_spans(id) for id in ids]
         members = sorted((one for one in found if one[0].ran_to_its_end), key=lambda one: one[0].sample)
         rollouts, spans = [rollout for rollout, _ in members], [spans for _, spans in members]
-        if members and all(map(self._has_all, rollouts)):
+        if members and all(are_given(self._scoring.group_rewards, rollout.rewards) for rollout in rollouts):
             return ids
         with outside():  # a reward's model calls are part of no rollout
             scored = await self._scoring.score_group(rollouts, task, spans, seconds=self._seconds)
@@ -68,9 +69,3 @@ class GroupRewards:
             rollout, of_rollout = await self._store.rollout_with_spans(id)
             self._notify("rollout_finished", rollout=rollout, task=task, spans=of_rollout)
         return ids
-
-    def _has_all(self, rollout: Rollout) -> bool:
-        names = {reward.name for reward in rollout.rewards}
-        return all(
-            any(name == own or name.startswith(f"{own}.") for name in names) for own in self._scoring.group_rewards
-        )

@@ -305,8 +305,8 @@ class TrainingRun:
             return
         known = await self._orders.enqueue(plan, applied.values())
         self._progress.collection(plan[0].collection, len(plan), purpose=plan[0].purpose)
-        pending = [rollout for rollout in known if not rollout.finished]
-        done = [rollout.id for rollout in known if rollout.finished]
+        pending = [rollout for rollout in known if not self._runner.is_done(rollout)]
+        done = [rollout.id for rollout in known if self._runner.is_done(rollout)]
         async with (
             aclosing(self._runner.run(pending, tasks, list(applied.values()))) as running,
             aclosing(self._group_rewards.when_scored(_chain(done, running), plan, tasks)) as ended,

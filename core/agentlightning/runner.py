@@ -25,15 +25,19 @@ class NoOptions(Section):
 class RunnerSetup:
     """What a run gives its runner: what is run, how it is scored, and where that is written.
 
-    ``notify`` calls a life-cycle hook of the plugins (`agentlightning.plugins.Plugins.notify`).
+    ``adapter`` is None, and ``agent`` what the config says of it, where the runner does not run it in this process.
+    ``store_url`` is how others reach the store, where that is known. ``notify`` calls a life-cycle hook of the plugins
+    (`agentlightning.plugins.Plugins.notify`); ``message`` takes what a person should read.
     """
 
     run: RunRecord
     agent: Any
-    adapter: Adapter
+    adapter: Adapter | None
     scoring: Scoring
     store: Store
+    store_url: str | None
     notify: Callable[..., None]
+    message: Callable[[str], None]
     config: RunnerConfig
 
 
@@ -41,6 +45,8 @@ class Runner(ABC):
     """Base of every runner. ``Options`` are the keys of ``runner.config``, typed; ``options`` holds them."""
 
     Options: ClassVar[type[msgspec.Struct]] = NoOptions
+    runs_agent_here: ClassVar[bool] = True
+    """Whether the agent runs in this process, which then loads it."""
 
     def __init__(self, setup: RunnerSetup, options: Any) -> None:
         self.setup = setup
@@ -49,6 +55,11 @@ class Runner(ABC):
     @abstractmethod
     def running(self) -> AbstractAsyncContextManager[None]:
         """What has to be there while rollouts may run is there inside the block, and gone after it."""
+
+    def is_done(self, rollout: Rollout) -> bool:
+        """Whether nothing is left to do for a rollout of a collection that was asked for before; else it is given to
+        `run` again."""
+        return rollout.finished
 
     @abstractmethod
     def run(

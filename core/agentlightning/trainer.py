@@ -17,7 +17,8 @@ from typing import Any, Literal
 import msgspec
 
 from agentlightning import defaults
-from agentlightning.agents import load_agent
+from agentlightning.adapter import Adapter
+from agentlightning.agents import hook_in_adapters, load_agent
 from agentlightning.algorithm import Algorithm, Evaluation
 from agentlightning.check import CheckReport
 from agentlightning.checkpoints import CHECKPOINTS
@@ -25,6 +26,7 @@ from agentlightning.config import Config, RewardConfig, RunnerConfig, Seed, deco
 from agentlightning.data import load_split
 from agentlightning.diagnostics import findings
 from agentlightning.errors import AlgorithmError, ConfigError, advice
+from agentlightning.local_runner import LocalRunner
 from agentlightning.notebook import html_of
 from agentlightning.plugins import Plugins, plugins
 from agentlightning.progress import Progress
@@ -42,7 +44,7 @@ from agentlightning.resume import (
     usable_checkpoint,
 )
 from agentlightning.run import CheckDone, TrainingRun
-from agentlightning.runner import RunnerSetup
+from agentlightning.runner import NoOptions, Runner, RunnerSetup
 from agentlightning.scoring import RewardLike, Scoring
 from agentlightning.serving import Servable, ServedModel
 from agentlightning.store import open_store
@@ -119,6 +121,8 @@ class Trainer:
     ) -> None:
         self._plugins = plugins()
         self._progress = progress
+        self._agent: Any = agent
+        self._adapter: Adapter | None = None
         self._directory = Path(directory)
         self._store = store
         self._train = list(train)
@@ -132,7 +136,9 @@ class Trainer:
         self._algorithm_name, self._algorithm = _algorithm(algorithm, self._plugins)
         self._name = name or self._algorithm_name
         # Before the rewards: one may live in the agent's module, which needs what the adapters prepare.
-        self._agent, self._adapter = load_agent(agent, self._plugins)
+        hook_in_adapters(self._plugins)
+        if self._runner.runs_agent_here:
+            self._load_agent()
         rewards = [reward] if isinstance(reward, str | RewardConfig) or callable(reward) else list(reward)
         self._scoring = Scoring(rewards, self._plugins)
         self._tasks, self._held_out = load_split(tasks, held_out, seed)
@@ -185,6 +191,9 @@ class Trainer:
             progress=progress,
         )
 
+    def _load_agent(self) -> None:
+        self._agent, self._adapter = load_agent(self._agent, self._plugins)
+
     def fit(self, *, resume: bool | str | None = None) -> FitResult:
         """Trains; returns when done. ``resume`` goes on with a run: True for the last one of this name
         that did not end well, or a run's id.
@@ -214,7 +223,7 @@ class Trainer:
                 await store.close()
 
     def check(self) -> CheckReport:
-        """Runs the agent on one task, as `fit` does before anything else, and says what happened.
+        """Runs the agent on one task in this process, as `fit` does before anything else, and says what happened.
 
         Nothing is learned, and nothing is left behind. Raises what `fit` would raise before its first rollout.
         """
@@ -223,6 +232,8 @@ class Trainer:
     async def check_async(self) -> CheckReport:
         """`check` as a coroutine on the caller's loop."""
         use_daemon_threads(asyncio.get_running_loop())
+        if self._adapter is None:
+            self._load_agent()
         with TemporaryDirectory(prefix="agentlightning-check-", ignore_cleanup_errors=True) as folder:
             store = open_store(f"sqlite:///{folder}/store.db")
             try:
@@ -252,10 +263,15 @@ class Trainer:
             adapter=self._adapter,
             scoring=self._scoring,
             store=store,
+            store_url=self._store if isinstance(self._store, str) else None,
             notify=self._plugins.notify,
+            message=progress.message,
             config=self._runner_config,
         )
-        runner = self._runner(setup, self._runner_options)
+        if check_only and not self._runner.runs_agent_here:  # nobody else sees the store of a check
+            runner: Runner = LocalRunner(setup, NoOptions())
+        else:
+            runner = self._runner(setup, self._runner_options)
         return TrainingRun(
             record,
             store,

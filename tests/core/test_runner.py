@@ -13,9 +13,10 @@ import pytest
 from doing import Doing
 
 from agentlightning import Trainer, annotate
+from agentlightning.attempts import LONGEST_BACKOFF_SECONDS, backoff_seconds
 from agentlightning.config import RunnerConfig, Section
 from agentlightning.errors import ConfigError, PluginError
-from agentlightning.local_runner import LONGEST_BACKOFF_SECONDS, LocalRunner, backoff_seconds
+from agentlightning.local_runner import LocalRunner
 from agentlightning.records import Reward, Rollout
 from agentlightning.runner import Runner
 from agentlightning.store import open_store

@@ -127,7 +127,7 @@ def test_an_infrastructure_failure_is_tried_again(train, monkeypatch):
             raise error
         return number * 2
 
-    monkeypatch.setattr("agentlightning.local_runner.BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr("agentlightning.attempts.BACKOFF_SECONDS", 0.0)
     algorithm = Collecting(Steps(group_size=1))
     train(agent, algorithm=algorithm, held_out=[{"id": "h", "input": 9, "expected": 18}]).fit()
 
@@ -143,7 +143,7 @@ def test_what_infrastructure_breaks_for_good_is_left_out_and_counted(train, monk
         recorder.end(recorder.start("llm", "chat"), Failure(type="timeout", message="x", fault="infrastructure"))
         return "made up without the model"
 
-    monkeypatch.setattr("agentlightning.local_runner.BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr("agentlightning.attempts.BACKOFF_SECONDS", 0.0)
     algorithm = Collecting()
     train(agent, algorithm=algorithm, runner=RunnerConfig(retries=1)).fit()
 

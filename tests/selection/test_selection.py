@@ -173,14 +173,14 @@ def test_a_race_that_was_cut_off_goes_on_with_what_it_has(tmp_path: Path, monkey
 
 
 def test_an_endpoint_that_cannot_be_reached_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlightning.local_runner.BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr("agentlightning.attempts.BACKOFF_SECONDS", 0.0)
     result = train(tmp_path, candidates=[{"model": "unreachable"}, *CANDIDATES])
     assert result.results["model"] == "large"
     assert result.results["unreachable out after round 1"] == "none of its 32 rollouts could be scored"
 
 
 def test_a_race_that_nobody_can_finish_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlightning.local_runner.BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr("agentlightning.attempts.BACKOFF_SECONDS", 0.0)
     same = [{"model": "unreachable"}, {"model": "unreachable", "base_url": "http://127.0.0.1:9"}]
     with pytest.raises(AlgorithmError, match="no rollout of any candidate could be scored"):
         train(tmp_path, candidates=same)

@@ -2,3 +2,4 @@
 
 from agentlightning.scoring.component import RewardLike as RewardLike
 from agentlightning.scoring.composed import Scoring as Scoring
+from agentlightning.scoring.composed import are_given as are_given

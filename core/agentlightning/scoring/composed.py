@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 
 from agentlightning.bounded import TimeLimitError, run_bounded
 from agentlightning.errors import RewardError
 from agentlightning.plugins import Plugins
-from agentlightning.records import Rollout, Span, Task
+from agentlightning.records import Reward, Rollout, Span, Task
 from agentlightning.scoring.component import Call, Component, RewardLike, Scored, make_component
 from agentlightning.scoring.processes import RewardProcesses
 from agentlightning.threads import call_in_thread, needs_main_thread
@@ -52,19 +52,25 @@ class Scoring:
         self._processes: dict[str, RewardProcesses] = {}
 
     @property
+    def rewards(self) -> list[str]:
+        """The names of the rewards that see a rollout by itself."""
+        return [component.name for component in self._components if not component.of_group]
+
+    @property
     def group_rewards(self) -> list[str]:
         """The names of the rewards that see a task's rollouts together."""
         return [component.name for component in self._components if component.of_group]
 
     async def score(self, rollout: Rollout, task: Task, spans: Sequence[Span], *, seconds: float = 60.0) -> Scored:
         """What the rollout is worth by itself, and a ``reward_error`` for each reward that raised, took longer than
-        ``seconds``, or gave what is no reward.
+        ``seconds``, or gave what is no reward; after them those that are recorded in its spans, of what the agent gave.
 
         The failed ones have the value None: never zero in its place.
         """
         call = Call(rollouts=[rollout], task=task, spans=[list(spans)])
         (scored,) = await self._score_all(call, seconds, of_group=False)
-        return scored
+        recorded = [span.failure for span in spans if span.kind == "reward" and span.failure is not None]
+        return Scored(scored.rewards, [*scored.failures, *recorded])
 
     async def score_group(
         self, rollouts: Sequence[Rollout], task: Task, spans: Sequence[Sequence[Span]], *, seconds: float = 60.0
@@ -116,6 +122,12 @@ class Scoring:
             return await call_in_thread(self._processes[component.name].score, call, seconds)
         except RewardError as error:
             return [component.unscored(error) for _ in call.rollouts]
+
+
+def are_given(names: Iterable[str], rewards: Iterable[Reward]) -> bool:
+    """Whether there is a reward of each of these names, or a component of it (``name.key``)."""
+    given = {reward.name for reward in rewards}
+    return all(any(one == name or one.startswith(f"{name}.") for one in given) for name in names)
 
 
 NEEDS_A_NAME = (

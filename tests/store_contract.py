@@ -140,6 +140,12 @@ class StoreContract:
         await store.lease("one", ids=["1"])
         assert [rollout.id for rollout in await store.lease("two", ids=["2", "1", "2", "3"], limit=9)] == ["2"]
 
+    async def test_lease_by_run_hands_out_only_those_of_that_run(self, store: Store) -> None:
+        await store.enqueue([a_rollout("1"), a_rollout("2", run_id="other"), a_rollout("3")])
+        assert [rollout.id for rollout in await store.lease("one", run_id="other", limit=9)] == ["2"]
+        assert [rollout.id for rollout in await store.lease("two", run_id="run", ids=["3", "2"], limit=9)] == ["3"]
+        assert await store.lease("three", run_id="nowhere", limit=9) == []
+
     async def test_a_lease_that_ended_is_handed_out_again_and_the_old_attempt_is_fenced_off(self, store: Store) -> None:
         await store.enqueue([a_rollout("1")])
         [slow] = await store.lease("slow", seconds=0)

@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from store_records import a_rollout, a_run, a_span
+from store_records import FOR_EVER, a_rollout, a_run, a_span
 
-from agentlightning.errors import StoreError
+from agentlightning.errors import StoreBusyError, StoreError
+from agentlightning.store.owner import Owner
 from agentlightning.store.sqlite import SQLiteStore
 
 
@@ -116,6 +117,36 @@ async def test_whoever_hands_over_more_than_may_wait_waits_for_the_disk(
     await asyncio.to_thread(late.join)
     await store.flush()
     assert len(await store.spans("1")) == 3
+
+
+async def test_a_view_for_another_owner_gives_up_its_own_and_leaves_the_store_open(store: SQLiteStore) -> None:
+    await store.enqueue([a_rollout("1"), a_rollout("2")])
+    await store.open_run(a_run())
+    view = store.owned_by(Owner(token="t", host="elsewhere", machine="elsewhere", pid=7, started=None))
+    await store.lease("worker", ids=["1"], seconds=FOR_EVER)
+    assert [rollout.id for rollout in await view.lease("worker", ids=["2"], seconds=FOR_EVER)] == ["2"]
+    assert [rollout.id for rollout in await view.leased("worker")] == ["2"]
+    with pytest.raises(StoreBusyError, match="is open in process"):
+        await view.open_run(a_run())
+    await view.close()
+    await view.close()
+    with pytest.raises(StoreError, match="is closed"):
+        view.add_spans([a_span("1")])
+    assert [rollout.id for rollout in await store.lease("another", limit=9)] == ["2"]
+    assert [rollout.id for rollout in await store.leased("worker")] == ["1"]
+
+
+async def test_who_is_spoken_for_holds_a_run_until_its_time_is_over(tmp_path: Path, store: SQLiteStore) -> None:
+    owner = Owner(token="t", host="elsewhere", machine="elsewhere", pid=7, started=None)
+    await store.owned_by(owner).open_run(a_run())
+    again = SQLiteStore(tmp_path / "store.db")
+    with pytest.raises(StoreBusyError, match="process 7 on elsewhere: if it is dead, try again in"):
+        await again.open_run(a_run())
+    same = again.owned_by(owner)
+    await same.update_run(a_run(results={"model": "folder"}))
+    await same.heartbeat("nobody", seconds=0)
+    assert (await again.open_run(a_run())).results == {"model": "folder"}
+    await again.close()
 
 
 async def test_a_closed_store_is_one_file(tmp_path: Path) -> None:

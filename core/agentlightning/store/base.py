@@ -139,9 +139,16 @@ class Store(ABC):
 
     @abstractmethod
     async def lease(
-        self, worker: str, *, ids: Sequence[str] | None = None, limit: int = 1, seconds: float = 60.0
+        self,
+        worker: str,
+        *,
+        ids: Sequence[str] | None = None,
+        run_id: str | None = None,
+        limit: int = 1,
+        seconds: float = 60.0,
     ) -> list[Rollout]:
-        """Hands out up to ``limit`` queued rollouts (of ``ids``, where given) as ``running`` by ``worker``.
+        """Hands out up to ``limit`` queued rollouts (of ``ids`` and of run ``run_id``, where given) as ``running`` by
+        ``worker``.
 
         Each lease is a new attempt: ``attempt`` grows by one. A lease ends after ``seconds`` unless
         `heartbeat` renews it; one that has ended is handed out again.

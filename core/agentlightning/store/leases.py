@@ -142,18 +142,29 @@ def enqueue(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Rollout]:
 
 
 def lease(
-    db: sqlite3.Connection, owner: Owner, worker: str, ids: Sequence[str] | None, limit: int, seconds: float
+    db: sqlite3.Connection,
+    owner: Owner,
+    worker: str,
+    ids: Sequence[str] | None,
+    run_id: str | None,
+    limit: int,
+    seconds: float,
 ) -> list[Rollout]:
     """Hands out rollouts that are queued, or whose lease has ended, in the order they were added."""
     now = time.time()
-    source, values = "rollouts", []
+    source, of_run = "rollouts", ""
+    values: list[Any] = []
     if ids is not None:
         source = "json_each(?) CROSS JOIN rollouts ON rollouts.id = json_each.value"
-        values = [json.dumps(list(dict.fromkeys(ids)))]
+        values.append(json.dumps(list(dict.fromkeys(ids))))
+    values.append(now)
+    if run_id is not None:
+        of_run = "AND run_id = ? "
+        values.append(run_id)
     rows = db.execute(
         f"SELECT seq, record, attempt + 1 FROM {source} "
-        "WHERE status = 'queued' OR (status = 'running' AND lease_until <= ?) ORDER BY seq LIMIT ?",
-        [*values, now, limit],
+        f"WHERE (status = 'queued' OR (status = 'running' AND lease_until <= ?)) {of_run}ORDER BY seq LIMIT ?",
+        [*values, limit],
     ).fetchall()
     mine = encode(owner)
     db.executemany(

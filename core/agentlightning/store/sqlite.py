@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import math
 import operator
@@ -34,7 +35,7 @@ from agentlightning.store import leases
 from agentlightning.store.base import Checkpoint, CollectionSummary, Metric, RunRecord, RunStatus, RunSummary, Store
 from agentlightning.store.bell import Bell
 from agentlightning.store.database import connect_reader, store_error
-from agentlightning.store.owner import this_process
+from agentlightning.store.owner import Owner, this_process
 from agentlightning.store.writer import Insert, Work, Writer
 
 T = TypeVar("T")
@@ -86,6 +87,17 @@ class SQLiteStore(Store):
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="agentlightning-store-reader")
         self._bell = Bell()
         self._closed = False
+        self._is_view = False
+
+    def owned_by(self, owner: Owner) -> SQLiteStore:
+        """The same open store, in which ``owner`` holds what is opened and leased: somebody who is spoken for here.
+
+        It shares this one's threads, so that one transaction serves all. Its `close` gives up what ``owner`` holds, and
+        leaves the file open.
+        """
+        view = copy.copy(self)
+        view._owner, view._is_view = owner, True
+        return view
 
     async def open_run(self, run: RunRecord) -> RunRecord:
         record = encode(run)
@@ -131,12 +143,18 @@ class SQLiteStore(Store):
         return await self._write(lambda db: leases.enqueue(db, rows))
 
     async def lease(
-        self, worker: str, *, ids: Sequence[str] | None = None, limit: int = 1, seconds: float = 60.0
+        self,
+        worker: str,
+        *,
+        ids: Sequence[str] | None = None,
+        run_id: str | None = None,
+        limit: int = 1,
+        seconds: float = 60.0,
     ) -> list[Rollout]:
         handed_out: list[Rollout] = []
 
         def work(db: sqlite3.Connection) -> list[Rollout]:
-            handed_out.extend(leases.lease(db, self._owner, worker, ids, limit, seconds))
+            handed_out.extend(leases.lease(db, self._owner, worker, ids, run_id, limit, seconds))
             return handed_out
 
         done = self._submit(work)
@@ -147,6 +165,16 @@ class SQLiteStore(Store):
                 with suppress(StoreError):
                     self._submit(lambda db: leases.give_back(db, handed_out))
             raise
+
+    async def leased(self, worker: str) -> list[Rollout]:
+        """What the owner has leased to ``worker`` and nobody has finished or taken since, in the order they were
+        added."""
+        rows = await self._read(
+            "SELECT record, status, attempt FROM rollouts WHERE status = 'running' AND owner = ? AND worker = ? "
+            "ORDER BY seq",
+            *(encode(self._owner), worker),
+        )
+        return [self._decode_rollout(*row) for row in rows]
 
     async def heartbeat(self, worker: str, *, seconds: float = 60.0) -> None:
         await self._write(lambda db: leases.heartbeat(db, self._owner, worker, seconds))
@@ -297,11 +325,16 @@ class SQLiteStore(Store):
     async def close(self) -> None:
         if self._closed:
             return
+        given_up = None if self._writer is None else self._submit(lambda db: leases.give_up(db, self._owner))
         self._closed = True
         self._bell.ring()
+        if self._is_view:
+            if given_up is not None:
+                await asyncio.wrap_future(given_up)
+            return
         try:
-            if self._writer is not None:
-                await self._write(lambda db: leases.give_up(db, self._owner))
+            if given_up is not None:
+                await asyncio.wrap_future(given_up)
         finally:
             await asyncio.wrap_future(self._reader.submit(self._read_connection.close))
             self._reader.shutdown()
@@ -311,6 +344,8 @@ class SQLiteStore(Store):
     def _writing(self) -> Writer:
         if self._writer is None:
             raise StoreError(f"the store {self._path} is open for reading only")
+        if self._closed:
+            raise StoreError(f"the store {self._path} is closed; open it again to write")
         return self._writer
 
     def _submit(self, work: Work[T]) -> Future[T]:

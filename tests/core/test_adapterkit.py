@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import socket
 import threading
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +16,7 @@ from recorded import record
 from agentlightning import semconv
 from agentlightning.adapterkit.attributes import parse_arguments, tool_attributes
 from agentlightning.adapterkit.failures import failure_of_call, type_of_status
+from agentlightning.adapterkit.listening import listen
 from agentlightning.adapterkit.serialize import plain
 from agentlightning.adapterkit.span_stack import Frame, SpanStack
 from agentlightning.adapterkit.typechecks import is_a
@@ -290,3 +292,10 @@ def test_a_class_of_a_module_that_is_not_imported_has_no_instances():
     assert is_a(Point(1, 2), __name__, "Point")
     assert not is_a(Point(1, 2), "no.such.module", "Point")
     assert not is_a(Point(1, 2), __name__, "pytest")
+
+
+def test_what_a_server_answers_in_two_parts_waits_for_no_acknowledgement() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

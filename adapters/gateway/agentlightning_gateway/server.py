@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
+from agentlightning.adapterkit.listening import listen
 from agentlightning.errors import PolicyError
 from agentlightning_gateway.api_chat import ChatApi
 from agentlightning_gateway.api_responses import ResponsesApi
@@ -227,15 +228,9 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen(2048)
+        return listen(host, port)
     except OSError as error:
-        listening.close()
         raise PolicyError(
             f"the gateway cannot listen on {host}:{port}: {error.strerror or error}; name a free port, or 0"
         ) from error
-    return listening

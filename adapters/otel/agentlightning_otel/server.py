@@ -32,6 +32,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from agentlightning.adapterkit.listening import listen
 from agentlightning.errors import StoreError
 from agentlightning.store import open_store
 from agentlightning_otel.errors import OtlpError, PayloadError
@@ -252,8 +253,7 @@ def _unpack_and_read(body: bytes, encoding: str, limit: int, read: _Read) -> Rec
 
 def _bind(host: str, port: int) -> socket.socket:
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
+        return listen(host, port)
     except OSError as error:
         raise OtlpError(
             f"cannot listen on {host}:{port}: {error}; --port names another port, 0 any free one"

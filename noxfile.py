@@ -28,7 +28,9 @@ TRAINING = (
     "rewards/standard",
     "rewards/intermediate",
 )
-FRAMEWORKS = ("adapters/langgraph", "adapters/autogen", "adapters/openai-agents", "adapters/otel")
+FRAMEWORKS = ("adapters/langgraph", "adapters/autogen", "adapters/openai-agents")
+APART = ("adapters/otel", "adapters/client")
+"""For agents that run in other processes."""
 CREWAI = "adapters/crewai"
 TRACING = (
     "openinference-instrumentation-openai",
@@ -37,7 +39,7 @@ TRACING = (
     "opentelemetry-sdk",
 )
 """What people install beside us to trace the openai client; it is wrapped by both."""
-DISTRIBUTIONS = (*TRAINING, *FRAMEWORKS, CREWAI)
+DISTRIBUTIONS = (*TRAINING, *FRAMEWORKS, *APART, CREWAI)
 
 ADAPTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "openai-2": ((), (*OPENAI_2, "openai", *TRACING)),
@@ -57,7 +59,7 @@ ADAPTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "crewai-oldest": ((CREWAI,), ("crewai==1.11.0",)),
     "crewai-newest": ((CREWAI,), (*OPENAI_2, *TRACING, "crewai")),
     "together": (
-        (*FRAMEWORKS[:-1], CREWAI),
+        (*FRAMEWORKS, CREWAI),
         (*OPENAI_2, *TRACING, "langchain", "langchain-openai", "autogen-ext[openai]", "openai-agents"),
     ),
 }
@@ -98,7 +100,7 @@ def prepare(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Lint, types and every test that needs no GPU and no other environment."""
-    install(session, *TRAINING, *FRAMEWORKS, extras=("-r", "requirements-dev.txt"))
+    install(session, *TRAINING, *FRAMEWORKS, *APART, extras=("-r", "requirements-dev.txt"))
     check(session)
     arguments = session.posargs or [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai")]
     session.run("pytest", *arguments, env=QUIET)
@@ -116,7 +118,7 @@ def crewai(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and types alone."""
-    install(session, *TRAINING, *FRAMEWORKS, extras=("-r", "requirements-dev.txt"))
+    install(session, *TRAINING, *FRAMEWORKS, *APART, extras=("-r", "requirements-dev.txt"))
     check(session)
 
 
@@ -162,7 +164,7 @@ def bad_inputs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measures what the READMEs claim: import, size, recording, store, rollouts, engine, an update beside TRL's."""
-    install(session, *TRAINING, *FRAMEWORKS, extras=("-r", "requirements-dev.txt", "trl==1.16.0"))
+    install(session, *TRAINING, *FRAMEWORKS, *APART, extras=("-r", "requirements-dev.txt", "trl==1.16.0"))
     prepare(session)
     session.notify("bench_crewai")
     over = []

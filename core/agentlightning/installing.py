@@ -20,6 +20,7 @@ FOLDERS = {
     "agentlightning-crewai": ("adapters/openai", "adapters/crewai"),
     "agentlightning-openai-agents": ("adapters/openai", "adapters/openai-agents"),
     "agentlightning-otel": ("adapters/otel",),
+    "agentlightning-client": ("adapters/client",),
     "agentlightning-policy": ("adapters/gateway", "algorithms/policy"),
     "agentlightning-grpo": ("adapters/gateway", "algorithms/policy", "algorithms/grpo"),
     "agentlightning-sft": ("adapters/gateway", "algorithms/policy", "algorithms/sft"),
@@ -51,6 +52,7 @@ DISTRIBUTION_OF = {
         **dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),
         "intermediate": "agentlightning-intermediate",
     },
+    "runners": {"clients": "agentlightning-client"},
     "servers": {"torch": "agentlightning-policy", "forwarding": "agentlightning-selection"},
 }
 """Which distribution to install for a name that is missing, by kind of plugin."""

@@ -18,6 +18,7 @@ FRAMEWORKS = {
     "agentlightning-crewai": {"crewai"},
     "agentlightning-openai-agents": {"openai-agents"},
     "agentlightning-otel": set(),
+    "agentlightning-client": set(),
     "agentlightning-gateway": {"transformers"},
 }
 """The distributions of frameworks that each of ours brings."""

@@ -1,0 +1,152 @@
+"""The runner ``clients``: rollouts wait in the store, are run by workers elsewhere (``agl work``), and scored here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from agentlightning.attempts import LEASE_SECONDS, renewing_leases, worker_name
+from agentlightning.config import Seconds, Section
+from agentlightning.errors import StoreError
+from agentlightning.loop_watch import watching_loop
+from agentlightning.recording import outside
+from agentlightning.records import AnyResource, Rollout, Span, Task
+from agentlightning.runner import Runner, RunnerSetup
+from agentlightning.scoring import are_given
+from agentlightning.store.base import RunRecord
+from agentlightning_client.attendance import Attendance
+
+NAMES = ("clients", "agentlightning_client.runner:ClientsRunner")
+
+
+class ClientsConfig(Section):
+    """The options of the runner: a run fails where no worker has leased one of its rollouts for ``wait_seconds``."""
+
+    wait_seconds: Seconds = 600.0
+
+
+class ClientsRunner(Runner):
+    """Waits for the rollouts that workers run, and gives them their rewards: a worker needs the agent alone.
+
+    What of its rewards a rollout has is read from the store, so none is given twice, and a run that goes on gives those
+    that it was cut off before.
+    """
+
+    Options = ClientsConfig
+    runs_agent_here = False
+
+    def __init__(self, setup: RunnerSetup, options: ClientsConfig) -> None:
+        super().__init__(setup, options)
+        self._store = setup.store
+        self._wait_seconds = options.wait_seconds
+        self._name = worker_name()
+        self._held: dict[str, Rollout] = {}
+        self._scoring_slots = asyncio.Semaphore(setup.config.concurrency)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keeps the run alive in the store inside the block; at its end, the processes of its rewards are ended."""
+        async with renewing_leases(self._store, self._name):
+            try:
+                with watching_loop():
+                    yield
+            finally:
+                self.setup.scoring.close()
+
+    def is_done(self, rollout: Rollout) -> bool:
+        """Never: one that has ended may have been cut off before it was scored."""
+        return False
+
+    async def run(
+        self, rollouts: Sequence[Rollout], tasks: Mapping[str, Task], resources: Sequence[AnyResource]
+    ) -> AsyncGenerator[str, None]:
+        """Waits for the rollouts, and scores them. Closing the generator keeps back those that no worker has begun,
+        until they are asked for again or the run ends; what runs at a worker ends there."""
+        await self._release(rollouts)
+        waiting = {rollout.id: rollout for rollout in rollouts}
+        attendance = Attendance(self.setup, self._wait_seconds)
+        ended: asyncio.Task[list[Rollout]] | None = None
+        scoring: set[asyncio.Task[str]] = set()
+        try:
+            while waiting or scoring:
+                if waiting and ended is None:
+                    ended = asyncio.create_task(self._next_ended(waiting.values(), attendance))
+                everything = [*scoring, ended] if ended is not None else [*scoring]
+                await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+                if ended is not None and ended.done():
+                    for rollout in ended.result():
+                        known = waiting.pop(rollout.id)
+                        task = tasks[known.task_id]
+                        scoring.add(asyncio.create_task(self._scored(rollout.id, task, is_new=not known.finished)))
+                    ended = None
+                for done in [task for task in scoring if task.done()]:
+                    scoring.remove(done)
+                    yield done.result()
+        finally:
+            left = [*scoring, ended] if ended is not None else [*scoring]
+            for one in left:
+                one.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+            await self._hold(waiting)
+
+    async def _next_ended(self, waiting: Collection[Rollout], attendance: Attendance) -> list[Rollout]:
+        ids = {rollout.id for rollout in waiting}
+        collections = {rollout.collection for rollout in waiting}
+        while True:
+            ended = await self._store.wait(ids, seconds=attendance.look_seconds)
+            if ended:
+                attendance.heard()
+                return ended
+            found = [await self._store.rollouts(self.setup.run.id, collection=name) for name in collections]
+            attendance.look(rollout for some in found for rollout in some if rollout.id in ids)
+
+    async def _scored(self, id: str, task: Task, *, is_new: bool) -> str:
+        """Gives a rollout that has ended the rewards that it lacks."""
+        async with self._scoring_slots:
+            rollout, spans = await self._store.rollout_with_spans(id)
+            lacks_rewards = rollout.ran_to_its_end and not self._has_rewards(rollout, spans)
+            if lacks_rewards:
+                with outside():  # a reward's model calls are part of no rollout
+                    await self._score(rollout, task, spans)
+                rollout, spans = await self._store.rollout_with_spans(id)
+        if (is_new or lacks_rewards) and not self.setup.scoring.group_rewards:
+            self.setup.notify("rollout_finished", rollout=rollout, task=task, spans=spans)
+        return id
+
+    def _has_rewards(self, rollout: Rollout, spans: Sequence[Span]) -> bool:
+        by_agent = {(one.name, one.span_id, one.at) for one in (span.reward for span in spans) if one is not None}
+        rewards = [one for one in rollout.rewards if (one.name, one.span_id, one.at) not in by_agent]
+        in_vain = rollout.failure is None and any(span.kind == "reward" and span.failure for span in spans)
+        return are_given(self.setup.scoring.rewards, rewards) and not in_vain
+
+    async def _score(self, rollout: Rollout, task: Task, spans: Sequence[Span]) -> None:
+        seconds = self.setup.config.reward_timeout
+        rewards, failures = await self.setup.scoring.score(rollout, task, spans, seconds=seconds)
+        named = {(reward.name, reward.span_id) for reward in rewards}
+        kept = [one for one in rollout.rewards if (one.name, one.span_id) in named]  # the agent's own are not replaced
+        failure = next(iter(failures), None)
+        if not await self._store.add_rewards(rollout.id, rollout.attempt, [*kept, *rewards], failure):
+            raise StoreError(
+                f"rollout {rollout.id}: the store has not taken the rewards of attempt {rollout.attempt}, which has "
+                "ended; go on with --resume"
+            )
+
+    async def _hold(self, waiting: Collection[str]) -> None:
+        """Leases what nobody has begun, so that no worker spends its time on it."""
+        if not waiting:
+            return
+        with suppress(StoreError):  # where the store has failed, the run ends of that
+            held = await self._store.lease(self._name, ids=list(waiting), limit=len(waiting), seconds=LEASE_SECONDS)
+            self._held.update({rollout.id: rollout for rollout in held})
+
+    async def _release(self, rollouts: Sequence[Rollout]) -> None:
+        for held in [self._held.pop(rollout.id) for rollout in rollouts if rollout.id in self._held]:
+            held.status = "queued"
+            await self._store.finish(held)
+
+
+def is_for_workers(run: RunRecord) -> bool:
+    """Whether the rollouts of a run are for workers to run."""
+    runner = run.config.get("runner")
+    return isinstance(runner, dict) and runner.get("name") in NAMES

@@ -37,20 +37,29 @@ Score = Callable[[Rollout, Task, list[Span]], Awaitable[None]]
 
 
 class Attempts:
-    """The attempts of one agent, many at once. Its agent may run for ``timeout`` seconds.
+    """The attempts of one agent, many at once. It may run for ``timeout`` seconds, which is the option ``limit``.
 
     A failure of the infrastructure is tried again ``retries`` times, by whoever leases the rollout next; the agent's
     own failures are results. Without ``score`` a rollout ends with the rewards that its agent gave.
     """
 
     def __init__(
-        self, agent: Any, adapter: Adapter, store: Store, *, timeout: float, retries: int, score: Score | None = None
+        self,
+        agent: Any,
+        adapter: Adapter,
+        store: Store,
+        *,
+        timeout: float,
+        retries: int,
+        limit: str = "runner.timeout",
+        score: Score | None = None,
     ) -> None:
         self._agent = agent
         self._adapter = adapter
         self._store = store
         self._timeout = timeout
         self._retries = retries
+        self._limit = limit
         self._score = score
 
     async def run(
@@ -117,7 +126,7 @@ class Attempts:
         with recording(recorder):
             outcome = await run_bounded(self._run_agent(task), seconds=self._timeout)
         if isinstance(outcome.error, TimeLimitError):
-            late = f"the agent took longer than runner.timeout = {self._timeout:g} s"
+            late = f"the agent took longer than {self._limit} = {self._timeout:g} s"
             return None, Failure(type="timeout", message=late, where=origin(outcome.error))
         if outcome.error is not None:
             return None, attribute_failure(outcome.error, recorder)

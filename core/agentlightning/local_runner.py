@@ -12,7 +12,8 @@ from agentlightning.attempts import LEASE_SECONDS, Attempts, renewing_leases, se
 from agentlightning.errors import AdapterError
 from agentlightning.loop_watch import watching_loop
 from agentlightning.recording import outside
-from agentlightning.records import AnyResource, Rollout, Span, Task
+from agentlightning.records import AnyResource, Rollout, Task
+from agentlightning.rollout_rewards import RolloutRewards
 from agentlightning.runner import Runner, RunnerSetup
 
 OTHER_WORKER_SECONDS = 5.0
@@ -34,13 +35,14 @@ class LocalRunner(Runner):
             )
         self._store = setup.store
         self._config = setup.config
+        self._rewards = RolloutRewards(setup)
         self._attempts = Attempts(
             setup.agent,
             setup.adapter,
             setup.store,
             timeout=setup.config.timeout,
             retries=setup.config.retries,
-            score=self._score,
+            score=self._rewards.give,
         )
         self.worker = worker_name()
 
@@ -54,6 +56,10 @@ class LocalRunner(Runner):
                     yield
             finally:
                 self.setup.scoring.close()
+
+    def is_done(self, rollout: Rollout) -> bool:
+        """Whether it has ended, and has its rewards: one that ended at a worker may have been cut off before."""
+        return rollout.finished and not self._rewards.may_lack_some(rollout)
 
     async def run(
         self, rollouts: Sequence[Rollout], tasks: Mapping[str, Task], resources: Sequence[AnyResource]
@@ -89,6 +95,7 @@ class LocalRunner(Runner):
             leased = await self._store.lease(self.worker, ids=[id], limit=1, seconds=LEASE_SECONDS)
             if not leased:
                 if await self._store.wait([id], seconds=OTHER_WORKER_SECONDS):
+                    await self._rewards.complete(id, task)  # of a worker that has none
                     return
                 continue
             (rollout,) = leased
@@ -98,9 +105,3 @@ class LocalRunner(Runner):
             if not self.setup.scoring.group_rewards:  # else it is finished when its group is scored
                 self.setup.notify("rollout_finished", rollout=rollout, task=task, spans=spans)
             return
-
-    async def _score(self, rollout: Rollout, task: Task, spans: list[Span]) -> None:
-        rewards, failures = await self.setup.scoring.score(rollout, task, spans, seconds=self._config.reward_timeout)
-        rollout.rewards = [*rollout.rewards, *rewards]
-        if failures and rollout.failure is None:
-            rollout.failure = failures[0]

@@ -48,11 +48,20 @@ def one(question):
     return {"answer": ask("one"), "worker": os.getpid()}
 
 
+met = False
+
+
 async def together(number):
-    """Ends when two workers run it."""
-    Path(f"worker-{os.getpid()}").touch()
-    while len(list(Path().glob("worker-*"))) < 2:
-        await asyncio.sleep(0.05)
+    """The first of a worker ends when another worker runs it, too."""
+    global met
+    if not met:
+        met = True
+        try:
+            Path("begun").touch(exist_ok=False)
+        except FileExistsError:
+            await asyncio.to_thread(Path("meet").write_text, "here")  # a pipe: waits for its reader
+        else:
+            await asyncio.to_thread(Path("meet").read_text)
     return os.getpid()
 
 
@@ -71,7 +80,8 @@ async def first_waits(number):
 def folder(tmp_path: Path) -> Path:
     """Where workers run: there is ``elsewhere.py``, with the agents."""
     (tmp_path / "elsewhere.py").write_text(AGENTS, encoding="utf-8")
-    os.mkfifo(tmp_path / "who")
+    for pipe in ("who", "meet"):
+        os.mkfifo(tmp_path / pipe)
     return tmp_path
 
 

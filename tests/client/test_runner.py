@@ -164,6 +164,30 @@ async def test_rewards_that_a_run_was_cut_off_before_are_given_when_it_goes_on_a
     assert before == Counter(dict.fromkeys(scored, 1))
 
 
+async def test_a_run_that_goes_on_with_its_agent_in_its_own_process_gives_rewards_that_are_missing(
+    fit: Fit, url: str, worker_beside: WorkerBeside, stored: Stored, tmp_path: Path
+) -> None:
+    class CutOff(SQLiteStore):
+        async def add_rewards(self, *arguments: Any, **more: Any) -> bool:
+            raise StoreError("cut off")
+
+    store = CutOff(url.removeprefix("sqlite:///"))
+    async with worker_beside(agent):
+        with pytest.raises(StoreError, match="cut off"):
+            await fit(once, Counting(), store=store)
+    await store.close()
+    ended = [rollout.id for rollout in await stored() if rollout.finished]
+    assert ended
+    reward = Counting()
+    options: dict[str, Any] = {"held_out": TASKS[:1], "store": url, "directory": tmp_path / "runs", "name": "run"}
+    trainer = Trainer(agent, TASKS, reward, Doing(once), **options)
+    config = trainer._config
+    config["agent"] = "elsewhere:agent"  # as a file would say it
+    rollouts = await stored((await trainer.fit_async(resume=True)).run_id)
+    assert [rollout.outcome for rollout in rollouts] == [0.0, 1.0, 2.0, 3.0]
+    assert set(reward.given.values()) == {1}
+
+
 async def test_what_the_agent_gave_itself_stays_beside_the_rewards_of_the_same_name(
     fit: Fit, worker_beside: WorkerBeside, stored: Stored
 ) -> None:

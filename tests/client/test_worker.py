@@ -137,6 +137,17 @@ async def test_an_agent_has_the_runs_time_and_no_more(
     assert {rollout.outcome for rollout in rollouts} == {1.0}
 
 
+async def test_a_worker_may_give_its_agents_less_time_than_the_run(
+    fit: Fit, worker_beside: Callable[..., Any], stored: Callable[..., Any]
+) -> None:
+    async def never(number: int) -> None:
+        await asyncio.sleep(3600)
+
+    async with worker_beside(never, timeout=0.2):
+        rollouts = await stored(await fit())
+    assert {rollout.failure.message for rollout in rollouts} == {"the agent took longer than --timeout = 0.2 s"}
+
+
 async def test_a_rollout_that_ends_its_workers_is_given_up(
     fit: Fit, url: str, worker_beside: Callable[..., Any], stored: Callable[..., Any]
 ) -> None:

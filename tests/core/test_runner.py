@@ -99,7 +99,7 @@ async def test_a_rollout_that_another_worker_has_finished_is_what_that_one_wrote
 
     async def agent(number: int) -> str:
         (taken,) = await store.lease("second", limit=1)
-        taken.status, taken.output, taken.rewards = "succeeded", "the second's", [Reward(name="reward", value=7.0)]
+        taken.status, taken.output, taken.rewards = "succeeded", "the second's", [Reward(name="positive", value=7.0)]
         assert await store.finish(taken)
         return "the first's"
 
@@ -112,7 +112,9 @@ async def test_a_rollout_that_another_worker_has_finished_is_what_that_one_wrote
     assert outputs == [("the second's", 7.0, 2)]
 
 
-async def test_a_rollout_that_another_worker_has_is_waited_for(tmp_path: Path) -> None:
+async def test_a_rollout_that_another_worker_has_is_waited_for_and_gets_the_rewards_that_it_lacks(
+    tmp_path: Path,
+) -> None:
     outputs: list[Any] = []
 
     class Taken(SQLiteStore):
@@ -133,12 +135,12 @@ async def test_a_rollout_that_another_worker_has_is_waited_for(tmp_path: Path) -
 
     async def body(run: Any) -> None:
         async for group in run.collect(run.tasks[:1], step=1):
-            outputs.extend(rollout.output for rollout in group.excluded)
+            outputs.extend((one.rollout.output, one.rollout.outcome) for one in group.rollouts)
 
     store = Taken(tmp_path / "store.db")
     await fit(tmp_path, agent, body, store=store)
     await store.close()
-    assert outputs == ["the second's"]
+    assert outputs == [("the second's", 1.0)]
 
 
 def test_rollouts_that_met_one_limit_do_not_come_back_at_once() -> None:

@@ -10,10 +10,9 @@ from agentlightning.attempts import LEASE_SECONDS, renewing_leases, worker_name
 from agentlightning.config import Seconds, Section
 from agentlightning.errors import StoreError
 from agentlightning.loop_watch import watching_loop
-from agentlightning.recording import outside
-from agentlightning.records import AnyResource, Rollout, Span, Task
+from agentlightning.records import AnyResource, Rollout, Task
+from agentlightning.rollout_rewards import RolloutRewards
 from agentlightning.runner import Runner, RunnerSetup
-from agentlightning.scoring import are_given
 from agentlightning.store.base import RunRecord
 from agentlightning_client.attendance import Attendance
 
@@ -27,11 +26,7 @@ class ClientsConfig(Section):
 
 
 class ClientsRunner(Runner):
-    """Waits for the rollouts that workers run, and gives them their rewards: a worker needs the agent alone.
-
-    What of its rewards a rollout has is read from the store, so none is given twice, and a run that goes on gives those
-    that it was cut off before.
-    """
+    """Waits for the rollouts that workers run, and gives them their rewards: a worker needs the agent alone."""
 
     Options = ClientsConfig
     runs_agent_here = False
@@ -39,6 +34,7 @@ class ClientsRunner(Runner):
     def __init__(self, setup: RunnerSetup, options: ClientsConfig) -> None:
         super().__init__(setup, options)
         self._store = setup.store
+        self._rewards = RolloutRewards(setup)
         self._wait_seconds = options.wait_seconds
         self._name = worker_name()
         self._held: dict[str, Rollout] = {}
@@ -104,33 +100,11 @@ class ClientsRunner(Runner):
     async def _scored(self, id: str, task: Task, *, is_new: bool) -> str:
         """Gives a rollout that has ended the rewards that it lacks."""
         async with self._scoring_slots:
+            completed = await self._rewards.complete(id, task)
+        if (is_new or completed) and not self.setup.scoring.group_rewards:
             rollout, spans = await self._store.rollout_with_spans(id)
-            lacks_rewards = rollout.ran_to_its_end and not self._has_rewards(rollout, spans)
-            if lacks_rewards:
-                with outside():  # a reward's model calls are part of no rollout
-                    await self._score(rollout, task, spans)
-                rollout, spans = await self._store.rollout_with_spans(id)
-        if (is_new or lacks_rewards) and not self.setup.scoring.group_rewards:
             self.setup.notify("rollout_finished", rollout=rollout, task=task, spans=spans)
         return id
-
-    def _has_rewards(self, rollout: Rollout, spans: Sequence[Span]) -> bool:
-        by_agent = {(one.name, one.span_id, one.at) for one in (span.reward for span in spans) if one is not None}
-        rewards = [one for one in rollout.rewards if (one.name, one.span_id, one.at) not in by_agent]
-        in_vain = rollout.failure is None and any(span.kind == "reward" and span.failure for span in spans)
-        return are_given(self.setup.scoring.rewards, rewards) and not in_vain
-
-    async def _score(self, rollout: Rollout, task: Task, spans: Sequence[Span]) -> None:
-        seconds = self.setup.config.reward_timeout
-        rewards, failures = await self.setup.scoring.score(rollout, task, spans, seconds=seconds)
-        named = {(reward.name, reward.span_id) for reward in rewards}
-        kept = [one for one in rollout.rewards if (one.name, one.span_id) in named]  # the agent's own are not replaced
-        failure = next(iter(failures), None)
-        if not await self._store.add_rewards(rollout.id, rollout.attempt, [*kept, *rewards], failure):
-            raise StoreError(
-                f"rollout {rollout.id}: the store has not taken the rewards of attempt {rollout.attempt}, which has "
-                "ended; go on with --resume"
-            )
 
     async def _hold(self, waiting: Collection[str]) -> None:
         """Leases what nobody has begun, so that no worker spends its time on it."""

@@ -103,8 +103,10 @@ class Worker:
 
     def _attempts_of(self, run: RunRecord) -> Attempts:
         config = msgspec.convert(run.config["runner"], RunnerConfig)
-        timeout = config.timeout if self._timeout is None else min(self._timeout, config.timeout)
-        return Attempts(self._agent, self._adapter, self._store, timeout=timeout, retries=config.retries)
+        timeout, limit = config.timeout, "runner.timeout"
+        if self._timeout is not None and self._timeout < timeout:
+            timeout, limit = self._timeout, "--timeout"
+        return Attempts(self._agent, self._adapter, self._store, timeout=timeout, retries=config.retries, limit=limit)
 
     async def _begin(self, run: RunRecord) -> bool:
         """Leases as many rollouts as can run; whether there were any."""

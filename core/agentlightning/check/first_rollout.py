@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from agentlightning.check.report import CheckReport
@@ -63,7 +64,9 @@ class FirstRollouts:
         planned = self._orders.plan(f"check/{number}", [task], 1, purpose="check")
         queued = await self._orders.enqueue(planned, self._resources)
         hung_before = running_now()
-        with logged_warnings() as logged, calls_outside() as outside, notice_when_slow(self._message):
+        # Where a worker runs the agent, its code is nowhere here.
+        noticing = notice_when_slow(self._message) if self._runner.runs_agent_here else nullcontext()
+        with logged_warnings() as logged, calls_outside() as outside, noticing:
             ended = self._runner.run(queued, {task.id: task}, self._resources)
             async for _ in GroupRewards(self._runner.setup).when_scored(ended, queued, {task.id: task}):
                 pass

@@ -29,7 +29,7 @@ TRAINING = (
     "rewards/intermediate",
 )
 FRAMEWORKS = ("adapters/langgraph", "adapters/autogen", "adapters/openai-agents")
-APART = ("adapters/otel", "adapters/client")
+APART = ("adapters/otel", "adapters/server", "adapters/client")
 """For agents that run in other processes."""
 CREWAI = "adapters/crewai"
 TRACING = (

@@ -20,6 +20,7 @@ FOLDERS = {
     "agentlightning-crewai": ("adapters/openai", "adapters/crewai"),
     "agentlightning-openai-agents": ("adapters/openai", "adapters/openai-agents"),
     "agentlightning-otel": ("adapters/otel",),
+    "agentlightning-server": ("adapters/server",),
     "agentlightning-client": ("adapters/client",),
     "agentlightning-policy": ("adapters/gateway", "algorithms/policy"),
     "agentlightning-grpo": ("adapters/gateway", "algorithms/policy", "algorithms/grpo"),
@@ -54,6 +55,7 @@ DISTRIBUTION_OF = {
     },
     "runners": {"clients": "agentlightning-client"},
     "servers": {"torch": "agentlightning-policy", "forwarding": "agentlightning-selection"},
+    "stores": dict.fromkeys(("http", "https"), "agentlightning-server"),
 }
 """Which distribution to install for a name that is missing, by kind of plugin."""
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from agentlightning.agent_here import AgentHere, Perform
 from agentlightning.attempts import LEASE_SECONDS, Attempts, renewing_leases, seed_of, worker_name
 from agentlightning.errors import AdapterError
 from agentlightning.loop_watch import watching_loop
@@ -29,22 +30,22 @@ class LocalRunner(Runner):
 
     def __init__(self, setup: RunnerSetup, options: Any) -> None:
         super().__init__(setup, options)
-        if setup.adapter is None:
-            raise AdapterError(
-                f"run {setup.run.id}: its runner runs the agent in this process, which has not loaded it"
-            )
         self._store = setup.store
         self._config = setup.config
         self._rewards = RolloutRewards(setup)
         self._attempts = Attempts(
-            setup.agent,
-            setup.adapter,
-            setup.store,
-            timeout=setup.config.timeout,
-            retries=setup.config.retries,
-            score=self._rewards.give,
+            self.performing(), setup.store, retries=setup.config.retries, score=self._rewards.give
         )
         self.worker = worker_name()
+
+    def performing(self) -> Perform:
+        """What runs the agent."""
+        setup = self.setup
+        if setup.adapter is None:
+            raise AdapterError(
+                f"run {setup.run.id}: its runner runs the agent in this process, which has not loaded it"
+            )
+        return AgentHere(setup.agent, setup.adapter, timeout=setup.config.timeout).perform
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

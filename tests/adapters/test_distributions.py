@@ -19,6 +19,7 @@ FRAMEWORKS = {
     "agentlightning-openai-agents": {"openai-agents"},
     "agentlightning-otel": set(),
     "agentlightning-client": set(),
+    "agentlightning-server": set(),
     "agentlightning-gateway": {"transformers"},
 }
 """The distributions of frameworks that each of ours brings."""

@@ -13,7 +13,7 @@ from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from openai import RateLimitError
 from stub_answers import error, text
 
-from agentlightning.attempts import attribute_failure
+from agentlightning.agent_here import attribute_failure
 from agentlightning_autogen import adapter as ours
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from agentlightning.adapter import Adapter
+from agentlightning.agent_here import AgentHere
 from agentlightning.attempts import LEASE_SECONDS, Attempts, renewing_leases, seed_of, worker_name
 from agentlightning.config import RunnerConfig
 from agentlightning.loop_watch import watching_loop
@@ -106,7 +107,8 @@ class Worker:
         timeout, limit = config.timeout, "runner.timeout"
         if self._timeout is not None and self._timeout < timeout:
             timeout, limit = self._timeout, "--timeout"
-        return Attempts(self._agent, self._adapter, self._store, timeout=timeout, retries=config.retries, limit=limit)
+        here = AgentHere(self._agent, self._adapter, timeout=timeout, limit=limit)
+        return Attempts(here.perform, self._store, retries=config.retries)
 
     async def _begin(self, run: RunRecord) -> bool:
         """Leases as many rollouts as can run; whether there were any."""

@@ -1,0 +1,1 @@
+"""Lightning Server: a store over HTTP, for agents and trainers in other processes and on other machines."""

@@ -1,0 +1,102 @@
+"""What the server does for each method: mostly, it calls the store's."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import msgspec
+
+from agentlightning.records import Record, Rollout
+from agentlightning.store.base import Store
+from agentlightning_server.errors import RequestError
+from agentlightning_server.methods import Method
+from agentlightning_server.sessions import Session
+from agentlightning_server.wire import WAIT_SECONDS
+
+
+async def call(store: Store, method: Method, arguments: Any, stopping: asyncio.Event) -> Any:
+    """Calls a method of ``store``; what is handed over to its writer is durable when this returns."""
+    if method.name in ("add_spans", "add_metrics"):
+        # In a thread, for it encodes, and waits where too much is to be written.
+        await asyncio.to_thread(getattr(store, method.name), *_values(arguments).values())
+        return await store.flush()
+    if method.name == "wait":
+        return await _wait(store, arguments, stopping)
+    return await getattr(store, method.name)(**_values(arguments))
+
+
+async def lease(session: Session, number: int, arguments: Any, *, again: bool) -> list[Rollout]:
+    """Leases once: where the answer to the same request was lost with an earlier server, what was leased then is what
+    the client does not know that it holds."""
+    held = arguments.held
+    async with session.leasing:
+        leased: list[Rollout] = []
+        if again:
+            answered = set(held).union(*session.leases.values())
+            wanted = None if arguments.ids is None else set(arguments.ids)
+            leased = [
+                rollout
+                for rollout in await session.store.leased(arguments.worker)
+                if rollout.id not in answered
+                and (wanted is None or rollout.id in wanted)
+                and arguments.run_id in (None, rollout.run_id)
+            ][: arguments.limit]
+        if not leased:
+            leased = await session.store.lease(
+                arguments.worker,
+                ids=arguments.ids,
+                run_id=arguments.run_id,
+                limit=arguments.limit,
+                seconds=arguments.seconds,
+            )
+        session.leases[number] = {rollout.id for rollout in leased}
+        return leased
+
+
+async def finish(session: Session, rollout: Rollout, *, again: bool) -> bool:
+    """Finishes once: where the answer to the same request was lost with an earlier server, it is finished already."""
+    if await session.store.finish(rollout):
+        return True
+    known = await session.store.rollout(rollout.id) if again else None
+    return known is not None and _result(known) == _result(rollout)
+
+
+def _result(rollout: Rollout) -> tuple[Any, ...]:
+    return rollout.attempt, rollout.status, rollout.started_at, rollout.ended_at
+
+
+async def _wait(store: Store, arguments: Any, stopping: asyncio.Event) -> list[Rollout]:
+    """Waits for a while only, and not for a server that is to stop: the client asks again."""
+    seconds = WAIT_SECONDS if arguments.seconds is None else min(arguments.seconds, WAIT_SECONDS)
+    waiting = asyncio.ensure_future(store.wait(arguments.ids, seconds=seconds))
+    stopped = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if waiting.done():
+        return waiting.result()
+    waiting.cancel()
+    return []
+
+
+def refuse_what_no_store_holds(value: Any, where: str = "") -> None:
+    """Raises `RequestError` for numbers that SQLite has no column for. A batch that holds one could never be written,
+    nor what waits behind it."""
+    if isinstance(value, list):
+        for item in value:
+            refuse_what_no_store_holds(item, where)
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            inner = getattr(value, name)
+            at = f"{where}.{name}" if where else name
+            if isinstance(inner, int) and not -(2**63) <= inner < 2**63:
+                raise RequestError(400, f"{at}: expected an integer of 64 bits, got {inner}")
+            if name in ("at", "seconds") and isinstance(inner, float) and math.isnan(inner):
+                raise RequestError(400, f"{at}: expected a number, got {inner}")
+            if not where and isinstance(inner, list | Record):
+                refuse_what_no_store_holds(inner, at)
+
+
+def _values(arguments: Any) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in arguments.__struct_fields__}

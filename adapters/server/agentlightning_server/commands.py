@@ -1,0 +1,80 @@
+"""``agl server`` and ``agl server-key``."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+
+import click
+
+from agentlightning.cli.commands.common import store_option
+
+SWITCH_SECONDS = 0.001
+"""How long a thread that reads a request keeps those waiting that answer others; Python's default is 0.005."""
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@click.command()
+@store_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--session-seconds",
+    type=click.IntRange(1, 86400),
+    default=60,
+    show_default=True,
+    help="How long a client that is silent keeps its runs and leases.",
+)
+@click.option(
+    "--max-sessions", type=click.IntRange(1, 100_000), default=256, show_default=True, help="Stores open at once."
+)
+def server(url: str, host: str, port: int, session_seconds: int, max_sessions: int) -> None:
+    """Serve a store over HTTP to agents and trainers elsewhere, until stopped.
+
+    AGL_SERVER_KEY is the key that clients must send, too; without one only this machine is answered.
+    """
+    from agentlightning_server.server import LightningServer
+
+    sys.setswitchinterval(SWITCH_SECONDS)
+    stopped = threading.Event()
+    serving = LightningServer(url, host=host, port=port, session_seconds=session_seconds, max_sessions=max_sessions)
+    with serving:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        click.echo(f"serving {url} at {serving.url}; stop with Ctrl-C")
+        click.echo(f"use it as a store: agl train config.yaml --set store={serving.url}")
+        click.echo(f"                   agl runs --store {serving.url}")
+        stopped.wait()
+
+
+class _Duration(click.ParamType[float]):
+    """``90s``, ``30m``, ``12h`` or ``7d``."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
+        if found is None or not int(found[1]):
+            self.fail(f"{value!r}: expected a number and a unit, such as 90s, 30m, 12h or 7d", param, ctx)
+        return float(int(found[1]) * UNITS[found[2]])
+
+
+@click.command()
+@click.option("--run", required=True, metavar="ID", help="The run that the key is for.")
+@click.option(
+    "--read/--write", "read", default=True, help="What the key allows; writing is reading, too.  [default: read]"
+)
+@click.option("--expires", type=_Duration(), default="1d", show_default=True, help="90s, 30m, 12h, 7d …")
+def server_key(run: str, read: bool, expires: float) -> None:
+    """Print a key for one run, for whoever should reach no other.
+
+    It is signed with AGL_SERVER_KEY, the key of the server; a new one there ends all keys signed with it.
+    """
+    from agentlightning_server.keys import Keys
+    from agentlightning_server.wire import KEY_VARIABLE
+
+    keys = Keys(os.environ.get(KEY_VARIABLE) or None)
+    click.echo(keys.issue(run, write=not read, seconds=expires))

@@ -1,0 +1,203 @@
+"""Requests to a Lightning Server, from any thread and any event loop: they are made on one of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import tenacity
+
+from agentlightning.errors import StoreBusyError, StoreError
+from agentlightning.redaction import remember
+from agentlightning_server import wire
+from agentlightning_server.methods import Method
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 60.0
+"""How long a server is asked again that does not answer, before that is an error."""
+FIRST_PATIENCE_SECONDS = 5.0
+"""The same, as long as it has never answered: then the address may be wrong."""
+LEAVING_SECONDS = 5.0
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+"""How long an answer may take, beside what its request asks to wait."""
+AGAIN_STATUSES = (429, 502, 503, 504)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class _NoAnswerError(Exception):
+    """The server could not be asked, or said that it can be asked again."""
+
+
+class Connection:
+    """A session with the server at ``url``. It is kept alive from here, and a request without an answer is sent again
+    for ``patience`` seconds, with pauses that grow.
+
+    Raises `StoreError` where there is no server, or it refuses the key.
+    """
+
+    def __init__(self, url: str, *, key: str | None, patience: float) -> None:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.password or parts.username or parts.query:
+            raise StoreError(
+                f"store {url.partition('@')[2] or url!r}: expected http://HOST:PORT or https://HOST; a key is given in "
+                f"{wire.KEY_VARIABLE}"
+            )
+        remember(key)
+        self.url = url.rstrip("/")
+        self._patience = patience
+        self._loop = asyncio.new_event_loop()
+        self._closing = False
+        self._numbers = itertools.count(1)
+        self._outstanding: set[int] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        headers = {wire.SESSION: secrets.token_hex(16), wire.CLIENT: f"{socket.gethostname()}:{os.getpid()}"}
+        if key is not None:
+            headers["authorization"] = f"Bearer {key}"
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            headers=headers,
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            verify=parts.scheme == "https",  # to read every certificate of this machine takes longer than a request
+            trust_env=parts.hostname not in LOOPBACK,
+        )
+        threading.Thread(target=self._run, name="agentlightning-remote-store", daemon=True).start()
+        try:
+            answer = self.start(self._hello()).result()
+        except BaseException:
+            self.start(self._http.aclose()).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            raise
+        self._alive = self.start(self._keep_alive(answer.keep_alive_seconds))
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Runs a coroutine on the loop of the requests."""
+        return asyncio.run_coroutine_threadsafe(self._guarded(coroutine), self._loop)
+
+    async def call(self, method: Method, body: bytes) -> bytes:
+        """Has the server call a method of its store; on the loop of the requests. Raises `StoreError`."""
+        headers = {"content-type": wire.CONTENT_TYPE}
+        if method.access == "read":
+            return await self._ask("POST", f"/v1/store/{method.name}", body, headers, self._patience)
+        number = next(self._numbers)
+        self._outstanding.add(number)
+        headers |= {wire.REQUEST: str(number), wire.ANSWERED: str(min(self._outstanding))}
+        try:
+            return await self._ask("POST", f"/v1/store/{method.name}", body, headers, self._patience)
+        finally:
+            self._outstanding.discard(number)
+
+    async def close(self) -> None:
+        """Says that the session is over: what it holds is free. Never raises: it would be free by itself, later."""
+        if self._closing:
+            return
+        with suppress(StoreError):
+            await asyncio.wrap_future(self.start(self._ask("DELETE", "/v1/session", b"", {}, LEAVING_SECONDS)))
+        self._closing = True
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end(), self._loop))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._http.aclose()
+
+    async def _guarded(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            return await coroutine
+        except asyncio.CancelledError:
+            if self._closing:
+                raise closed(self.url) from None
+            raise
+        finally:
+            self._tasks.discard(task)
+
+    async def _hello(self) -> wire.SessionAnswer:
+        patience = min(self._patience, FIRST_PATIENCE_SECONDS)
+        answer = await self._ask("POST", "/v1/session", b"", {}, patience)
+        try:
+            return msgspec.json.decode(answer, type=wire.SessionAnswer)
+        except msgspec.MsgspecError:
+            raise StoreError(f"{self.url} answers, and is no Lightning Server: check the address") from None
+
+    async def _keep_alive(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self._ask("POST", "/v1/session", b"", {}, seconds)
+            except StoreError as error:
+                logger.warning("%s", error)
+
+    async def _ask(self, verb: str, path: str, body: bytes, headers: dict[str, str], patience: float) -> bytes:
+        asking = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(_NoAnswerError),
+            stop=tenacity.stop_after_delay(patience),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5.0),
+            reraise=True,
+        )
+        try:
+            async for attempt in asking:
+                with attempt:
+                    again = {wire.AGAIN: "1"} if attempt.retry_state.attempt_number > 1 else {}
+                    return await self._ask_once(verb, path, body, {**headers, **again})
+        except _NoAnswerError as error:
+            raise StoreError(
+                f"the Lightning Server at {self.url} has not answered for {patience:g} s ({error}): see whether it "
+                "runs, and check the address; what it has acknowledged is in its store"
+            ) from None
+        raise AssertionError("tenacity ends by a return or by an error")
+
+    async def _ask_once(self, verb: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+        try:
+            response = await self._http.request(verb, path, content=body, headers=headers)
+        except httpx.TransportError as error:
+            raise _NoAnswerError(f"{type(error).__name__}{': ' if str(error) else ''}{error}") from None
+        if response.is_success:
+            return response.content
+        problem = _problem(response)
+        if response.status_code in AGAIN_STATUSES:
+            raise _NoAnswerError(problem.message)
+        raise (StoreBusyError if problem.error == StoreBusyError.__name__ else StoreError)(problem.message)
+
+
+def closed(url: str) -> StoreError:
+    """The store was closed by whoever opened it."""
+    return StoreError(f"the store {url} is closed; open it again")
+
+
+def _problem(response: httpx.Response) -> wire.Problem:
+    try:
+        return msgspec.json.decode(response.content, type=wire.Problem)
+    except msgspec.MsgspecError:
+        what = f"{response.request.method} {response.request.url.path}"
+        return wire.Problem(
+            "", f"{response.request.url.host} answered {response.status_code} to {what}: is it a server?"
+        )

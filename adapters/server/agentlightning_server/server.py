@@ -1,0 +1,139 @@
+"""Lightning Server: a store on this machine, for whoever has its address and a key."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import threading
+from concurrent.futures import Future
+from contextlib import closing
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+
+from agentlightning.adapterkit.listening import listen
+from agentlightning.errors import StoreError
+from agentlightning.store.sqlite import open_sqlite
+from agentlightning_server.app import App
+from agentlightning_server.errors import ServerError
+from agentlightning_server.keys import Keys
+from agentlightning_server.sessions import Sessions
+from agentlightning_server.wire import KEY_VARIABLE
+
+PORT = 8080
+SESSION_SECONDS = 60.0
+MAX_SESSIONS = 256
+SHUTDOWN_SECONDS = 5
+KEEP_ALIVE_SECONDS = 600
+"""How long a connection may be idle. A server that closes one sooner than its client does so under the next request."""
+
+
+class LightningServer:
+    """Serves the embedded store at a URL (``sqlite:///…``)::
+
+        with LightningServer("sqlite:///runs/agentlightning.db") as server:
+            store = open_store(server.url)
+
+    ``key`` is the admin key, by default that in ``AGL_SERVER_KEY``; without one only this machine may ask. The port (0:
+    any that is free) is bound on construction. Raises `ServerError` where it cannot be, and `StoreError` from `start`
+    where the store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        *,
+        host: str = "127.0.0.1",
+        port: int = PORT,
+        key: str | None = None,
+        session_seconds: float = SESSION_SECONDS,
+        max_sessions: int = MAX_SESSIONS,
+    ) -> None:
+        keys = Keys(key or os.environ.get(KEY_VARIABLE) or None)
+        if not keys.required and not is_loopback(host):
+            raise ServerError(
+                f"--host {host} is open to other machines, and there is no key: set {KEY_VARIABLE} to one that clients "
+                "send, too, or leave --host at 127.0.0.1"
+            )
+        if not store.startswith("sqlite:///"):
+            raise ServerError(f"store {store!r}: a server keeps its store in a file; write sqlite:///PATH")
+        self._url, self._keys = store, keys
+        self._limits: dict[str, Any] = {"seconds": session_seconds, "limit": max_sessions}
+        self._socket = _bind(host, port)
+        self._app: App
+        self._http: uvicorn.Server
+        self._ended: Future[None] = Future()
+
+    @property
+    def url(self) -> str:
+        """What clients open as their store."""
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def start(self) -> None:
+        """Opens the store and begins to answer. Raises `StoreError`."""
+        try:
+            store = open_sqlite(self._url)
+        except StoreError:
+            self._socket.close()
+            raise
+        self._app = App(store, Sessions(store, **self._limits), self._keys)
+        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none"}
+        self._http = uvicorn.Server(
+            uvicorn.Config(
+                self._app.starlette,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                **quiet,
+            )
+        )
+        threading.Thread(target=self._run, name="agentlightning-server", daemon=True).start()
+
+    def stop(self) -> None:
+        """Answers what came in, and closes the store. What clients hold stays theirs for as long as it would if this
+        server had died, so that they can go on with the next one. Raises `StoreError`."""
+        self._http.should_exit = True
+        self._app.stop_soon()
+        self._ended.result()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - raised by `stop`
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_result(None)
+
+    async def _serve(self) -> None:
+        with closing(self._socket):
+            async with self._app.running():
+                await self._http.serve([self._socket])
+
+    def __enter__(self) -> LightningServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except OSError as error:
+        raise ServerError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; --port names another port, 0 any free one"
+        ) from error

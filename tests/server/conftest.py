@@ -1,0 +1,127 @@
+"""What these tests share: a server on a store of its own, and the key that it wants."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from agentlightning_server.remote import RemoteStore
+from agentlightning_server.server import LightningServer
+
+KEY = "a-key-of-the-tests-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever key this machine has, it is not for tests."""
+    monkeypatch.delenv("AGL_SERVER_KEY", raising=False)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., LightningServer]]:
+    """Starts servers on one store; all are stopped in the end."""
+    started: list[LightningServer] = []
+
+    def start(**options: Any) -> LightningServer:
+        server = LightningServer(f"sqlite:///{tmp_path}/store.db", **{"port": 0, **options})
+        server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def server(serve: Callable[..., LightningServer]) -> LightningServer:
+    """A server without a key."""
+    return serve()
+
+
+@pytest.fixture
+def open_store(server: LightningServer) -> Callable[..., RemoteStore]:
+    """Opens the store of `server`."""
+    return lambda **options: RemoteStore(server.url, **options)
+
+
+class Process:
+    """``agl server`` in a process of its own, always at the same port."""
+
+    def __init__(self, store: str, *arguments: str, key: str = "") -> None:
+        self._store = store
+        self._arguments = arguments
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", "AGL_SERVER_KEY": key}
+        self.url = ""
+        self.start()
+
+    def start(self) -> None:
+        port = self.url.rpartition(":")[2] or "0"
+        command = [sys.executable, "-c", "from agentlightning.cli import main; main()", "server"]
+        self.process = subprocess.Popen(
+            [*command, "--store", self._store, "--port", port, *self._arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().partition(" at ")[2].partition(";")[0]
+
+    def kill(self) -> None:
+        """As the kernel does: nothing is flushed, said or closed."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def kill_and_start_again(self) -> None:
+        self.kill()
+        self.start()
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    running = Process(f"sqlite:///{tmp_path}/store.db")
+    yield running
+    running.kill()
+
+
+class Network:
+    """Loses answers on their way: the server has done what it was asked, and the client hears nothing."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+        self._losing: dict[str, Callable[[], None]] = {}
+
+    def lose(self, method: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Loses the next answer to a method; ``meanwhile`` happens before the client asks again."""
+        self._losing[method] = meanwhile
+
+    def pass_on(self, path: str) -> None:
+        method = path.rpartition("/")[2]
+        if method in self._losing:
+            self._losing.pop(method)()
+            self.lost.append(method)
+            raise httpx.ReadError("the connection was lost")
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Network:
+    made = Network()
+    real = httpx.AsyncHTTPTransport.handle_async_request
+
+    async def handle(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        response = await real(transport, request)
+        await response.aread()
+        made.pass_on(request.url.path)
+        return response
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle)
+    return made

@@ -53,7 +53,7 @@ DISTRIBUTION_OF = {
         **dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),
         "intermediate": "agentlightning-intermediate",
     },
-    "runners": {"clients": "agentlightning-client"},
+    "runners": dict.fromkeys(("clients", "processes"), "agentlightning-client"),
     "servers": {"torch": "agentlightning-policy", "forwarding": "agentlightning-selection"},
     "stores": dict.fromkeys(("http", "https"), "agentlightning-server"),
 }

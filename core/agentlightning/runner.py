@@ -47,6 +47,8 @@ class Runner(ABC):
     Options: ClassVar[type[msgspec.Struct]] = NoOptions
     runs_agent_here: ClassVar[bool] = True
     """Whether the agent runs in this process, which then loads it."""
+    needs_workers: ClassVar[bool] = False
+    """Whether others run the rollouts, who find them in the store."""
 
     def __init__(self, setup: RunnerSetup, options: Any) -> None:
         self.setup = setup

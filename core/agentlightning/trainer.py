@@ -232,7 +232,7 @@ class Trainer:
     async def check_async(self) -> CheckReport:
         """`check` as a coroutine on the caller's loop."""
         use_daemon_threads(asyncio.get_running_loop())
-        if self._adapter is None:
+        if self._runner.needs_workers and self._adapter is None:
             self._load_agent()
         with TemporaryDirectory(prefix="agentlightning-check-", ignore_cleanup_errors=True) as folder:
             store = open_store(f"sqlite:///{folder}/store.db")
@@ -268,7 +268,7 @@ class Trainer:
             message=progress.message,
             config=self._runner_config,
         )
-        if check_only and not self._runner.runs_agent_here:  # nobody else sees the store of a check
+        if check_only and self._runner.needs_workers:  # nobody else sees the store of a check
             runner: Runner = LocalRunner(setup, NoOptions())
         else:
             runner = self._runner(setup, self._runner_options)

@@ -117,7 +117,7 @@ async def test_a_worker_that_vanishes_with_a_rollout_is_not_waited_for_without_e
             await store.close()
 
     with pytest.raises(ClientError, match="no worker has asked for a rollout"):
-        await fit(body, wait_seconds=0.5, timeout=0.5)
+        await fit(body, wait_seconds=1.0, timeout=0.5)
 
 
 async def test_a_worker_may_come_before_its_run_and_late(fit: Fit, worker_beside: WorkerBeside, stored: Stored) -> None:

@@ -1,4 +1,4 @@
-"""Registers the runner ``clients`` and the command ``agl work``."""
+"""Registers the runners ``clients`` and ``processes``, and the command ``agl work``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from agentlightning.hookspecs import Register, hookimpl
 @hookimpl
 def register_runners(register: Register) -> None:
     register("clients", "agentlightning_client.runner:ClientsRunner")
+    register("processes", "agentlightning_client.processes:ProcessesRunner")
 
 
 @hookimpl

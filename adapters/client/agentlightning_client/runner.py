@@ -30,6 +30,7 @@ class ClientsRunner(Runner):
 
     Options = ClientsConfig
     runs_agent_here = False
+    needs_workers = True
 
     def __init__(self, setup: RunnerSetup, options: ClientsConfig) -> None:
         super().__init__(setup, options)

@@ -139,7 +139,7 @@ class _Process:
             if too_long.is_set():
                 raise RewardError(f"took longer than {limit} = {seconds:g} s") from error
             self.kill()
-            raise RewardError(f"ended its process, with {_ending(self._popen.wait())}") from error
+            raise RewardError(f"ended its process, with {ending(self._popen.wait())}") from error
         finally:
             timer.cancel()
 
@@ -166,5 +166,16 @@ def read(stream: IO[bytes]) -> bytes:
     return message
 
 
-def _ending(code: int) -> str:
+def own_streams() -> tuple[IO[bytes], IO[bytes]]:
+    """Standard input and output of a process that is asked and answers there, kept for that: what its code prints goes
+    to standard error."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)  # what it prints must not stand between the answers
+    return requests, answers
+
+
+def ending(code: int) -> str:
+    """How a process has ended, by its return code."""
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -13,7 +13,7 @@ from agentlightning.loading import explain
 from agentlightning.plugins import plugins
 from agentlightning.records import decode, encode
 from agentlightning.scoring.component import Component, Scored, make_component
-from agentlightning.scoring.processes import Answer, Request, Started, read, write
+from agentlightning.scoring.processes import Answer, Request, Started, own_streams, read, write
 
 GRACE_SECONDS = 10.0
 """Past its limit by that, a process ends itself: nobody else does, where its parent was killed."""
@@ -21,10 +21,7 @@ GRACE_SECONDS = 10.0
 
 def main() -> None:
     """Answers requests on standard input until it is closed."""
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)  # what a reward prints must not stand between the answers
+    requests, answers = own_streams()
     try:
         component = make_component(decode(read(requests), RewardConfig), plugins(), "reward")
     except EOFError:

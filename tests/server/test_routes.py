@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -37,6 +38,11 @@ def test_every_method_of_a_store_is_served() -> None:
     made_of_others = {"close", "published"}
     public = {name for name in vars(Store) if not name.startswith("_")}
     assert public - made_of_others == METHODS.keys()
+
+
+def test_the_readme_names_every_method() -> None:
+    readme = (Path(__file__).parents[2] / "adapters" / "server" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in METHODS if f"`{name}`" not in readme] == []
 
 
 def test_whoever_asks_hears_that_the_server_lives(server: LightningServer) -> None:
@@ -115,6 +121,14 @@ def test_a_body_that_is_too_large_is_413_also_where_its_length_is_not_said(
         url = f"{server.url}/v1/store/runs"
         answer = httpx.post(url, content=body, headers={"content-type": wire.CONTENT_TYPE, **SESSION})
         assert (answer.status_code, "send less at once" in answer.json()["message"]) == (413, True)
+
+
+def test_a_body_that_does_not_come_is_408(server: LightningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
+        head = "POST /v1/store/runs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n"
+        connection.sendall(head.encode() + b"half")
+        assert b" 408 " in connection.recv(1000).splitlines()[0]
 
 
 def test_more_than_can_wait_is_503_and_may_be_sent_again(

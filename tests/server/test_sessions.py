@@ -13,6 +13,7 @@ from store_records import FOR_EVER, a_rollout, a_run, a_span
 
 from agentlightning.errors import StoreBusyError, StoreError
 from agentlightning.records import Rollout
+from agentlightning.store.leases import OWNED_SECONDS
 from agentlightning.store.sqlite import SQLiteStore
 from agentlightning_server import wire
 from agentlightning_server.errors import RequestError
@@ -69,6 +70,13 @@ async def test_a_client_that_is_heard_from_keeps_what_it_holds(sessions: Session
     await sessions.look_after()
     with pytest.raises(StoreBusyError, match="if it is dead, try again in"):
         await sessions.heard(TWO, "other:8").store.open_run(a_run())
+
+
+async def test_a_run_is_renewed_before_it_would_be_free_however_long_a_session_lasts(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "store.db")
+    assert Sessions(store, seconds=86400.0, limit=2).interval < OWNED_SECONDS / 2
+    assert Sessions(store, seconds=1.0, limit=2).interval < 0.5
+    await store.close()
 
 
 async def test_a_client_whose_request_is_being_answered_is_not_silent(sessions: Sessions, clock: Clock) -> None:

@@ -83,7 +83,7 @@ class App:
 
     async def _look_after_sessions(self) -> None:
         while True:
-            await asyncio.sleep(self._sessions.seconds / 4)
+            await asyncio.sleep(self._sessions.interval)
             try:
                 await self._sessions.look_after()
             except StoreError:
@@ -172,7 +172,7 @@ class App:
     async def _keep_alive(self, request: Request, grant: Grant) -> Response:
         if self._session(request) is None:
             raise RequestError(400, f"the header {wire.SESSION} must say which session is alive")
-        return _json(wire.SessionAnswer(keep_alive_seconds=self._sessions.seconds / 4))
+        return _json(wire.SessionAnswer(keep_alive_seconds=self._sessions.interval))
 
     async def _leave(self, request: Request, grant: Grant) -> Response:
         await self._sessions.end(request.headers.get(wire.SESSION, ""), request.headers.get(wire.CLIENT, ""))

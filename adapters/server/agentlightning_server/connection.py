@@ -178,7 +178,7 @@ class Connection:
     async def _ask_once(self, verb: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
         try:
             response = await self._http.request(verb, path, content=body, headers=headers)
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             raise _NoAnswerError(f"{type(error).__name__}{': ' if str(error) else ''}{error}") from None
         if response.is_success:
             return response.content

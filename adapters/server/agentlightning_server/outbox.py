@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from agentlightning.errors import StoreError
+from agentlightning.loading import explain
 from agentlightning_server.wire import CHUNK_BYTES
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,9 @@ class Outbox:
                     await self._send(batch[0].method, [msgspec.Raw(record.data) for record in batch])
                 except StoreError as error:
                     self._put_back(batch, error)
+                    break
+                except Exception as error:  # noqa: BLE001 - whoever waits is told; the task must live on
+                    self._put_back(batch, StoreError(f"the store {self._name} cannot be written: {explain(error)}"))
                     break
                 self._conclude(batch)
 

@@ -71,6 +71,8 @@ class LightningServer:
     def url(self) -> str:
         """What clients open as their store."""
         host, port = self._socket.getsockname()[:2]
+        if ipaddress.ip_address(host).is_unspecified:  # it listens at every address of this machine
+            host = socket.gethostname()
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def start(self) -> None:

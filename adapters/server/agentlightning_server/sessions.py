@@ -12,10 +12,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from agentlightning.store.leases import OWNED_SECONDS
 from agentlightning.store.owner import Owner
 from agentlightning.store.sqlite import SQLiteStore
 from agentlightning_server.errors import RequestError
 
+LONGEST_INTERVAL = OWNED_SECONDS / 4
+"""Seconds: a run that is opened is held for `OWNED_SECONDS` by itself."""
 MAX_ANSWERS = 4096
 """Writes of one session that are kept in mind until the client has said that it knows what came of them."""
 _TOKEN = re.compile(r"[0-9a-f]{32}")
@@ -77,6 +80,8 @@ class Sessions:
         self._limit = limit
         self._clock = clock
         self.seconds = seconds
+        self.interval = min(seconds / 4, LONGEST_INTERVAL)
+        """How often they are looked after, and want to be heard from."""
         self._sessions: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -118,7 +123,7 @@ class Sessions:
             if now - session.heard_at > self.seconds:
                 del self._sessions[token]
                 await session.store.close()
-            elif session.writes and now - session.renewed_at >= self.seconds / 4:
+            elif session.writes and now - session.renewed_at >= self.interval:
                 await session.store.heartbeat("", seconds=self.seconds)
                 session.renewed_at = now
 

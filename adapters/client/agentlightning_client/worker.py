@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 SHORTEST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 """Seconds between two looks for rollouts, at least and at most: the longer, the longer there was none."""
+LOOK_SECONDS = 1.0
+"""How often to see whether the runs that are worked for go on, and for others where there is none."""
+LIST_SECONDS = 5.0
+"""How often to look for others while there is one."""
 MOST_ATTEMPTS_LOST = 10
 """A rollout that was begun so often and not ended ends its workers, it seems."""
 
@@ -65,6 +70,8 @@ class Worker:
         self._lease_seconds = lease_seconds
         self._say = say
         self._attempts: dict[str, Attempts] = {}
+        self._known: list[RunRecord] = []
+        self._look_again = self._list_again = 0.0
         self._running: dict[asyncio.Task[bool], Rollout] = {}
 
     async def work(self) -> None:
@@ -93,14 +100,24 @@ class Worker:
             await self._pause(pause * random.uniform(0.5, 1.0))
 
     async def _runs(self) -> list[RunRecord]:
-        """The runs that may have something to do."""
-        found = await self._store.runs() if self._run_id is None else [await self._store.run(self._run_id)]
-        runs = [run for run in found if run is not None and run.status == "running" and is_for_workers(run)]
-        for run in runs:
+        """The runs that may have something to do, as they stood a second ago at most."""
+        now = time.monotonic()
+        if now < self._look_again:
+            return self._known
+        self._look_again = now + LOOK_SECONDS
+        if self._run_id is not None:
+            found = [await self._store.run(self._run_id)]
+        elif self._known and now < self._list_again:
+            found = [await self._store.run(run.id) for run in self._known]
+        else:
+            self._list_again = now + LIST_SECONDS
+            found = [*await self._store.runs()]
+        self._known = [run for run in found if run is not None and run.status == "running" and is_for_workers(run)]
+        for run in self._known:
             if run.id not in self._attempts:
                 self._attempts[run.id] = self._attempts_of(run)
                 self._say(f"working for run {run.id}")
-        return runs
+        return self._known
 
     def _attempts_of(self, run: RunRecord) -> Attempts:
         config = msgspec.convert(run.config["runner"], RunnerConfig)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from losing_network import Network
 
 from agentlightning_server.remote import RemoteStore
 from agentlightning_server.server import LightningServer
@@ -93,35 +93,6 @@ def process(tmp_path: Path) -> Iterator[Process]:
     running.kill()
 
 
-class Network:
-    """Loses answers on their way: the server has done what it was asked, and the client hears nothing."""
-
-    def __init__(self) -> None:
-        self.lost: list[str] = []
-        self._losing: dict[str, Callable[[], None]] = {}
-
-    def lose(self, method: str, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Loses the next answer to a method; ``meanwhile`` happens before the client asks again."""
-        self._losing[method] = meanwhile
-
-    def pass_on(self, path: str) -> None:
-        method = path.rpartition("/")[2]
-        if method in self._losing:
-            self._losing.pop(method)()
-            self.lost.append(method)
-            raise httpx.ReadError("the connection was lost")
-
-
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Network:
-    made = Network()
-    real = httpx.AsyncHTTPTransport.handle_async_request
-
-    async def handle(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
-        response = await real(transport, request)
-        await response.aread()
-        made.pass_on(request.url.path)
-        return response
-
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle)
-    return made
+    return Network(monkeypatch)

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from agentlightning.records import Record, Rollout
+from agentlightning.records import Record, Rollout, encode
+from agentlightning.redaction import scrub
 from agentlightning.store.base import Store
 from agentlightning_server.errors import RequestError
 from agentlightning_server.methods import Method
@@ -63,8 +64,9 @@ async def finish(session: Session, rollout: Rollout, *, again: bool) -> bool:
     return known is not None and _result(known) == _result(rollout)
 
 
-def _result(rollout: Rollout) -> tuple[Any, ...]:
-    return rollout.attempt, rollout.status, rollout.started_at, rollout.ended_at
+def _result(rollout: Rollout) -> bytes:
+    """What `finish` has written of a rollout; rewards, and why one has no value, may have come since."""
+    return scrub(encode(msgspec.structs.replace(rollout, rewards=[], failure=None)))
 
 
 async def _wait(store: Store, arguments: Any, stopping: asyncio.Event) -> list[Rollout]:

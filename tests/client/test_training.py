@@ -44,7 +44,7 @@ def spans_of(url: str, rollouts: Sequence[Rollout]) -> list[Span]:
     return asyncio.run(read())
 
 
-def test_a_run_learns_from_what_two_workers_ran(
+def test_a_run_learns_from_what_two_workers_ran_that_know_nothing_of_its_reward(
     folder: Path, url: str, start_worker: Callable[..., Any], stored: Callable[..., Any]
 ) -> None:
     workers = [start_worker("elsewhere:one", "--concurrency", "2") for _ in range(2)]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from click.testing import CliRunner
 from doing import Doing
 
 from agentlightning import Trainer
+from agentlightning.agents import load_agent
 from agentlightning.cli import main
 from agentlightning.config import RunnerConfig
 from agentlightning.errors import RedirectError
+from agentlightning.plugins import plugins
 from agentlightning.records import Rollout
 from agentlightning.store import RunRecord, open_store
 from agentlightning.store.sqlite import SQLiteStore
+from agentlightning_client.worker import Worker
 
 TASKS = [{"id": f"t{number}", "input": number} for number in range(4)]
 
@@ -105,6 +109,33 @@ async def test_a_worker_that_is_stopped_gives_back_at_once_what_it_runs(
     rollouts = await stored(await running)
     assert [rollout.output for rollout in rollouts] == [other.pid] * 4
     assert [rollout.attempt for rollout in rollouts] == [2, 1, 1, 1]
+
+
+async def test_a_worker_ends_with_its_run_and_gives_back_what_still_runs_for_it(
+    folder: Path, url: str, stored: Callable[..., Any]
+) -> None:
+    async def agent(number: int) -> int:
+        await asyncio.sleep(3600 if number == 3 else 0)
+        return number
+
+    async def body(run: Any) -> None:
+        async with aclosing(run.collect(run.tasks, step=1)) as groups:
+            for _ in range(3):
+                await anext(groups)
+
+    store = open_store(url)
+    working = asyncio.create_task(Worker(store, *load_agent(agent, plugins())).work())
+    trainer = Trainer(
+        *("elsewhere:agent", TASKS, always, Doing(body)),
+        held_out=TASKS[:1],
+        runner=RunnerConfig(name="clients"),
+        store=url,
+        directory=folder / "runs",
+    )
+    run_id = (await trainer.fit_async()).run_id
+    await working
+    await store.close()
+    assert [rollout.status for rollout in await stored(run_id)] == ["succeeded"] * 3 + ["queued"]
 
 
 async def test_retries_are_counted_over_all_workers(

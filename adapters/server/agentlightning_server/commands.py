@@ -29,7 +29,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     help="How long a client that is silent keeps its runs and leases.",
 )
 @click.option(
-    "--max-sessions", type=click.IntRange(1, 100_000), default=256, show_default=True, help="Stores open at once."
+    "--max-sessions", type=click.IntRange(1, 100_000), default=1024, show_default=True, help="Stores open at once."
 )
 def server(url: str, host: str, port: int, session_seconds: int, max_sessions: int) -> None:
     """Serve a store over HTTP to agents and trainers elsewhere, until stopped.

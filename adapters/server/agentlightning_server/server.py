@@ -25,7 +25,7 @@ from agentlightning_server.wire import KEY_VARIABLE
 
 PORT = 8080
 SESSION_SECONDS = 60.0
-MAX_SESSIONS = 256
+MAX_SESSIONS = 1024
 SHUTDOWN_SECONDS = 5
 KEEP_ALIVE_SECONDS = 600
 """How long a connection may be idle. A server that closes one sooner than its client does so under the next request."""

@@ -50,16 +50,13 @@ def server(url: str, host: str, port: int, session_seconds: int, max_sessions: i
         stopped.wait()
 
 
-class _Duration(click.ParamType[float]):
-    """``90s``, ``30m``, ``12h`` or ``7d``."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
-        if found is None or not int(found[1]):
-            self.fail(f"{value!r}: expected a number and a unit, such as 90s, 30m, 12h or 7d", param, ctx)
-        return float(int(found[1]) * UNITS[found[2]])
+def _seconds(context: click.Context, option: click.Parameter, value: str) -> float:
+    found = re.fullmatch(r"(\d{1,6})([smhd])", value)
+    if found is None or not int(found[1]):
+        raise click.BadParameter(
+            f"{value!r}: expected a number and a unit, such as 90s, 30m, 12h or 7d", context, option
+        )
+    return float(int(found[1]) * UNITS[found[2]])
 
 
 @click.command()
@@ -67,7 +64,7 @@ class _Duration(click.ParamType[float]):
 @click.option(
     "--read/--write", "read", default=True, help="What the key allows; writing is reading, too.  [default: read]"
 )
-@click.option("--expires", type=_Duration(), default="1d", show_default=True, help="90s, 30m, 12h, 7d …")
+@click.option("--expires", callback=_seconds, default="1d", show_default=True, help="90s, 30m, 12h, 7d …")
 def server_key(run: str, read: bool, expires: float) -> None:
     """Print a key for one run, for whoever should reach no other.
 

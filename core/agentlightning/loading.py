@@ -7,9 +7,10 @@ import importlib
 import inspect
 import os
 import pkgutil
+import reprlib
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +38,24 @@ def load(target: str) -> Any:
             names = [known for known in dir(found) if not known.startswith("_")]
             raise ConfigError(f"{target}: {owner} has no {name!r}{nearest(name, names)}") from None
     return found
+
+
+def load_function(target: str, *arguments: str) -> Callable[..., Any]:
+    """The function that ``"module:attribute"`` names, to be called with ``arguments``, each in a few words.
+
+    Raises `ConfigError` where it does not load, is no function, is asynchronous, or cannot be called so.
+    """
+    function = load(target)
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise ConfigError(f"{target} is {reprlib.repr(function)}: expected a function that is not asynchronous")
+    try:
+        inspect.signature(function).bind(*arguments)
+    except ValueError:
+        pass  # one of C, which has no signature
+    except TypeError as error:
+        raise ConfigError(f"{target} is called with {', '.join(arguments)}: {error}") from None
+    called: Callable[..., Any] = function
+    return called
 
 
 def is_call(target: str) -> bool:

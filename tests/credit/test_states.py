@@ -151,7 +151,7 @@ def test_a_function_that_gives_no_state_ends_the_step_by_name(function: str, mes
         (f"{__name__}:absent", "has no 'absent'"),
         (f"{__name__}:NO_FUNCTION", "expected a function that is not asynchronous"),
         (f"{__name__}:waits", "expected a function that is not asynchronous"),
-        (f"{__name__}:of_one", "is called with an llm span and the rollout's spans: too many positional arguments"),
+        (f"{__name__}:of_one", "is called with an llm span, the rollout's spans: too many positional arguments"),
     ],
 )
 def test_a_state_that_is_none_is_refused_when_the_config_is_made(credit: str, state: str, message: str) -> None:

@@ -277,8 +277,9 @@ async def test_progress_that_fails_is_a_failure_of_the_reward_and_no_zero(functi
         ({"sql_tools": ["ask"]}, "intermediate.sql_tools: has an effect only where signals has sql_invalid or"),
         ({"json_agents": ["a"]}, "intermediate.json_agents: has an effect only where signals has answer_not_json"),
         ({"progress": "nowhere:f"}, "intermediate: progress: nowhere:f: no module named 'nowhere'"),
-        ({"progress": "intermediate.progress_functions:NUMBER"}, "expected a function, not asynchronous"),
-        ({"progress": "intermediate.progress_functions:later"}, "expected a function, not asynchronous"),
+        ({"progress": "intermediate.progress_functions:NUMBER"}, "expected a function that is not asynchronous"),
+        ({"progress": "intermediate.progress_functions:later"}, "expected a function that is not asynchronous"),
+        ({"progress": "os.path:basename"}, "is called with a rollout, a task, an llm span: too many positional"),
         ({"wieght": 1}, "reward.config.wieght: unknown key"),
     ],
 )

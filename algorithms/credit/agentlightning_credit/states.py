@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from agentlightning import semconv
 from agentlightning.errors import AlgorithmError, ConfigError
-from agentlightning.loading import explain, load
+from agentlightning.loading import explain, load_function
 from agentlightning.records import Span
 from agentlightning.training_rows import RolloutRows
 from agentlightning_credit.spans import call_spans, generation_of
@@ -34,17 +33,9 @@ def load_state(choice: str) -> StateOf:
     if ":" not in choice:
         raise ConfigError(f"{AT}: expected {', '.join(_STATES)} or module:function, got {choice!r}")
     try:
-        function = load(choice)
+        function = load_function(choice, "an llm span", "the rollout's spans")
     except ConfigError as error:
         raise ConfigError(f"{AT}: {error}") from error
-    if not callable(function) or inspect.iscoroutinefunction(function):
-        raise ConfigError(f"{AT}: {choice} is {function!r}: expected a function that is not asynchronous")
-    try:
-        inspect.signature(function).bind(None, None)
-    except TypeError as error:
-        raise ConfigError(f"{AT}: {choice} is called with an llm span and the rollout's spans: {error}") from None
-    except ValueError:
-        pass  # one of C, which has no signature
     return functools.partial(_by_function, function, choice)
 
 

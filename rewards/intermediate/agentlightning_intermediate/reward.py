@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -10,9 +9,9 @@ import msgspec
 
 from agentlightning.config import PositiveInt, Weight, refuse_without_effect
 from agentlightning.errors import ConfigError, RewardError
-from agentlightning.loading import load, nearest
+from agentlightning.loading import load_function, nearest
 from agentlightning.records import Reward, Rollout, Span, Task
-from agentlightning.reward_value import reward_value, shown
+from agentlightning.reward_value import reward_value
 from agentlightning_intermediate.shaping import (
     PROGRESS,
     bonus_rewards,
@@ -150,10 +149,6 @@ def _set_fields(config: IntermediateConfig) -> list[str]:
 
 def _function(target: str) -> Progress:
     try:
-        function = load(target)
+        return load_function(target, "a rollout", "a task", "an llm span")
     except ConfigError as error:
         raise ConfigError(f"{AT}: progress: {error}") from error
-    if not callable(function) or inspect.iscoroutinefunction(function):
-        raise ConfigError(f"{AT}: progress: {target} is {shown(function)}: expected a function, not asynchronous")
-    found: Progress = function
-    return found

@@ -92,6 +92,16 @@ def test_small_steps_add_up_in_bfloat16_as_they_do_in_float32(tiny_model: Path) 
         assert torch.equal(found[name], weight.bfloat16().float()), name
 
 
+def test_gradients_of_many_micro_batches_add_up_in_float32(tiny_model: Path) -> None:
+    """The second is less than bfloat16 can add to the first, and there are a hundred of it."""
+    policy = PolicyModel.load(ModelConfig(path=str(tiny_model), dtype="bfloat16", device="cpu"))
+    optimizer = Optimizer(policy, OptimizerConfig(lr=1e-4), total_steps=99)
+    for scale in (1.0, *[2.0**-9] * 100):
+        sum(scale * weight.sum() for weight in policy.parameters()).backward()
+    count = sum(weight.numel() for weight in policy.parameters())
+    assert optimizer.step() == pytest.approx((1 + 100 * 2.0**-9) * count**0.5, rel=1e-5)
+
+
 def test_a_restored_optimizer_goes_on_as_if_nothing_had_been(tiny_model: Path, tmp_path: Path) -> None:
     config = ModelConfig(path=str(tiny_model), dtype="bfloat16", device="cpu")
     policy = PolicyModel.load(config)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from agentlightning.errors import AlgorithmError, PolicyError
 from agentlightning_policy.config import OptimizerConfig
@@ -19,8 +20,9 @@ class Optimizer:
     """Turns the gradients that lie on the policy's weights into its next version. ``total_steps`` is how many
     optimizer steps the run makes at most: where a falling rate reaches 0.
 
-    Weights in bfloat16 are trained as copies in float32 (Micikevicius et al. 2018): a step is far smaller than what
-    bfloat16 can tell apart, and would be lost.
+    Weights in bfloat16 are trained as copies in float32 (Micikevicius et al. 2018), on which their gradients add up: a
+    step is far smaller than what bfloat16 can tell apart, and so is what one micro-batch of many adds; both would be
+    lost. They are taken from the policy as they arise: it has one optimizer.
     """
 
     def __init__(self, policy: PolicyModel, config: OptimizerConfig, total_steps: int) -> None:
@@ -35,6 +37,8 @@ class Optimizer:
             weight if weight.dtype == torch.float32 else nn.Parameter(weight.detach().float())
             for weight in self._parameters
         ]
+        for weight, trained in self._copies():
+            weight.register_post_accumulate_grad_hook(functools.partial(_move_gradient, trained))
         self._adamw = torch.optim.AdamW(
             self._trained,
             lr=config.lr,
@@ -58,7 +62,7 @@ class Optimizer:
         Raises `AlgorithmError` when it is not finite, with the weights as they were.
         """
         for weight, trained in self._copies():
-            trained.grad, weight.grad = None if weight.grad is None else weight.grad.float(), None
+            _move_gradient(trained, weight)
         gradients = [weight.grad for weight in self._trained if weight.grad is not None]
         total = nn.utils.get_total_norm(gradients)
         norm = float(total)
@@ -125,7 +129,14 @@ class Optimizer:
         self.steps = state["steps"]
 
 
-def check_finite(loss: torch.Tensor, where: str) -> torch.Tensor:
+def _move_gradient(copy: nn.Parameter, weight: Tensor) -> None:
+    """Adds the gradient of a weight to that of its copy in float32, and clears it."""
+    if weight.grad is not None:
+        copy.grad = weight.grad.float() if copy.grad is None else copy.grad.add_(weight.grad)
+        weight.grad = None
+
+
+def check_finite(loss: Tensor, where: str) -> Tensor:
     """The loss as it is. Raises `AlgorithmError`, saying ``where``, when it is not finite."""
     if not torch.isfinite(loss):
         raise AlgorithmError(f"{where}: the loss is {float(loss.detach())}; lower lr, or train in float32")

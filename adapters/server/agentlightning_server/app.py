@@ -151,7 +151,7 @@ class App:
 
         async def work() -> Any:
             if method.name == "lease":
-                return await calls.lease(session, number or 0, arguments, again=again)
+                return await calls.lease(session, arguments, again=again)
             if method.name == "finish":
                 return await calls.finish(session, arguments.rollout, again=again)
             return await calls.call(session.store, method, arguments, self._stopping)

@@ -28,19 +28,18 @@ async def call(store: Store, method: Method, arguments: Any, stopping: asyncio.E
     return await getattr(store, method.name)(**_values(arguments))
 
 
-async def lease(session: Session, number: int, arguments: Any, *, again: bool) -> list[Rollout]:
+async def lease(session: Session, arguments: Any, *, again: bool) -> list[Rollout]:
     """Leases once: where the answer to the same request was lost with an earlier server, what was leased then is what
     the client does not know that it holds."""
-    held = arguments.held
     async with session.leasing:
         leased: list[Rollout] = []
         if again:
-            answered = set(held).union(*session.leases.values())
+            known = session.leased.union(arguments.held)
             wanted = None if arguments.ids is None else set(arguments.ids)
             leased = [
                 rollout
                 for rollout in await session.store.leased(arguments.worker)
-                if rollout.id not in answered
+                if rollout.id not in known
                 and (wanted is None or rollout.id in wanted)
                 and arguments.run_id in (None, rollout.run_id)
             ][: arguments.limit]
@@ -52,13 +51,14 @@ async def lease(session: Session, number: int, arguments: Any, *, again: bool) -
                 limit=arguments.limit,
                 seconds=arguments.seconds,
             )
-        session.leases[number] = {rollout.id for rollout in leased}
+        session.leased.update(rollout.id for rollout in leased)
         return leased
 
 
 async def finish(session: Session, rollout: Rollout, *, again: bool) -> bool:
     """Finishes once: where the answer to the same request was lost with an earlier server, it is finished already."""
     if await session.store.finish(rollout):
+        session.leased.discard(rollout.id)
         return True
     known = await session.store.rollout(rollout.id) if again else None
     return known is not None and _result(known) == _result(rollout)

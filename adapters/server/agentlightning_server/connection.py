@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from agentlightning_server.methods import Method
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Body = bytes | Callable[[], bytes]
 
 PATIENCE_SECONDS = 60.0
 """How long a server is asked again that does not answer, before that is an error."""
@@ -94,8 +95,9 @@ class Connection:
         """Runs a coroutine on the loop of the requests."""
         return asyncio.run_coroutine_threadsafe(self._guarded(coroutine), self._loop)
 
-    async def call(self, method: Method, body: bytes) -> bytes:
-        """Has the server call a method of its store; on the loop of the requests. Raises `StoreError`."""
+    async def call(self, method: Method, body: Body) -> bytes:
+        """Has the server call a method of its store; on the loop of the requests. A body that is a function is made
+        anew each time that the server is asked. Raises `StoreError`."""
         headers = {"content-type": wire.CONTENT_TYPE}
         if method.access == "read":
             return await self._ask("POST", f"/v1/store/{method.name}", body, headers, self._patience)
@@ -156,7 +158,7 @@ class Connection:
             except StoreError as error:
                 logger.warning("%s", error)
 
-    async def _ask(self, verb: str, path: str, body: bytes, headers: dict[str, str], patience: float) -> bytes:
+    async def _ask(self, verb: str, path: str, body: Body, headers: dict[str, str], patience: float) -> bytes:
         asking = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_NoAnswerError),
             stop=tenacity.stop_after_delay(patience),
@@ -167,7 +169,8 @@ class Connection:
             async for attempt in asking:
                 with attempt:
                     again = {wire.AGAIN: "1"} if attempt.retry_state.attempt_number > 1 else {}
-                    return await self._ask_once(verb, path, body, {**headers, **again})
+                    content = body() if callable(body) else body
+                    return await self._ask_once(verb, path, content, {**headers, **again})
         except _NoAnswerError as error:
             raise StoreError(
                 f"the Lightning Server at {self.url} has not answered for {patience:g} s ({error}): see whether it "

@@ -244,7 +244,10 @@ class RemoteStore(Store):
         self, worker: str, ids: list[str] | None, run_id: str | None, limit: int, seconds: float
     ) -> list[Rollout]:
         asked = {"worker": worker, "ids": ids, "run_id": run_id, "limit": limit, "seconds": seconds}
-        body = _body("lease", {**asked, "held": sorted(self._held)})
+
+        def body() -> bytes:
+            return _body("lease", {**asked, "held": list(self._held)})
+
         leased: list[Rollout] = _result("lease", await self._connection.call(METHODS["lease"], body))
         self._held.update(rollout.id for rollout in leased)
         return leased

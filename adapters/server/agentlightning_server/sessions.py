@@ -37,8 +37,8 @@ class Session:
         self.writes = False
         """Whether it may hold anything."""
         self.leasing = asyncio.Lock()
-        self.leases: dict[int, set[str]] = {}
-        """Ids of rollouts by the request that leased them, as long as its answer is kept."""
+        self.leased: set[str] = set()
+        """Ids of the rollouts that it has leased from this server, and not finished."""
         self._answers: dict[int, asyncio.Task[Any]] = {}
         self._answered = 0
 
@@ -64,7 +64,6 @@ class Session:
         self._answered = answered
         for number in [number for number in self._answers if number < answered]:
             del self._answers[number]
-            self.leases.pop(number, None)
 
 
 class Sessions:

@@ -1,11 +1,29 @@
-"""A network that loses answers of a Lightning Server on their way to its clients."""
+"""A network that loses answers of a Lightning Server on their way to its clients; and a port to which a server that was
+stopped can come back."""
 
 from __future__ import annotations
 
+import itertools
+import os
+import socket
 from collections.abc import Callable
 
 import httpx
 import pytest
+
+_ports = itertools.count(20_000 + os.getpid() * 37 % 10_000)
+
+
+def lasting_port() -> int:
+    """A free port that no connection is given while its server is away: below those that systems hand out."""
+    for port in _ports:
+        try:
+            with socket.create_server(("127.0.0.1", 20_000 + port % 10_000)) as listening:
+                found: int = listening.getsockname()[1]
+                return found
+        except OSError:
+            continue
+    raise AssertionError("unreachable: the ports are counted without end")
 
 
 class Network:

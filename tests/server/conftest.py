@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from losing_network import Network
+from losing_network import Network, lasting_port
 
 from agentlightning_server.remote import RemoteStore
 from agentlightning_server.server import LightningServer
@@ -59,14 +59,14 @@ class Process:
         self._store = store
         self._arguments = arguments
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", "AGL_SERVER_KEY": key}
+        self._port = str(lasting_port())
         self.url = ""
         self.start()
 
     def start(self) -> None:
-        port = self.url.rpartition(":")[2] or "0"
         command = [sys.executable, "-c", "from agentlightning.cli import main; main()", "server"]
         self.process = subprocess.Popen(
-            [*command, "--store", self._store, "--port", port, *self._arguments],
+            [*command, "--store", self._store, "--port", self._port, *self._arguments],
             stdout=subprocess.PIPE,
             text=True,
             env=self._environment,

@@ -95,9 +95,11 @@ class RemoteStore(Store):
         self._refuse_if_closed()
         wanted = None if ids is None else list(ids)
         leasing = self._connection.start(self._lease(worker, wanted, run_id, limit, seconds))
+        answer = asyncio.wrap_future(leasing)
         try:
-            return await asyncio.shield(asyncio.wrap_future(leasing))
+            return await asyncio.shield(answer)
         except asyncio.CancelledError:
+            answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it any more
             if not self._closed:
                 self._connection.start(self._give_back(asyncio.wrap_future(leasing, loop=self._connection.loop)))
             raise

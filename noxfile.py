@@ -65,6 +65,8 @@ ADAPTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Environments of the session ``adapters``: folders beside core and the model layer, and packages."""
 
+TWO_AT_ONCE = ("--numprocesses=2", "--dist=loadfile")
+"""Tests of one file stay together, as they share models and servers."""
 QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -102,8 +104,8 @@ def tests(session: nox.Session) -> None:
     """Lint, types and every test that needs no GPU and no other environment."""
     install(session, *TRAINING, *FRAMEWORKS, *APART, extras=("-r", "requirements-dev.txt"))
     check(session)
-    arguments = session.posargs or [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai")]
-    session.run("pytest", *arguments, env=QUIET)
+    others = [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai")]
+    session.run("pytest", *(session.posargs or [*TWO_AT_ONCE, *others]), env=QUIET)
     if not session.posargs:
         session.notify("crewai")
 
@@ -112,7 +114,8 @@ def tests(session: nox.Session) -> None:
 def crewai(session: nox.Session) -> None:
     """CrewAI needs openai 2, so it has an environment of its own; `nox -s tests` runs this, too."""
     session.install(*OPENAI_2, "-r", "requirements-test.txt", *(f"./{folder}" for folder in (*TRAINING, CREWAI)))
-    session.run("pytest", "tests/crewai", "tests/adapters", "-k", "crewai", *session.posargs, env=QUIET)
+    chosen = ("tests/crewai", "tests/adapters", "-k", "crewai")
+    session.run("pytest", *TWO_AT_ONCE, *chosen, *session.posargs, env=QUIET)
 
 
 @nox.session

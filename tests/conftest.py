@@ -12,6 +12,8 @@ from hypothesis import settings
 
 # Before torch is imported: tiny models compute in operations so small that waiting for one another is all they do.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# readline tells the processes that it starts, pytest's workers among them, how wide its terminal is.
+os.environ.pop("COLUMNS", None)
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")

@@ -119,7 +119,6 @@ TOOLS = [{"type": "function", "function": {"name": "add"}}]
         (answer("<tool_call>", tools=TOOLS, finish_reason="length"), 0, None),
         (answer("<tool_call> is a tag"), None, None),
     ],
-    ids=str,
 )
 def test_a_tool_call_that_nobody_could_read_is_malformed(
     span: Span, calls: int | None, malformed: float | None

@@ -229,7 +229,7 @@ async def test_top_k_and_min_p_draw_only_from_what_they_leave(engine: Engine, as
     answer = await ask(engine, HI, max_tokens=1, n=64, top_k=3, top_logprobs=20, temperature=2.0)
     choices = [choice["logprobs"]["content"][0] for choice in answer["choices"]]
     third = choices[0]["top_logprobs"][2]["logprob"]
-    assert {choice["logprob"] >= third for choice in choices} == {True}
+    assert all(choice["logprob"] >= third - 1e-5 for choice in choices)
     assert len({choice["logprob"] for choice in choices}) > 1
     answer = await ask(engine, HI, max_tokens=1, n=64, min_p=0.3, top_logprobs=20, temperature=2.0)
     choices = [choice["logprobs"]["content"][0] for choice in answer["choices"]]

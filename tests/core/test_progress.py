@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from agentlightning.algorithm import Evaluation
-from agentlightning.cli.live_progress import LiveProgress
-from agentlightning.cli.progress import Pace, PlainProgress, Tally, make_progress
+from agentlightning.cli.live_progress import LiveProgress, make_progress
+from agentlightning.cli.progress import Pace, PlainProgress, Tally
 from agentlightning.formatting import format_duration
 from agentlightning.progress import Progress
 from agentlightning.records import Failure, Reward, Rollout, Task

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from agentlightning import Algorithm, Trainer
-from agentlightning.cli.progress import make_progress
+from agentlightning.cli.live_progress import make_progress
 from agentlightning.config import NoConfig
 from agentlightning.records import Span
 from agentlightning.training_rows import Group

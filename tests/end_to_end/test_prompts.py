@@ -10,7 +10,7 @@ from stub_server import StubServer
 
 from agentlightning import Algorithm, Trainer, span
 from agentlightning.cli import main
-from agentlightning.cli.progress import make_progress
+from agentlightning.cli.live_progress import make_progress
 
 
 class Once(Algorithm):

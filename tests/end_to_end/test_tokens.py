@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agentlightning import Algorithm, Trainer
-from agentlightning.cli.progress import make_progress
+from agentlightning.cli.live_progress import make_progress
 from agentlightning.config import NoConfig
 from agentlightning_policy.batches import make_batches
 from agentlightning_policy.config import ModelConfig

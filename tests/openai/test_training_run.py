@@ -18,7 +18,7 @@ from rich.console import Console
 from ways_to_call import WAYS
 
 from agentlightning import Algorithm, Trainer
-from agentlightning.cli.progress import make_progress
+from agentlightning.cli.live_progress import make_progress
 from agentlightning.config import NoConfig, RunnerConfig
 from agentlightning.plugins import plugins
 from agentlightning.records import Policy, Rollout

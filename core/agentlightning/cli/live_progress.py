@@ -16,6 +16,7 @@ from rich.text import Text
 from agentlightning.algorithm import Evaluation
 from agentlightning.cli.progress import Part, PlainProgress, Tally, format_failures
 from agentlightning.formatting import format_duration
+from agentlightning.progress import Progress
 from agentlightning.records import Purpose, Rollout
 from agentlightning.store.base import RunRecord
 
@@ -23,6 +24,14 @@ MAX_BAR, MIN_BAR = 32, 8
 MAX_COUNTS = 34
 """Columns of what stands beside a bar, about."""
 GAP = 2
+
+
+def make_progress(*, quiet: bool = False, console: Console | None = None) -> Progress:
+    """The display for ``console`` (standard error, by default): live where it is a terminal, else plain lines."""
+    if quiet:
+        return Progress()
+    console = Console(stderr=True) if console is None else console
+    return LiveProgress(console) if console.is_terminal and not console.is_dumb_terminal else PlainProgress(console)
 
 
 class Phase:

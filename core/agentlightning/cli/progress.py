@@ -1,4 +1,4 @@
-"""The terminal while a run goes on: a live display, or one plain line per step where there is no terminal."""
+"""A run as lines of text: one for each step, where there is no terminal."""
 
 from __future__ import annotations
 
@@ -22,21 +22,6 @@ if TYPE_CHECKING:
 
 RECENT_STEPS = 10
 """The time left is told by the median of so many steps."""
-
-
-def make_progress(*, quiet: bool = False, console: Console | None = None) -> Progress:
-    """The display for ``console`` (standard error, by default): live where it is a terminal, else plain lines."""
-    if quiet:
-        return Progress()
-    if console is None:
-        from rich.console import Console
-
-        console = Console(stderr=True)
-    if not console.is_terminal or console.is_dumb_terminal:
-        return PlainProgress(console)
-    from agentlightning.cli.live_progress import LiveProgress
-
-    return LiveProgress(console)
 
 
 class Tally:

@@ -35,7 +35,7 @@ def evaluate(
 
     Kept in the store as a run of its own, which `agl compare-runs` compares with others.
     """
-    from agentlightning.cli.progress import make_progress
+    from agentlightning.cli.live_progress import make_progress
     from agentlightning.config import load_config
 
     settings = without_training(load_config(config, overrides), model, tasks)

@@ -47,7 +47,7 @@ def train(
     quiet: bool,
 ) -> None:
     """Train the agent that the file CONFIG names; or go on with a RUN, whose record names all, without it."""
-    from agentlightning.cli.progress import make_progress
+    from agentlightning.cli.live_progress import make_progress
     from agentlightning.config import load_config
 
     if config is None and resume is not None and Path(resume).is_file():

@@ -14,6 +14,7 @@ import openai
 import psutil
 import pytest
 from doing import Doing
+from processes import runs
 from stub_answers import Answer, Choice
 from stub_server import StubServer
 
@@ -137,14 +138,7 @@ async def test_what_holds_its_process_is_killed_with_all_that_it_has_started(
     assert rollout.failure is not None
     assert rollout.failure.message == "the agent took longer than runner.timeout = 3 s, and did not stop"
     child = next(span for span in await spans_of(url, rollout) if span.name == "child")
-    assert not _runs(child.attributes["pid"])
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    assert not runs(child.attributes["pid"])
 
 
 async def test_what_is_left_early_is_ended_and_queued_again(fit: Callable[..., Any], stored: Stored) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import runs
 
 from agentlightning.config import RewardConfig
 from agentlightning.plugins import Plugins
@@ -23,6 +24,7 @@ REWARDS = """
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -84,6 +86,13 @@ def backtracks(rollout, task):
 
 def sleeps(rollout, task):
     time.sleep(3600)
+
+
+def waits_for_another(rollout, task):
+    process = subprocess.Popen(["sleep", "3600"])
+    with open(os.environ["PID_FILE"], "w") as file:
+        file.write(str(process.pid))
+    process.wait()
 
 
 def ends_its_process(rollout, task):
@@ -213,6 +222,14 @@ async def test_one_that_never_ends_is_killed_at_its_limit_and_the_next_is_scored
             assert failure.message == f"reward '{name}' took longer than runner.reward_timeout = 2 s"
     finally:
         scoring.close()
+
+
+async def test_what_one_has_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid_file = tmp_path / "pid"
+    monkeypatch.setenv("PID_FILE", str(pid_file))
+    _, failure = await score(named("waits_for_another", process=True), seconds=5.0)
+    assert failure is not None
+    assert not runs(int(pid_file.read_text()))
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import os
 import threading
 from collections.abc import Sequence
 
 from agentlightning.agent_here import AgentHere, Assignment
 from agentlightning.agents import load_agent
+from agentlightning.child_processes import ending_after, own_streams, read, write
 from agentlightning.loading import explain
 from agentlightning.plugins import plugins
 from agentlightning.records import Span, decode, encode
-from agentlightning.scoring.processes import own_streams, read, write
 from agentlightning.threads import use_daemon_threads
 from agentlightning_client.agent_processes import GRACE_SECONDS, Agent, Answer, Ended, Recorded, Started
 
@@ -42,15 +41,13 @@ def main() -> None:
         answer(Started(error=explain(error)))
         return
     answer(Started())
-    with asyncio.Runner() as runner, open(os.devnull, "w") as nowhere:
+    with asyncio.Runner() as runner:
         use_daemon_threads(runner.get_loop())
         while True:
             try:
                 assignment: Assignment = decode(read(requests), Assignment)
             except EOFError:
                 break
-            # Where whoever started this process was killed, nobody else ends an agent that hangs.
-            faulthandler.dump_traceback_later(agent.timeout + 2 * GRACE_SECONDS, exit=True, file=nowhere)
-            answer(Ended(performed=runner.run(here.perform(assignment, keep))))
-            faulthandler.cancel_dump_traceback_later()
+            with ending_after(agent.timeout + 2 * GRACE_SECONDS):
+                answer(Ended(performed=runner.run(here.perform(assignment, keep))))
     os._exit(0)  # threads that the agent has left must not keep it alive

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import faulthandler
-import os
 import signal
 from collections.abc import Awaitable
 
+from agentlightning.child_processes import ending_after, own_streams, read, write
 from agentlightning.config import RewardConfig
 from agentlightning.loading import explain
 from agentlightning.plugins import plugins
 from agentlightning.records import decode, encode
 from agentlightning.scoring.component import Component, Scored, make_component
-from agentlightning.scoring.processes import Answer, Request, Started, own_streams, read, write
+from agentlightning.scoring.processes import Answer, Request, Started
 
 GRACE_SECONDS = 10.0
-"""Past its limit by that, a process ends itself: nobody else does, where its parent was killed."""
+"""Past its limit by that, a process ends itself."""
 
 
 def main() -> None:
@@ -30,15 +29,14 @@ def main() -> None:
         write(answers, encode(Started(error=explain(error))))
         return
     write(answers, encode(Started()))
-    with asyncio.Runner() as runner, open(os.devnull, "w") as nowhere:
+    with asyncio.Runner() as runner:
         while True:
             try:
                 request: Request = decode(read(requests), Request)
             except EOFError:
                 return
-            faulthandler.dump_traceback_later(request.seconds + GRACE_SECONDS, exit=True, file=nowhere)
-            write(answers, encode(Answer(scored=_score(component, request, runner))))
-            faulthandler.cancel_dump_traceback_later()
+            with ending_after(request.seconds + GRACE_SECONDS):
+                write(answers, encode(Answer(scored=_score(component, request, runner))))
             _forget_alarms()
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from agentlightning.agent_here import AgentHere, Perform
-from agentlightning.attempts import LEASE_SECONDS, Attempts, renewing_leases, seed_of, worker_name
+from agentlightning.attempts import LEASE_SECONDS, Attempts, seed_of
 from agentlightning.errors import AdapterError
-from agentlightning.loop_watch import watching_loop
 from agentlightning.recording import outside
 from agentlightning.records import AnyResource, Rollout, Task
 from agentlightning.rollout_rewards import RolloutRewards
@@ -36,7 +34,6 @@ class LocalRunner(Runner):
         self._attempts = Attempts(
             self.performing(), setup.store, retries=setup.config.retries, score=self._rewards.give
         )
-        self.worker = worker_name()
 
     def performing(self) -> Perform:
         """What runs the agent."""
@@ -46,17 +43,6 @@ class LocalRunner(Runner):
                 f"run {setup.run.id}: its runner runs the agent in this process, which has not loaded it"
             )
         return AgentHere(setup.agent, setup.adapter, timeout=setup.config.timeout).perform
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Keeps the leases of this runner alive inside the block, and watches its event loop; at its end, the processes
-        of its rewards are ended."""
-        async with renewing_leases(self._store, self.worker):
-            try:
-                with watching_loop():
-                    yield
-            finally:
-                self.setup.scoring.close()
 
     def is_done(self, rollout: Rollout) -> bool:
         """Whether it has ended, and has its rewards: one that ended at a worker may have been cut off before."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
 
 from agentlightning.adapter import Adapter
+from agentlightning.attempts import renewing_leases, worker_name
 from agentlightning.config import RunnerConfig, Section
+from agentlightning.loop_watch import watching_loop
 from agentlightning.records import AnyResource, Rollout, Task
 from agentlightning.scoring import Scoring
 from agentlightning.store.base import RunRecord, Store
@@ -53,10 +55,19 @@ class Runner(ABC):
     def __init__(self, setup: RunnerSetup, options: Any) -> None:
         self.setup = setup
         self.options = options
+        self.worker = worker_name()
+        """Whoever leases rollouts in this process."""
 
-    @abstractmethod
-    def running(self) -> AbstractAsyncContextManager[None]:
-        """What has to be there while rollouts may run is there inside the block, and gone after it."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """What has to be there while rollouts may run is there inside the block, and gone after it: the leases of this
+        process and its runs are kept alive, its event loop is watched, and the processes of its rewards end at last."""
+        async with renewing_leases(self.setup.store, self.worker):
+            try:
+                with watching_loop():
+                    yield
+            finally:
+                self.setup.scoring.close()
 
     def is_done(self, rollout: Rollout) -> bool:
         """Whether nothing is left to do for a rollout of a collection that was asked for before; else it is given to

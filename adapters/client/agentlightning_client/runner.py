@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import suppress
 
-from agentlightning.attempts import LEASE_SECONDS, renewing_leases, worker_name
+from agentlightning.attempts import LEASE_SECONDS
 from agentlightning.config import Seconds, Section
 from agentlightning.errors import StoreError
-from agentlightning.loop_watch import watching_loop
 from agentlightning.records import AnyResource, Rollout, Task
 from agentlightning.rollout_rewards import RolloutRewards
 from agentlightning.runner import Runner, RunnerSetup
@@ -37,19 +36,8 @@ class ClientsRunner(Runner):
         self._store = setup.store
         self._rewards = RolloutRewards(setup)
         self._wait_seconds = options.wait_seconds
-        self._name = worker_name()
         self._held: dict[str, Rollout] = {}
         self._scoring_slots = asyncio.Semaphore(setup.config.concurrency)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Keeps the run alive in the store inside the block; at its end, the processes of its rewards are ended."""
-        async with renewing_leases(self._store, self._name):
-            try:
-                with watching_loop():
-                    yield
-            finally:
-                self.setup.scoring.close()
 
     def is_done(self, rollout: Rollout) -> bool:
         """Never: one that has ended may have been cut off before it was scored."""
@@ -112,7 +100,7 @@ class ClientsRunner(Runner):
         if not waiting:
             return
         with suppress(StoreError):  # where the store has failed, the run ends of that
-            held = await self._store.lease(self._name, ids=list(waiting), limit=len(waiting), seconds=LEASE_SECONDS)
+            held = await self._store.lease(self.worker, ids=list(waiting), limit=len(waiting), seconds=LEASE_SECONDS)
             self._held.update({rollout.id: rollout for rollout in held})
 
     async def _release(self, rollouts: Sequence[Rollout]) -> None:

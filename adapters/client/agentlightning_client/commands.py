@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 
 import click
 
+from agentlightning.cli.commands.common import FiniteRange
 from agentlightning.cli.commands.signals import ending_by_signal
-
-
-def _number(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
-    if value is not None and math.isnan(value):  # which is in every range
-        raise click.BadParameter("expected a number", context, option)
-    return value
 
 
 @click.command()
@@ -27,8 +21,7 @@ def _number(context: click.Context, option: click.Parameter, value: float | None
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, 1e7, min_open=True),
-    callback=_number,
+    type=FiniteRange(0, 1e7, min_open=True),
     metavar="SECONDS",
     help="How long an agent may run, where that is less than the run's runner.timeout.",
 )

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import signal
-import sys
-import threading
 from typing import TYPE_CHECKING
 
 import click
 
-from agentlightning.cli.commands.common import read_store, store_option
+from agentlightning.cli.commands.common import FiniteRange, read_store, store_option
+from agentlightning.cli.commands.signals import stop_event
 
 if TYPE_CHECKING:
     from agentlightning.store.base import Store
-
-SWITCH_SECONDS = 0.001
-"""How long a thread that reads a request keeps those waiting that answer others; Python's default is 0.005."""
 
 
 @click.group()
 def otel() -> None:
     """Receive OpenTelemetry traces; send runs as traces."""
-
-
-def _number(context: click.Context, option: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # which is in every range
-        raise click.BadParameter("expected a number", context, option)
-    return value
 
 
 @otel.command()
@@ -43,8 +31,7 @@ def _number(context: click.Context, option: click.Parameter, value: float) -> fl
 @click.option("--run", metavar="NAME", help="One run for everything.  [default: a run for each service]")
 @click.option(
     "--settle",
-    type=click.FloatRange(0, 86400),
-    callback=_number,
+    type=FiniteRange(0, 86400),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -52,14 +39,13 @@ def _number(context: click.Context, option: click.Parameter, value: float) -> fl
 )
 def receive(url: str, port: int, host: str, run: str | None, settle: float) -> None:
     """Receive traces over OTLP/HTTP into a store, until stopped."""
+    from agentlightning.adapterkit.listening import switch_threads_often
     from agentlightning_otel.server import OtlpServer
 
-    sys.setswitchinterval(SWITCH_SECONDS)
-    stopped = threading.Event()
+    switch_threads_often()
     server = OtlpServer(url, host=host, port=port, run=run, settle=settle)
     with server:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopped.set())
+        stopped = stop_event()  # before anybody is told that it serves
         click.echo(f"receiving traces at {server.endpoint}/v1/traces into {url}; stop with Ctrl-C")
         click.echo(f"agents send them there with OTEL_EXPORTER_OTLP_ENDPOINT={server.endpoint}")
         stopped.wait()

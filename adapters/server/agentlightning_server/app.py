@@ -30,7 +30,6 @@ from agentlightning_server.sessions import Session, Sessions
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LARGE_BYTES = 32 * 1024
 """Of a body that is read in a thread, so that others do not wait."""
 MAX_FEEDBACK_BYTES = 64 * 1024
@@ -120,9 +119,9 @@ class App:
 
     def _grant(self, request: Request) -> Grant:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-        if not self._keys.required and host not in LOOPBACK:
+        if not self._keys.required and host not in wire.LOOPBACK:
             # A page of any site can have its name lead to this machine, and a browser ask here.
-            raise RequestError(403, f"without a key only {LOOPBACK[0]} is answered, not {host}")
+            raise RequestError(403, f"without a key only {wire.LOOPBACK[0]} is answered, not {host}")
         return self._keys.grant(request.headers.get("authorization"))
 
     async def _call(self, request: Request, grant: Grant) -> Response:

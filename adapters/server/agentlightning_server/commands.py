@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import sys
-import threading
 
 import click
 
 from agentlightning.cli.commands.common import store_option
+from agentlightning.cli.commands.signals import stop_event
 
-SWITCH_SECONDS = 0.001
-"""How long a thread that reads a request keeps those waiting that answer others; Python's default is 0.005."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -36,14 +32,13 @@ def server(url: str, host: str, port: int, session_seconds: int, max_sessions: i
 
     AGL_SERVER_KEY is the key that clients must send, too; without one only this machine is answered.
     """
+    from agentlightning.adapterkit.listening import switch_threads_often
     from agentlightning_server.server import LightningServer
 
-    sys.setswitchinterval(SWITCH_SECONDS)
-    stopped = threading.Event()
+    switch_threads_often()
     serving = LightningServer(url, host=host, port=port, session_seconds=session_seconds, max_sessions=max_sessions)
     with serving:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopped.set())
+        stopped = stop_event()  # before anybody is told that it serves
         click.echo(f"serving {url} at {serving.url}; stop with Ctrl-C")
         click.echo(f"use it as a store: agl train config.yaml --set store={serving.url}")
         click.echo(f"                   agl runs --store {serving.url}")

@@ -38,7 +38,6 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 """How long an answer may take, beside what its request asks to wait."""
 AGAIN_STATUSES = (429, 502, 503, 504)
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class _NoAnswerError(Exception):
@@ -76,7 +75,7 @@ class Connection:
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             verify=parts.scheme == "https",  # to read every certificate of this machine takes longer than a request
-            trust_env=parts.hostname not in LOOPBACK,
+            trust_env=parts.hostname not in wire.LOOPBACK,
         )
         threading.Thread(target=self._run, name="agentlightning-remote-store", daemon=True).start()
         try:

@@ -13,6 +13,7 @@ import msgspec
 
 from agentlightning.errors import StoreError
 from agentlightning.loading import explain
+from agentlightning_server.connection import closed
 from agentlightning_server.wire import CHUNK_BYTES
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Outbox:
             while not (fits := self._fits(size)) and self._failure is None and not self._closed:
                 self._changed.wait()
             if self._closed:
-                raise StoreError(f"the store {self._name} is closed; open it again to write")
+                raise closed(self._name)
             failure = self._failure
             if fits:
                 self._queue.extend(_Record(method, data) for data in records)

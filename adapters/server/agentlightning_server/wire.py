@@ -6,6 +6,8 @@ import msgspec
 
 CONTENT_TYPE = "application/msgpack"
 KEY_VARIABLE = "AGL_SERVER_KEY"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this machine, for itself."""
 SESSION = "agentlightning-session"
 CLIENT = "agentlightning-client"
 """``host:pid`` of the process that a session is of."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,6 +25,16 @@ overrides_option = click.option(
     "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override a value of the config."
 )
 store_option = click.option("--store", "url", default=STORE, show_default=True, help="URL of the store.")
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range, and never NaN, which is in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail("expected a number", param, ctx)
+        return number
 
 
 def read_store(url: str, query: Callable[[Store], Awaitable[T]]) -> T:

@@ -29,6 +29,14 @@ def reason(stop: KeyboardInterrupt) -> str:
     return f"stopped by {stop}" if isinstance(stop, Ended) else "stopped"
 
 
+def stop_event() -> threading.Event:
+    """For a command that serves, and ends well so: an event that Ctrl-C and SIGTERM set from now on."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    return stopped
+
+
 @contextmanager
 def ending_by_signal() -> Iterator[None]:
     """Inside the block SIGTERM and SIGHUP raise `Ended` in the main thread; one that is ignored (nohup) stays so."""

@@ -14,7 +14,7 @@ import pytest
 import agentlightning as agl
 from agentlightning import Algorithm, Trainer
 from agentlightning import bounded as bounded_module
-from agentlightning.cli.progress import make_progress
+from agentlightning.cli.live_progress import make_progress
 from agentlightning.config import NoConfig, RunnerConfig
 from agentlightning.records import Rollout
 

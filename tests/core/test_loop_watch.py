@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agentlightning import Algorithm, Trainer, loop_watch
-from agentlightning.cli.progress import make_progress
+from agentlightning.cli.live_progress import make_progress
 from agentlightning.config import NoConfig, RunnerConfig
 from agentlightning.records import Rollout
 

@@ -9,7 +9,7 @@ import pytest
 import agentlightning as agl
 import agentlightning.recording
 from agentlightning import Algorithm, Trainer
-from agentlightning.cli.progress import make_progress
+from agentlightning.cli.live_progress import make_progress
 from agentlightning.config import RunnerConfig
 from agentlightning.errors import AdapterError, ConfigError, DataError, StoreBusyError
 from agentlightning.records import Failure, ModelChoice, Policy

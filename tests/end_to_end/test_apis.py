@@ -11,10 +11,10 @@ import pytest
 
 from agentlightning.plugins import plugins
 from agentlightning.recording import Recorder, recording
-from agentlightning_policy.backend import UNCUT
 from agentlightning_policy.config import ModelConfig
 from agentlightning_policy.engine import Engine
 from agentlightning_policy.model import PolicyModel
+from agentlightning_policy.trainer import UNCUT
 
 
 async def chat(client: openai.AsyncOpenAI, streamed: bool) -> str:

@@ -14,7 +14,8 @@ flash        torch's fused attention on a CPU, whose parts can be merged
 losses       per-token losses, aggregations, KL, sampler correction
 optimize     AdamW, and its checkpoints
 update       rows → micro-batches → loss → optimizer steps
-backend      the backend ``torch``: all of it for one policy of a run
+trainer      what every backend that trains in this process shares
+backend      the backend ``torch``: trained here, and served by the engine
 engine       the OpenAI API on loopback, served from the very weights under training
 """
 

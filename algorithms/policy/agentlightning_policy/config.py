@@ -38,17 +38,25 @@ class ModelConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     device: str | None = None
 
 
-class EngineConfig(GatewayConfig, kw_only=True, forbid_unknown_fields=True):
-    """How the policy is served, the gateway's options among them, as the model ``name``: by default, by its own name.
+class ServingConfig(GatewayConfig, kw_only=True, forbid_unknown_fields=True):
+    """How a policy is served, the gateway's options among them, as the model ``name``: by default, by its own name.
 
-    ``max_batch`` requests run at once, others wait. ``max_context`` (tokens of prompt and answer together) is the
-    model's own when None. ``cache_memory`` (bytes) bounds the keys and values kept between calls. ``pack_weights``
-    keeps a copy of the weights in the layout in which a CPU reads them fastest; it takes as much memory as they do.
+    ``max_context`` (tokens of prompt and answer together) is the model's own when None.
     """
 
     name: str = ""
-    max_batch: PositiveInt = 64
     max_context: PositiveInt | None = None
+
+
+class EngineConfig(ServingConfig, kw_only=True, forbid_unknown_fields=True):
+    """How the embedded engine serves a policy.
+
+    ``max_batch`` requests run at once, others wait. ``cache_memory`` (bytes) bounds the keys and values kept between
+    calls. ``pack_weights`` keeps a copy of the weights in the layout in which a CPU reads them fastest; it takes as
+    much memory as they do.
+    """
+
+    max_batch: PositiveInt = 64
     cache_memory: NonNegativeInt = 2**30
     pack_weights: bool = True
 
@@ -72,8 +80,8 @@ class OptimizerConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_grad_norm: Positive = 1.0
 
 
-class TorchConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
-    """What the backend ``torch`` can be told; the optimizer's fields stand beside these.
+class TrainerConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
+    """What every backend that trains in this process can be told; the optimizer's fields stand beside these.
 
     A micro-batch holds at most ``max_tokens_per_micro_batch`` distinct tokens (shared prefixes count once): the bound
     on memory. ``gradient_checkpointing`` lowers it further (Chen et al. 2016): each layer's input alone is kept for the
@@ -81,6 +89,11 @@ class TorchConfig(OptimizerConfig, kw_only=True, forbid_unknown_fields=True):
     """
 
     model: ModelConfig
-    engine: EngineConfig = msgspec.field(default_factory=EngineConfig)
     max_tokens_per_micro_batch: PositiveInt = 2048
     gradient_checkpointing: bool = False
+
+
+class TorchConfig(TrainerConfig, kw_only=True, forbid_unknown_fields=True):
+    """What the backend ``torch`` can be told: ``engine`` is what serves the policy, from the very weights."""
+
+    engine: EngineConfig = msgspec.field(default_factory=EngineConfig)

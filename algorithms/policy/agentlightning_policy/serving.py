@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from agentlightning.records import Policy
 from agentlightning.serving import ModelServer, prepared
-from agentlightning_policy.backend import UNCUT
 from agentlightning_policy.compute import compute_async
 from agentlightning_policy.config import EngineConfig, ModelConfig
 from agentlightning_policy.engine import Engine
 from agentlightning_policy.model import PolicyModel
+from agentlightning_policy.trainer import UNCUT
 
 
 class TorchServer(ModelServer):

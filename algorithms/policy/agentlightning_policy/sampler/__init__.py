@@ -1,6 +1,7 @@
 """The embedded sampler: tokens from the very weights under training.
 
 embedded    the sampler: what it serves, and each answer as it grows
+info        what is served, by whatever sampler
 scheduler   continuous batching
 sampling    drawing tokens
 attention   one forward pass over many rows

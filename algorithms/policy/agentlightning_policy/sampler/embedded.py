@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from agentlightning.errors import PolicyError
-from agentlightning.sampler import ModelInfo, SampledToken, SamplingParams
+from agentlightning.sampler import SampledToken, SamplingParams
 from agentlightning_policy.config import EngineConfig
 from agentlightning_policy.model import PolicyModel
+from agentlightning_policy.sampler.info import model_info
 from agentlightning_policy.sampler.sampling import COLDEST
 from agentlightning_policy.sampler.scheduler import Scheduler, SequenceState, Stats
 
@@ -27,15 +26,7 @@ class EmbeddedSampler:
     """
 
     def __init__(self, policy: PolicyModel, config: EngineConfig) -> None:
-        embeddings: Any = policy.base.get_input_embeddings()
-        self.info = ModelInfo(
-            name=config.name,
-            context_length=_context_length(policy, config),
-            vocabulary=int(embeddings.weight.shape[0]),
-            logprobs="tempered",
-            tokenizer=policy.config.path,
-            end_ids=_end_ids(policy),
-        )
+        self.info = model_info(policy, config, logprobs="tempered")
         self._scheduler = Scheduler(
             policy, max_batch=config.max_batch, cache_memory=config.cache_memory, pack_weights=config.pack_weights
         )
@@ -76,16 +67,3 @@ class EmbeddedSampler:
         finally:
             if not sequence.done:
                 self._scheduler.cancel(sequence)
-
-
-def _context_length(policy: PolicyModel, config: EngineConfig) -> int:
-    own = getattr(policy.base.config.get_text_config(), "max_position_embeddings", None)
-    limits = [limit for limit in (own, config.max_context) if limit is not None]
-    if not limits:
-        raise PolicyError("the model names no longest context: set engine.max_context")
-    return min(limits)
-
-
-def _end_ids(policy: PolicyModel) -> frozenset[int]:
-    named = getattr(policy.base.generation_config, "eos_token_id", None)
-    return frozenset([named] if isinstance(named, int) else named or ())

@@ -11,12 +11,10 @@ import numpy as np
 
 from agentlightning.records import Failure, Generation, Usage
 from agentlightning_openai import responses_api
+from agentlightning_openai.additions import EXTRAS, asks_for_logprobs
 from agentlightning_openai.deltas import fields_of, plain
 from agentlightning_openai.failures import type_and_fault
 from agentlightning_openai.request import Operation
-
-# What an engine adds where it is asked for `return_token_ids`, its policy's version, what its logprobs are of.
-_EXTRAS = ("prompt_token_ids", "token_ids", "policy_version", "logprobs_mode")
 
 
 @dataclass(slots=True)
@@ -150,7 +148,7 @@ def write_choice(generation: Generation, answer: Answer, choice: Choice) -> None
 
 def logprobs_of(choice: Any) -> list[float] | None:
     """The log-probability of each token of a choice, or of a chunk of one, of either API."""
-    fields = fields_of(getattr(choice, "logprobs", None))
+    fields = fields_of(fields_of(choice).get("logprobs"))
     tokens = fields.get("content")
     return logprobs_in(tokens if tokens is not None else fields.get("token_logprobs"))
 
@@ -172,10 +170,10 @@ def hide_additions(parsed: Any, original: Mapping[str, Any]) -> None:
     on in its state and its next request.
     """
     extra = parsed.model_extra
-    logprobs = original.get("logprobs") not in (None, False)
+    logprobs = asks_for_logprobs(original)
     ids = not original.get("return_token_ids")
     if extra and ids:
-        for name in (*_EXTRAS, *(() if logprobs else ("logprobs",))):
+        for name in (*EXTRAS, *(() if logprobs else ("logprobs",))):
             extra.pop(name, None)
     if not logprobs and hasattr(parsed, "delta") and hasattr(parsed, "logprobs"):
         parsed.logprobs = []

@@ -18,6 +18,7 @@ from agentlightning.recording.repeating import RecordedAnswers
 from agentlightning.records import ModelChoice, Policy, Prompt
 from agentlightning.redaction import remember
 from agentlightning.system_prompts import swap
+from agentlightning_openai.additions import with_tokens, with_usage
 from agentlightning_openai.internals import OWN_HEADER_PREFIXES, http_client, omitted, signs_requests
 from agentlightning_openai.request import Operation, generation_of, path_of
 
@@ -71,38 +72,43 @@ class ResourceRouter:
         """
         if body is None:
             raise AdapterError("the request's body is no JSON object, so nothing in it can be changed")
+        changed = self.rewrite(body, operation)
+        options = copy.copy(options)
+        if self.policy is not None:
+            headers = {ROLLOUT_HEADER: self._recorder.rollout_id}
+            _redirect(client, options, self.policy, self.policy.base_url, operation, headers)
+        elif self.choice is not None:
+            if self.choice.base_url is not None:
+                _redirect(client, options, self.choice, self.choice.base_url, operation, {})
+            elif self.choice.api_key_env is not None:
+                options.headers = {**_headers_of(options), "Authorization": f"Bearer {key_of(self.choice)}"}
+        options.json_data, options.extra_json = changed, None
+        return options, changed
+
+    def rewrite(self, body: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
+        """The body to send in the place of ``body``, which is not changed. Raises as `apply` does."""
         if operation == "text_completion" and self.prompts:
             raise AdapterError(
                 "the legacy completions API has no system prompt to put another in the place of; "
                 "call chat.completions or responses, or leave this agent out of the prompt's agents"
             )
         changed = swap(body, operation, self.prompts)
-        options = copy.copy(options)
         if self.policy is not None:
             changed = self._sampled_by(self.policy, changed, operation)
             if self._recorder.repeats is not None:
                 _repeat(self._recorder.repeats, changed, operation)
-            headers = {ROLLOUT_HEADER: self._recorder.rollout_id}
-            _redirect(client, options, self.policy, self.policy.base_url, operation, headers)
         elif self.choice is not None:
             changed["model"] = self.choice.model
-            if self.choice.base_url is not None:
-                _redirect(client, options, self.choice, self.choice.base_url, operation, {})
-            elif self.choice.api_key_env is not None:
-                options.headers = {**_headers_of(options), "Authorization": f"Bearer {key_of(self.choice)}"}
-        is_changed = self.policy is not None or self.choice is not None
-        if is_changed and operation != "responses" and changed.get("stream"):
-            changed["stream_options"] = {**(changed.get("stream_options") or {}), "include_usage": True}
-        options.json_data, options.extra_json = changed, None
-        return options, changed
+        else:
+            return changed
+        return with_usage(changed, operation)
 
     def _sampled_by(self, policy: Policy, body: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
         sampling = dict(policy.sampling)
         if self._recorder.seed is not None and "seed" not in sampling:
             sampling["seed"] = _next_seed(self._recorder)
         limits = [sampling.pop(name) for name in _LIMITS if name in sampling]
-        logprobs = 0 if operation == "text_completion" else True
-        changed = {**body, **sampling, "model": policy.model, "logprobs": logprobs, "return_token_ids": True}
+        changed = with_tokens({**body, **sampling, "model": policy.model}, operation)
         if limits:
             for name in _LIMITS:
                 changed.pop(name, None)

@@ -106,13 +106,13 @@ class ResponseJoiner:
         fields = fields_of(event)
         kind, index = str(fields.get("type")), fields.get("output_index") or 0
         if kind in ("response.completed", "response.incomplete", "response.failed"):
-            self._ended = read_response(event.response)
+            self._ended = read_response(fields.get("response"))
         elif kind == "response.created":
-            self._begun = fields_of(event.response)
+            self._begun = fields_of(fields.get("response"))
         elif kind == "error":
             self._ended = self._so_far(failure_in(event))
         elif kind in ("response.output_item.added", "response.output_item.done"):
-            self._items[index] = plain(event.item)
+            self._items[index] = plain(fields.get("item"))
         elif kind in _WRITTEN_BY:
             self._token_ids = _longer(self._token_ids, fields.get("token_ids"))
             self._logprobs = _longer(self._logprobs, logprobs_in(fields.get("logprobs")))

@@ -33,7 +33,8 @@ class Recorder:
     """Writes the spans of one attempt of one rollout, from any thread, to ``sink`` as they end.
 
     ``resources`` are those the rollout runs with, ``repeats`` the answers of another that its first calls get;
-    ``adapter_state`` holds what an adapter keeps for the rollout, keyed by the adapter's name.
+    ``adapter_state`` holds what an adapter keeps for the rollout, keyed by the adapter's name. ``first_index`` is that
+    of the first span, where others of the attempt are written already.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Recorder:
         *,
         seed: int | None = None,
         repeats: RecordedAnswers | None = None,
+        first_index: int = 0,
     ) -> None:
         self.rollout_id = rollout_id
         self.attempt = attempt
@@ -60,7 +62,7 @@ class Recorder:
         self.forked = False
         """Whether this is a copy in a process that was forked from the rollout's: nothing written here is kept."""
         self._sink = sink
-        self._count = itertools.count()
+        self._count = itertools.count(first_index)
         self._open: dict[str, Span] = {}
         self._expected: set[str] = set()
         self._tentative: dict[str, Span | None] = {}  # the span above each, by its id

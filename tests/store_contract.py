@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from store_records import FOR_EVER, a_rollout, a_run, a_span
+from store_records import FOR_EVER, a_live_run, a_recorded, a_rollout, a_run, a_span, a_step
 
 from agentlightning.errors import StoreError
 from agentlightning.records import Failure, ModelChoice, Policy, Prompt, Reward, Rollout, Task
@@ -30,6 +30,27 @@ async def finished(store: Store, id: str, status: Any = "succeeded", **fields: A
         setattr(leased, name, value)
     assert await store.finish(leased)
     return leased
+
+
+async def _with_failures(store: Store) -> None:
+    """Three rollouts: one survives two errors of its tool, one fails after a third, one fails and says nothing."""
+    why = Failure(type="tool_error", message="no\n  answer", where="agent.py:3")
+    store.add_spans(
+        [
+            a_step("1", 0, "tool", "search", 110.0, "tool_error"),
+            a_step("1", 1, "tool", "search", 120.0, None),
+            a_step("1", 2, "tool", "search", 130.0, "tool_error", failure=why),
+            a_step("1", 3, "llm", "gpt", 140.0, None),
+            a_step("1", 4, "agent", "solver", 150.0, None),
+            a_step("2", 0, "tool", "search", 125.0, "tool_error"),
+            a_step("2", 1, "llm", "gpt", 220.0, "rate_limited", fault="infrastructure"),
+            a_step("2", 2, "agent", "solver", 230.0, None),
+            a_step("2", 3, "reward", "right", 231.0, None),
+        ]
+    )
+    await finished(store, "1", ended_at=150.0)
+    await finished(store, "2", "failed", ended_at=240.0, failure=Failure(type="agent_error", message="gave up"))
+    await finished(store, "3", "failed", ended_at=250.0)
 
 
 class StoreContract:
@@ -224,6 +245,43 @@ class StoreContract:
         kept = await store.rollout("1")
         assert kept is not None
         assert kept.output == {"power": 10**30, "text": "?", "set": [1], "kind": "<class 'object'>"}
+
+    # Recorded elsewhere
+
+    async def test_a_recorded_rollout_is_there_with_its_task_and_spans(self, store: Store) -> None:
+        await store.add_recorded(a_live_run(results={"dropped": "2"}), [recorded := a_recorded("r")])
+        run = await store.run("live")
+        assert run is not None and (run.status, run.results) == ("live", {"dropped": "2"})
+        rollout, spans = await store.rollout_with_spans("r")
+        assert (rollout, [span.id for span in spans]) == (recorded.rollout, ["r-1-0"])
+        assert await store.tasks("live") == {"task": recorded.task}
+
+    async def test_recorded_twice_it_is_there_once_with_the_rewards_it_was_given_since(self, store: Store) -> None:
+        await store.add_recorded(a_live_run(), [a_recorded("r")])
+        assert await store.add_rewards("r", 1, [Reward(name="feedback", value=1.0)])
+        await store.add_recorded(a_live_run(results={"note": "again"}), [a_recorded("r"), a_recorded("s")])
+        assert [(one.id, one.outcome) for one in await store.rollouts("live")] == [("r", 1.0), ("s", None)]
+        assert len(await store.spans("r")) == 1
+        run = await store.run("live")
+        assert run is not None and run.results == {"note": "again"}
+
+    async def test_what_is_recorded_of_another_run_is_refused_whole(self, store: Store) -> None:
+        other = a_recorded("r")
+        other.rollout.run_id = "other"
+        unfinished = a_recorded("r")
+        unfinished.rollout.status = "running"
+        strange = a_recorded("r")
+        strange.spans[0].rollout_id = "other"
+        for wrong in (other, unfinished, strange):
+            with pytest.raises(StoreError):
+                await store.add_recorded(a_live_run(), [a_recorded("s"), wrong])
+        assert await store.runs() == []
+
+    async def test_nothing_is_recorded_into_a_run_of_an_algorithm(self, store: Store) -> None:
+        await store.open_run(a_run("live"))
+        with pytest.raises(StoreError, match="not a live one"):
+            await store.add_recorded(a_live_run(), [a_recorded("r")])
+        assert await store.rollout("r") is None
 
     # Spans and metrics
 
@@ -475,6 +533,84 @@ class StoreContract:
         await store.add_rewards("a2", 1, [Reward(name="right", value=1.0)])
         assert (await store.summary("run")).collections[0].outcome == 1.0
         assert (await store.summary("nowhere")).collections == []
+
+    # What was tried, and what failed
+
+    async def test_tries_that_came_out_alike_are_counted_together(self, store: Store) -> None:
+        await _with_failures(store)
+        counts = {(one.kind, one.agent, one.used, one.type): one for one in await store.tries("run")}
+        assert {key: one.count for key, one in counts.items()} == {
+            ("agent", "solver", None, None): 2,
+            ("llm", "solver", "gpt", None): 1,
+            ("llm", "solver", "gpt", "rate_limited"): 1,
+            ("rollout", None, None, None): 1,
+            ("rollout", None, None, "agent_error"): 1,
+            ("rollout", None, None, "failed"): 1,
+            ("tool", "solver", "search", None): 1,
+            ("tool", "solver", "search", "tool_error"): 3,
+        }
+        failed = counts["tool", "solver", "search", "tool_error"]
+        assert (failed.fault, failed.survived, failed.begin) == ("agent", 2, 0.0)
+        limited = counts["llm", "solver", "gpt", "rate_limited"]
+        assert (limited.fault, limited.survived) == ("infrastructure", 0), "the rollout failed as well"
+        assert [one.example for one in counts.values() if one.type is None] == [None] * 4
+
+    async def test_the_example_of_a_count_is_the_failure_that_ended_last(self, store: Store) -> None:
+        await _with_failures(store)
+        counts = {(one.kind, one.type): one for one in await store.tries("run")}
+        step, rollout = counts["tool", "tool_error"].example, counts["rollout", "agent_error"].example
+        assert step is not None
+        assert (step.rollout_id, step.attempt, step.span_id, step.at) == ("1", 1, "1-1-2", 130.0)
+        assert (step.message, step.where) == ("no answer", "agent.py:3")
+        assert rollout is not None
+        assert (rollout.rollout_id, rollout.span_id, rollout.at, rollout.message) == ("2", None, 240.0, "gave up")
+        untyped = counts["rollout", "failed"].example
+        assert untyped is not None
+        assert untyped.message == ""
+
+    async def test_tries_are_counted_by_when_they_ended(self, store: Store) -> None:
+        await _with_failures(store)
+        assert sum(one.count for one in await store.tries("run", since=120.0) if one.type == "tool_error") == 2
+        tools = [one for one in await store.tries("run", bucket=60.0) if one.type == "tool_error"]
+        assert [(one.begin, one.count) for one in tools] == [(60.0, 1), (120.0, 2)]
+        for bucket in (0.5, 0.0, -1.0, math.inf, math.nan):
+            with pytest.raises(StoreError, match="bucket: expected seconds, 1 at least"):
+                await store.tries("run", bucket=bucket)
+
+    async def test_a_span_written_again_is_one_try_that_came_out_as_written_last(self, store: Store) -> None:
+        await _with_failures(store)
+        [span, *_] = await store.spans("1")
+        span.failure = None
+        store.add_spans([span])
+        await store.flush()
+        counts = {one.type: one.count for one in await store.tries("run") if one.kind == "tool"}
+        assert counts == {None: 2, "tool_error": 2}
+
+    async def test_what_is_of_another_run_or_only_checks_or_was_cancelled_is_no_try(self, store: Store) -> None:
+        await finished(store, "1", "cancelled", failure=Failure(type="cancelled", message=""))
+        check = a_rollout("2")
+        check.purpose = "check"
+        await store.enqueue([check, a_rollout("3", run_id="other")])
+        for rollout in await store.lease("worker", limit=2):
+            rollout.status = "failed"
+            store.add_spans([a_step(rollout.id, 0, "tool", "search", 5.0, "tool_error")])
+            await store.finish(rollout)
+        store.add_spans(
+            [a_step("1", 0, "tool", "search", 5.0, "cancelled"), a_step("1", 1, "tool", "search", None, None)]
+        )
+        await store.flush()
+        assert await store.tries("run") == []
+        assert await store.tries("nowhere") == []
+        assert sum(one.count for one in await store.tries("other")) == 2
+
+    async def test_how_many_have_ended_is_known_as_soon_as_another_one_has(self, store: Store) -> None:
+        assert await store.wait_for_ended("run", more_than=0, seconds=0) == 0
+        await finished(store, "1")
+        assert await store.wait_for_ended("run", more_than=0, seconds=FOR_EVER) == 1
+        waiting = asyncio.ensure_future(store.wait_for_ended("run", more_than=1, seconds=FOR_EVER))
+        await finished(store, "2", "cancelled")
+        assert await waiting == 2
+        assert await store.wait_for_ended("nowhere", more_than=0, seconds=0) == 0
 
     # Closing
 

@@ -114,6 +114,11 @@ class StoreMachine(RuleBasedStateMachine):
             (summary,) = self.loop.run(self.store.summary("run")).collections
             assert summary.rollouts == len(self.model)
             assert summary.ended == sum(rollout.finished for rollout in self.model.values())
+            assert self.loop.run(self.store.wait_for_ended("run", more_than=-1, seconds=0)) == summary.ended
+            statuses = [rollout.status for rollout in self.model.values()]
+            tries = {one.type: one.count for one in self.loop.run(self.store.tries("run"))}
+            assert tries.get(None, 0) == statuses.count("succeeded")
+            assert tries.get("failed", 0) == statuses.count("failed")
 
     def teardown(self) -> None:
         self.loop.run(self.store.close())

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from store_records import FOR_EVER, a_rollout, a_run, a_span
+from store_records import FOR_EVER, a_live_run, a_recorded, a_rollout, a_run, a_span
 
 from agentlightning.errors import StoreError
 from agentlightning.records import Prompt, Reward, Task, decode, encode
@@ -39,8 +39,11 @@ ARGUMENTS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "finish": lambda run, rollout: {"rollout": _finished(rollout, run)},
     "wait": lambda run, rollout: {"ids": [rollout], "seconds": 0.0},
     "add_rewards": lambda run, rollout: {"rollout_id": rollout, "attempt": 1, "rewards": [Reward(name="r", value=1.0)]},
+    "add_recorded": lambda run, rollout: {"run": a_live_run(run), "recorded": [a_recorded(rollout, run_id=run)]},
     "rollouts": lambda run, rollout: {"run_id": run},
     "summary": lambda run, rollout: {"run_id": run},
+    "tries": lambda run, rollout: {"run_id": run},
+    "wait_for_ended": lambda run, rollout: {"run_id": run, "more_than": 0, "seconds": 0.0},
     "rollout": lambda run, rollout: {"rollout_id": rollout},
     "rollout_with_spans": lambda run, rollout: {"rollout_id": rollout},
     "add_spans": lambda run, rollout: {"spans": [a_span(rollout)]},

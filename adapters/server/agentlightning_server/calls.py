@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +17,8 @@ from agentlightning_server.methods import Method
 from agentlightning_server.sessions import Session
 from agentlightning_server.wire import WAIT_SECONDS
 
+T = TypeVar("T")
+
 
 async def call(store: Store, method: Method, arguments: Any, stopping: asyncio.Event) -> Any:
     """Calls a method of ``store``; what is handed over to its writer is durable when this returns."""
@@ -24,7 +27,15 @@ async def call(store: Store, method: Method, arguments: Any, stopping: asyncio.E
         await asyncio.to_thread(getattr(store, method.name), *_values(arguments).values())
         return await store.flush()
     if method.name == "wait":
-        return await _wait(store, arguments, stopping)
+        seconds = WAIT_SECONDS if arguments.seconds is None else arguments.seconds
+        return await _wait(stopping, seconds, [], lambda seconds: store.wait(arguments.ids, seconds=seconds))
+    if method.name == "wait_for_ended":
+        run_id, more_than = arguments.run_id, arguments.more_than
+
+        def wait(seconds: float) -> Awaitable[int]:
+            return store.wait_for_ended(run_id, more_than=more_than, seconds=seconds)
+
+        return await _wait(stopping, arguments.seconds, 0, wait)
     return await getattr(store, method.name)(**_values(arguments))
 
 
@@ -69,17 +80,17 @@ def _result(rollout: Rollout) -> bytes:
     return scrub(encode(msgspec.structs.replace(rollout, rewards=[], failure=None)))
 
 
-async def _wait(store: Store, arguments: Any, stopping: asyncio.Event) -> list[Rollout]:
-    """Waits for a while only, and not for a server that is to stop: the client asks again."""
-    seconds = WAIT_SECONDS if arguments.seconds is None else min(arguments.seconds, WAIT_SECONDS)
-    waiting = asyncio.ensure_future(store.wait(arguments.ids, seconds=seconds))
+async def _wait(stopping: asyncio.Event, seconds: float, nothing: T, wait: Callable[[float], Awaitable[T]]) -> T:
+    """Waits for a while only, and not for a server that is to stop: then it is ``nothing``, and the client asks
+    again."""
+    waiting = asyncio.ensure_future(wait(min(seconds, WAIT_SECONDS)))
     stopped = asyncio.ensure_future(stopping.wait())
     await asyncio.wait({waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if waiting.done():
         return waiting.result()
     waiting.cancel()
-    return []
+    return nothing
 
 
 def refuse_what_no_store_holds(value: Any, where: str = "") -> None:
@@ -96,7 +107,7 @@ def refuse_what_no_store_holds(value: Any, where: str = "") -> None:
                 raise RequestError(400, f"{at}: expected an integer of 64 bits, got {inner}")
             if name in ("at", "seconds") and isinstance(inner, float) and math.isnan(inner):
                 raise RequestError(400, f"{at}: expected a number, got {inner}")
-            if not where and isinstance(inner, list | Record):
+            if where in ("", "recorded") and isinstance(inner, list | Record):
                 refuse_what_no_store_holds(inner, at)
 
 

@@ -46,12 +46,12 @@ class _NoAnswerError(Exception):
 
 class Connection:
     """A session with the server at ``url``. It is kept alive from here, and a request without an answer is sent again
-    for ``patience`` seconds, with pauses that grow.
+    for ``patience`` seconds, with pauses that grow. ``session`` is its token, where somebody else must know it.
 
     Raises `StoreError` where there is no server, or it refuses the key.
     """
 
-    def __init__(self, url: str, *, key: str | None, patience: float) -> None:
+    def __init__(self, url: str, *, key: str | None, patience: float, session: str | None = None) -> None:
         parts = urlsplit(url)
         if not parts.hostname or parts.password or parts.username or parts.query:
             raise StoreError(
@@ -66,7 +66,7 @@ class Connection:
         self._numbers = itertools.count(1)
         self._outstanding: set[int] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        headers = {wire.SESSION: secrets.token_hex(16), wire.CLIENT: f"{socket.gethostname()}:{os.getpid()}"}
+        headers = {wire.SESSION: session or secrets.token_hex(16), wire.CLIENT: f"{socket.gethostname()}:{os.getpid()}"}
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
         self._http = httpx.AsyncClient(

@@ -14,7 +14,8 @@ import msgspec
 from agentlightning.errors import StoreError
 from agentlightning.records import AnyResource, Failure, Purpose, Reward, Rollout, Span, Task, decode, encode
 from agentlightning.redaction import begin_redacting, scrub
-from agentlightning.store.base import Checkpoint, Metric, RunRecord, RunStatus, RunSummary, Store
+from agentlightning.store.base import Checkpoint, Metric, Recorded, RunRecord, RunStatus, RunSummary, Store
+from agentlightning.store.tries import TryCount
 from agentlightning_server.connection import PATIENCE_SECONDS, Connection, closed
 from agentlightning_server.methods import METHODS
 from agentlightning_server.outbox import Outbox
@@ -42,10 +43,14 @@ class RemoteStore(Store):
     object holds, runs and leases, is its own until `close`, or until the server has not heard from it for a minute.
     """
 
-    def __init__(self, url: str, *, key: str | None = None, patience: float = PATIENCE_SECONDS) -> None:
-        """Says hello to the server. Raises `StoreError`."""
+    def __init__(
+        self, url: str, *, key: str | None = None, patience: float = PATIENCE_SECONDS, session: str | None = None
+    ) -> None:
+        """Says hello to the server; ``session`` is the token of its session, by default one that is drawn. Raises
+        `StoreError`."""
         begin_redacting()
-        self._connection = Connection(url, key=key or os.environ.get(KEY_VARIABLE) or None, patience=patience)
+        key = key or os.environ.get(KEY_VARIABLE) or None
+        self._connection = Connection(url, key=key, patience=patience, session=session)
         self._outbox = Outbox(self._send, self._connection.loop, self._connection.url)
         self._sending = self._connection.start(self._outbox.run())
         self._held: set[str] = set()
@@ -121,6 +126,14 @@ class RemoteStore(Store):
             if ended or not wanted or time.monotonic() >= deadline:
                 return ended
 
+    async def wait_for_ended(self, run_id: str, *, more_than: int, seconds: float) -> int:
+        deadline = time.monotonic() + seconds
+        while True:
+            left = min(max(0.0, deadline - time.monotonic()), WAIT_SECONDS)
+            ended: int = await self._call("wait_for_ended", run_id=run_id, more_than=more_than, seconds=left)
+            if ended > more_than or time.monotonic() >= deadline:
+                return ended
+
     async def add_rewards(
         self, rollout_id: str, attempt: int, rewards: Sequence[Reward], failure: Failure | None = None
     ) -> bool:
@@ -129,6 +142,10 @@ class RemoteStore(Store):
             "add_rewards", rollout_id=rollout_id, attempt=attempt, rewards=given, failure=failure
         )
         return added
+
+    async def add_recorded(self, run: RunRecord, recorded: Sequence[Recorded]) -> None:
+        records = [msgspec.Raw(_scrubbed(one)) for one in recorded]
+        await self._call("add_recorded", run=msgspec.Raw(_scrubbed(run)), recorded=records)
 
     async def rollouts(
         self,
@@ -152,6 +169,10 @@ class RemoteStore(Store):
 
     async def summary(self, run_id: str) -> RunSummary:
         found: RunSummary = await self._call("summary", run_id=run_id)
+        return found
+
+    async def tries(self, run_id: str, *, since: float | None = None, bucket: float | None = None) -> list[TryCount]:
+        found: list[TryCount] = await self._call("tries", run_id=run_id, since=since, bucket=bucket)
         return found
 
     async def rollout(self, rollout_id: str) -> Rollout | None:

@@ -5,9 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agentlightning.errors import PluginError, StoreError
-from agentlightning.store.base import Checkpoint, CollectionSummary, Metric, RunRecord, RunStatus, RunSummary, Store
+from agentlightning.store.base import (
+    Checkpoint,
+    CollectionSummary,
+    Metric,
+    Recorded,
+    RunRecord,
+    RunStatus,
+    RunSummary,
+    Store,
+)
 
-__all__ = ["Checkpoint", "CollectionSummary", "Metric", "RunRecord", "RunStatus", "RunSummary", "Store", "open_store"]
+__all__ = [
+    "Checkpoint",
+    "CollectionSummary",
+    "Metric",
+    "Recorded",
+    "RunRecord",
+    "RunStatus",
+    "RunSummary",
+    "Store",
+    "open_store",
+]
 
 
 def open_store(url: str) -> Store:

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from agentlightning.records import AnyResource, Failure, Purpose, Record, Reward, Rollout, Span, Task
+from agentlightning.store.tries import TryCount
 
-RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
+RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted", "live"]
 
 
 class RunRecord(Record, kw_only=True):
@@ -28,6 +29,8 @@ class RunRecord(Record, kw_only=True):
     folder of the trained weights).
 
     ``interrupted`` is the status of one that did not end and that nobody runs any more: its process was killed, say.
+    ``live`` is that of one that nobody owns and that does not end: deployed agents add to it what they recorded
+    (`Store.add_recorded`).
     """
 
     id: str
@@ -43,6 +46,14 @@ class RunRecord(Record, kw_only=True):
     created_at: float = 0.0
     ended_at: float | None = None
     message: str | None = None
+
+
+class Recorded(Record, kw_only=True):
+    """A rollout that somebody else ran, as it ended: with its task, and the spans of its attempt."""
+
+    task: Task
+    rollout: Rollout
+    spans: list[Span] = []
 
 
 class Checkpoint(Record, kw_only=True):
@@ -187,6 +198,16 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def add_recorded(self, run: RunRecord, recorded: Sequence[Recorded]) -> None:
+        """Adds rollouts that have ended elsewhere to a run that nobody owns: all at once, or none.
+
+        The run, whose status is ``live``, is made where there is none; its ``results`` are added to those that it has.
+        A rollout that is there already stays as it is, with the rewards that it was given since. Raises `StoreError`
+        where the run that is there is no live one, a rollout has not ended or is of another run, or a span is of
+        another rollout.
+        """
+
+    @abstractmethod
     async def rollouts(
         self,
         run_id: str,
@@ -204,6 +225,21 @@ class Store(ABC):
     @abstractmethod
     async def summary(self, run_id: str) -> RunSummary:
         """What a run came to so far, in sums."""
+
+    @abstractmethod
+    async def tries(self, run_id: str, *, since: float | None = None, bucket: float | None = None) -> list[TryCount]:
+        """How many rollouts of a run, and steps of theirs, came out alike: by kind, agent, tool or model, and failure
+        (`agentlightning.store.tries`). Those of the first rollouts, which only check, are not among them.
+
+        ``since``: those alone that ended then or later, in seconds since the epoch. With ``bucket`` they are counted
+        apart by when they ended, in buckets of so many seconds. Sorted by what they have in common; each count of
+        failures has the last one as its example. Raises `StoreError` for a bucket of less than a second.
+        """
+
+    @abstractmethod
+    async def wait_for_ended(self, run_id: str, *, more_than: int, seconds: float) -> int:
+        """How many rollouts of a run have ended, as soon as they are ``more_than`` so many, or when ``seconds`` have
+        passed. As `wait`, for whoever looks at a run and knows not what will be asked for next."""
 
     @abstractmethod
     async def rollout(self, rollout_id: str) -> Rollout | None:

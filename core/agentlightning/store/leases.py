@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from agentlightning.errors import StoreBusyError, StoreError
 from agentlightning.records import Failure, Reward, Rollout, decode, encode
 from agentlightning.redaction import scrub
+from agentlightning.store import tries
 from agentlightning.store.base import RunRecord, RunStatus
 from agentlightning.store.owner import Owner, has_ended
 
@@ -38,11 +39,15 @@ class Row(NamedTuple):
     status: str
     outcome: float | None
     attempt: int
+    failure: str | None
+    fault: str | None
+    ended_at: float
     record: bytes
 
 
 def row_of(rollout: Rollout) -> Row:
     """The rollout as it is now; without an outcome where that does not count."""
+    failure, fault = tries.rollout_failure(rollout)
     return Row(
         id=rollout.id,
         run_id=rollout.run_id,
@@ -54,6 +59,9 @@ def row_of(rollout: Rollout) -> Row:
         status=rollout.status,
         outcome=rollout.outcome if rollout.is_scorable else None,
         attempt=operator.index(rollout.attempt),
+        failure=failure,
+        fault=fault,
+        ended_at=tries.ended_at(rollout),
         record=scrub(encode(rollout)),
     )
 
@@ -206,7 +214,8 @@ def add_rewards(
 
 def _update(db: sqlite3.Connection, row: Row, condition: str) -> bool:
     updated = db.execute(
-        f"UPDATE rollouts SET task_id = :task_id, status = :status, outcome = :outcome, record = :record, {_FREE} "
+        "UPDATE rollouts SET task_id = :task_id, status = :status, outcome = :outcome, failure = :failure, "
+        f"fault = :fault, ended_at = :ended_at, record = :record, {_FREE} "
         f"WHERE id = :id AND attempt = :attempt AND {condition}",
         row._asdict(),
     )

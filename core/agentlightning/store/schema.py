@@ -5,7 +5,8 @@ a column of its own, and where the two differ the column is right: a lease chang
 without touching the record.
 
 Spans are rows in the order they came, so that writing them is appending; the index that makes them unique
-is small and holds the spans of an attempt side by side.
+is small and holds the spans of an attempt side by side. The indexes ``…_as_tries`` hold all that counting tries and
+failures needs (`agentlightning.store.tries`), so that no record is read for it.
 """
 
 from __future__ import annotations
@@ -78,6 +79,16 @@ MIGRATIONS: tuple[Migration, ...] = (
             step INTEGER NOT NULL,
             record BLOB NOT NULL,
             PRIMARY KEY (run_id, step))""",
+    ),
+    (
+        *(f"ALTER TABLE rollouts ADD COLUMN {column}" for column in ("failure TEXT", "fault TEXT", "ended_at REAL")),
+        "CREATE INDEX rollouts_as_tries ON rollouts (run_id, status, purpose, failure, fault, ended_at, id, attempt)",
+        *(
+            f"ALTER TABLE spans ADD COLUMN {column}"
+            for column in ("agent TEXT", "used TEXT", "failure TEXT", "fault TEXT", "ended_at REAL")
+        ),
+        """CREATE INDEX spans_as_tries ON spans
+            (rollout_id, attempt, kind, agent, used, failure, fault, ended_at, id) WHERE ended_at IS NOT NULL""",
     ),
 )
 """What leads from each version to the next: the n-th entry makes version n of version n - 1. A released

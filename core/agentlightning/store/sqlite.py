@@ -9,7 +9,7 @@ import math
 import operator
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -30,22 +30,28 @@ from agentlightning.records import (
     decode,
     encode,
 )
-from agentlightning.redaction import begin_redacting, scrub
-from agentlightning.store import leases
-from agentlightning.store.base import Checkpoint, CollectionSummary, Metric, RunRecord, RunStatus, RunSummary, Store
+from agentlightning.redaction import begin_redacting
+from agentlightning.store import leases, tries
+from agentlightning.store.base import (
+    Checkpoint,
+    CollectionSummary,
+    Metric,
+    Recorded,
+    RunRecord,
+    RunStatus,
+    RunSummary,
+    Store,
+)
 from agentlightning.store.bell import Bell
 from agentlightning.store.database import connect_reader, store_error
 from agentlightning.store.owner import Owner, this_process
+from agentlightning.store.recorded import add_recorded, rows_of
+from agentlightning.store.span_rows import SPANS, span_row
+from agentlightning.store.tries import TryCount
 from agentlightning.store.writer import Insert, Work, Writer
 
 T = TypeVar("T")
 
-SPANS = Insert(
-    "spans",
-    ("rollout_id", "attempt", "id", "idx", "kind", "record"),
-    "ON CONFLICT (rollout_id, attempt, id) DO UPDATE SET idx = excluded.idx, kind = excluded.kind, "
-    "record = excluded.record",
-)
 METRICS = Insert(
     "metrics",
     ("run_id", "step", "name", "value", "at"),
@@ -192,18 +198,34 @@ class SQLiteStore(Store):
 
     async def wait(self, ids: Iterable[str], *, seconds: float | None = None) -> list[Rollout]:
         wanted = json.dumps(list(ids))
+        rows = await self._wait(
+            lambda rows: bool(rows) or wanted == "[]",
+            seconds,
+            "SELECT record, status, attempt FROM rollouts WHERE id IN (SELECT value FROM json_each(?)) "
+            "AND status NOT IN ('queued', 'running') ORDER BY seq",
+            wanted,
+        )
+        return [self._decode_rollout(*row) for row in rows]
+
+    async def wait_for_ended(self, run_id: str, *, more_than: int, seconds: float) -> int:
+        ((ended,),) = await self._wait(
+            lambda rows: rows[0][0] > more_than,
+            seconds,
+            "SELECT count(*) FROM rollouts WHERE run_id = ? AND status IN ('succeeded', 'failed', 'cancelled')",
+            run_id,
+        )
+        return int(ended)
+
+    async def _wait(self, enough: Callable[[list[Any]], bool], seconds: float | None, query: str, *values: Any) -> Any:
+        """The rows of a query, as soon as they are ``enough``, or ``seconds`` have passed."""
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         with self._bell.listening() as rung:
             while True:
                 rung.clear()
-                rows = await self._read(
-                    "SELECT record, status, attempt FROM rollouts WHERE id IN (SELECT value FROM json_each(?)) "
-                    "AND status NOT IN ('queued', 'running') ORDER BY seq",
-                    wanted,
-                )
+                rows = await self._read(query, *values)
                 left = deadline - time.monotonic()
-                if rows or left <= 0 or wanted == "[]":
-                    return [self._decode_rollout(*row) for row in rows]
+                if enough(rows) or left <= 0:
+                    return rows
                 with suppress(TimeoutError):
                     await asyncio.wait_for(rung.wait(), min(left, LOOK_AGAIN_SECONDS))
 
@@ -211,6 +233,11 @@ class SQLiteStore(Store):
         self, rollout_id: str, attempt: int, rewards: Sequence[Reward], failure: Failure | None = None
     ) -> bool:
         return await self._write(lambda db: leases.add_rewards(db, rollout_id, attempt, rewards, failure))
+
+    async def add_recorded(self, run: RunRecord, recorded: Sequence[Recorded]) -> None:
+        rows = await asyncio.to_thread(rows_of, run, recorded)
+        await self._write(lambda db: add_recorded(db, run, rows))
+        self._bell.ring()
 
     async def rollouts(
         self,
@@ -246,6 +273,10 @@ class SQLiteStore(Store):
         collections = [CollectionSummary(**dict(zip(names, row, strict=True))) for row in rows]
         return RunSummary(step=step, collections=collections)
 
+    async def tries(self, run_id: str, *, since: float | None = None, bucket: float | None = None) -> list[TryCount]:
+        tries.check_bucket(bucket)
+        return await self._reading(lambda db: tries.count_tries(db, run_id, since, bucket))
+
     async def rollout(self, rollout_id: str) -> Rollout | None:
         rows = await self._read("SELECT record, status, attempt FROM rollouts WHERE id = ?", rollout_id)
         return self._decode_rollout(*rows[0]) if rows else None
@@ -262,11 +293,7 @@ class SQLiteStore(Store):
         return self._decode_rollout(*rows[0][:3]), [self._decode(row[3], Span) for row in rows if row[3] is not None]
 
     def add_spans(self, spans: Sequence[Span]) -> None:
-        index = operator.index
-        rows = [
-            (span.rollout_id, index(span.attempt), span.id, index(span.index), span.kind, scrub(encode(span)))
-            for span in spans
-        ]
+        rows = [span_row(span) for span in spans]
         self._writing().add(SPANS, rows, sum(len(row[-1]) + ROW_BYTES for row in rows))
 
     async def spans(self, rollout_id: str, *, attempt: int | None = None) -> list[Span]:
@@ -361,16 +388,17 @@ class SQLiteStore(Store):
         await self._write(work)
 
     async def _read(self, query: str, *values: Any) -> list[Any]:
+        return await self._reading(lambda db: db.execute(query, values).fetchall())
+
+    async def _reading(self, work: Work[T]) -> T:
         if self._closed:
             raise StoreError(f"the store {self._path} is closed; open it again to read")
-
-        def run() -> list[Any]:
-            return self._read_connection.execute(query, values).fetchall()
-
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reader, run)
+            return await asyncio.get_running_loop().run_in_executor(self._reader, work, self._read_connection)
         except sqlite3.Error as error:
             raise store_error(self._path, "read", error) from error
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"the store {self._path} holds a damaged record: {error}") from error
 
     def _decode(self, record: bytes, kind: Any) -> Any:
         try:

@@ -7,7 +7,7 @@ What speaks HTTP, renders chats and parses tool calls stands in front of it and 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -17,10 +17,10 @@ from agentlightning.errors import PolicyError
 MAX_TEMPERATURE = 10.0
 """Above, what is drawn is noise."""
 
-LogprobsMode = Literal["tempered", "raw"]
+LogprobsMode = Literal["tempered", "raw", "processed"]
 """What log-probabilities are of, over the whole vocabulary, before top-k, top-p and min-p cut it and with no penalty or
 bias: ``tempered``, softmax(logits / temperature), which is what trainers compute again (temperature 0 counts as 1);
-``raw``, softmax(logits)."""
+``raw``, softmax(logits). ``processed`` are ``tempered`` ones, but of what top-k, top-p and min-p have left."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +45,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     ``top_k`` (0: off) leaves the likeliest k tokens, ``top_p`` the likeliest that hold so much of their mass, ``min_p``
     those at least so likely as the likeliest times it; in this order. The answer ends after one of ``stop_token_ids``,
     which is part of it, or after ``max_tokens``. ``top_logprobs`` likeliest tokens are told beside each.
-    Without ``stream`` nobody looks at a token before the last is there, so all may come at once.
+    Without ``stream`` nobody looks at a token before the last is there, so all may come at once. ``rollout``, where it
+    is known, is whose answer it is: its prompts begin alike, which whoever caches prefixes has a use for.
     """
 
     temperature: float = 1.0
@@ -57,6 +58,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: frozenset[int] = frozenset()
     top_logprobs: int = 0
     stream: bool = True
+    rollout: str | None = None
 
 
 class SampledToken(msgspec.Struct, gc=False):
@@ -88,3 +90,11 @@ class Sampler(Protocol):
 
         Raises `SamplerUnavailableError` where it cannot answer now, any other error where it failed.
         """
+
+
+@runtime_checkable
+class HoldsConnections(Protocol):
+    """A sampler that keeps connections open, which belong to the event loop that it samples in."""
+
+    async def aclose(self) -> None:
+        """Closes those of the running event loop. Called there, by whoever has sampled, when it is done."""

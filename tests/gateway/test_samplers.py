@@ -324,7 +324,7 @@ async def test_a_request_can_be_prepared(tokenizer: Any) -> None:
 
 
 async def test_an_endpoint_that_falls_silent_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlightning_gateway.openai_sampler.SECONDS_OF_SILENCE", 0.2)
+    monkeypatch.setattr("agentlightning_gateway.endpoint.SECONDS_OF_SILENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, and answers nothing
         base_url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         info = ModelInfo(name="m", context_length=8, vocabulary=8, logprobs="tempered", tokenizer="none")

@@ -15,7 +15,8 @@ tool_calls    what the model wrote → a message
 tool_formats  how families of models write tool calls
 sessions      token in, token out
 stream        text that grows
-openai_sampler  a sampler behind another endpoint
+endpoint      the completions API of another server, over kept connections
+openai_sampler  a sampler behind one such endpoint
 """
 
 from agentlightning_gateway.config import GatewayConfig

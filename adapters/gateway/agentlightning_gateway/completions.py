@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from agentlightning.sampler import SampledToken, Sampler, SamplerUnavailableError, SamplingParams
+from agentlightning.sampler import HoldsConnections, SampledToken, Sampler, SamplerUnavailableError, SamplingParams
 from agentlightning_gateway.chat import Chat
 from agentlightning_gateway.config import GatewayConfig
 from agentlightning_gateway.protocol import ApiError, GenerationRequest, Message, Replay
@@ -176,6 +176,11 @@ class Completions:
         handle.tasks = [asyncio.create_task(self._generate(generation, handle)) for generation in generations]
         return handle
 
+    async def aclose(self) -> None:
+        """Nothing will be asked any more, in this event loop."""
+        if isinstance(self._sampler, HoldsConnections):
+            await self._sampler.aclose()
+
     def identity(self, handle: RequestHandle) -> dict[str, Any]:
         """Who wrote a response, and what its log-probabilities are of: fields of every API's responses."""
         written_by = {"model": self.info.name, "policy": self.info.name, "policy_version": handle.version}
@@ -271,16 +276,23 @@ class Completions:
 
     def _check_logprobs(self, request: GenerationRequest) -> None:
         """Raises `ApiError` (501) for log-probabilities that the sampler cannot tell: raw ones are those of the
-        tempered distribution at temperature 1 (and 0, which counts as 1), and cannot be turned into others."""
-        wanted = request.top_logprobs is not None and request.temperature not in (0.0, 1.0)
-        if wanted and self.info.logprobs == "raw":
-            raise ApiError(
-                501,
-                f"logprobs: the sampler of {self.info.name} gives those before temperature, which are not the ones of "
-                f"temperature {request.temperature:g}; ask for temperature 1 or 0, or for no logprobs",
-                param="logprobs",
-                type="server_error",
-            )
+        tempered distribution at temperature 1 (and 0, which counts as 1), processed ones where nothing is cut; neither
+        can be turned into others."""
+        if request.top_logprobs is None:
+            return
+        if self.info.logprobs == "raw" and request.temperature not in (0.0, 1.0):
+            given = f"before temperature, which are not the ones of temperature {request.temperature:g}"
+            other = "ask for temperature 1 or 0"
+        elif self.info.logprobs == "processed" and (request.top_k, request.top_p, request.min_p) != (0, 1.0, 0.0):
+            given, other = "of what top_k, top_p and min_p leave", "leave these out"
+        else:
+            return
+        raise ApiError(
+            501,
+            f"logprobs: the sampler of {self.info.name} gives those {given}; {other}, or ask for no logprobs",
+            param="logprobs",
+            type="server_error",
+        )
 
     def _check_replay(self, request: GenerationRequest, prompts: Sequence[Prompt]) -> None:
         """Raises `ApiError` where the answer to be given again was one to another prompt."""
@@ -310,6 +322,7 @@ class Completions:
             stop_token_ids=request.stop_ids | self._chat.end_ids,
             top_logprobs=request.top_logprobs or 0,
             stream=request.stream or bool(request.stops),
+            rollout=prompt.rollout,
         )
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from types import TracebackType
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from agentlightning.adapterkit.listening import is_loopback
 from agentlightning.errors import PolicyError
+from agentlightning.redaction import remember
 from agentlightning.sampler import Sampler
 from agentlightning_gateway.chat import Chat
 from agentlightning_gateway.completions import Completions, GatewayStats
-from agentlightning_gateway.config import GatewayConfig
+from agentlightning_gateway.config import KEY_VARIABLE, GatewayConfig
 from agentlightning_gateway.server import Prepare, Server
 
 
@@ -24,7 +27,9 @@ class Gateway:
     ``tokenizer`` is read from where the sampler's `ModelInfo` says, unless it is given. ``prepare`` may change
     what is read of a request (`agentlightning_gateway.server.Server`). ``stats`` counts since `start`.
 
-    Raises `PolicyError` where the port is taken.
+    On loopback it asks for no key; elsewhere every request needs the one in the environment variable `KEY_VARIABLE`.
+
+    Raises `PolicyError` where the port is taken, or that variable is needed and not set.
     """
 
     def __init__(
@@ -50,15 +55,21 @@ class Gateway:
         host, port = self._server.address
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
+    @property
+    def api_key_env(self) -> str | None:
+        """The environment variable that holds the key which requests must bring; None where they need none."""
+        return None if is_loopback(self.config.host) else KEY_VARIABLE
+
     async def start(self) -> None:
         """Begins to serve."""
+        key = self._key()
         info = self.sampler.info
         if self._tokenizer is None:
             self._tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, info.tokenizer)
         completions = Completions(
             self.sampler, Chat(self._tokenizer, info.end_ids, self.config.tool_format), self.config
         )
-        server = Server(completions, host=self.config.host, port=self.config.port, prepare=self._prepare)
+        server = Server(completions, host=self.config.host, port=self.config.port, key=key, prepare=self._prepare)
         server.start()
         self.stats, self._server = completions.stats, server
 
@@ -67,6 +78,19 @@ class Gateway:
         server, self._server = self._server, None
         if server is not None:
             await asyncio.to_thread(server.stop)
+
+    def _key(self) -> str | None:
+        if self.api_key_env is None:
+            return None
+        key = os.environ.get(self.api_key_env)
+        if not key:
+            raise PolicyError(
+                f"the gateway is to listen on {self.config.host}, where others than this machine may ask: set the "
+                f"environment variable {self.api_key_env} to a secret of your choice, here and where agents run, or "
+                "listen on 127.0.0.1"
+            )
+        remember(key)
+        return key
 
     async def __aenter__(self) -> Gateway:
         await self.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import secrets
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,10 +13,13 @@ from typing import Any, Protocol
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentlightning.adapterkit.listening import listen
 from agentlightning.errors import PolicyError
@@ -24,6 +28,7 @@ from agentlightning_gateway.api_responses import ResponsesApi
 from agentlightning_gateway.api_text import TextApi
 from agentlightning_gateway.chat import BYTES_PER_TOKEN
 from agentlightning_gateway.completions import Completions, RequestHandle
+from agentlightning_gateway.config import KEY_VARIABLE
 from agentlightning_gateway.openapi import describe
 from agentlightning_gateway.protocol import ApiError, GenerationRequest
 from agentlightning_gateway.sessions import Prompt
@@ -65,11 +70,21 @@ class Server:
     connect as soon as `start` has returned.
 
     ``prepare`` gives what is read in place of a request's body, and is told of which API it is: ``chat``, ``responses``
-    or ``text_completion``. Raises `PolicyError` where the port is taken.
+    or ``text_completion``. ``key`` is what every request must bring as its bearer token, if any. Raises `PolicyError`
+    where the port is taken.
     """
 
-    def __init__(self, completions: Completions, *, host: str, port: int, prepare: Prepare | None = None) -> None:
+    def __init__(
+        self,
+        completions: Completions,
+        *,
+        host: str,
+        port: int,
+        key: str | None = None,
+        prepare: Prepare | None = None,
+    ) -> None:
         self._completions = completions
+        self._key = key
         self._prepare = prepare
         self._apis: dict[str, Api] = {
             "/chat/completions": ChatApi(completions),
@@ -90,7 +105,7 @@ class Server:
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name="agentlightning-gateway", daemon=True
+            target=lambda: asyncio.run(self._serve()), name="agentlightning-gateway", daemon=True
         )
 
     def start(self) -> None:
@@ -104,6 +119,12 @@ class Server:
             self._thread.join()
         self._socket.close()
 
+    async def _serve(self) -> None:
+        try:
+            await self._server.serve([self._socket])
+        finally:
+            await self._completions.aclose()
+
     def _app(self) -> Starlette:
         routes = [
             *(Route(path, self._answer(api, OPERATIONS[path]), methods=["POST"]) for path, api in self._apis.items()),
@@ -116,6 +137,7 @@ class Server:
                 Mount("/v1", routes=routes),
                 Mount("/rollouts/{rollout}/v1", routes=routes),
             ],
+            middleware=[Middleware(KeyCheck, key=self._key)] if self._key is not None else [],
             exception_handlers={ApiError: _api_error, HTTPException: _http_error, ClientDisconnect: _client_left},
         )
 
@@ -174,6 +196,25 @@ class Server:
                 code="context_length_exceeded",
             )
         return bytes(body)
+
+
+class KeyCheck:
+    """Answers 401 to every request without the key, whatever it is for."""
+
+    def __init__(self, app: ASGIApp, *, key: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = Headers(scope=scope).get("authorization", "").encode() if scope["type"] == "http" else b""
+        if secrets.compare_digest(given, self._expected):
+            await self._app(scope, receive, send)
+            return
+        wrong = (
+            f"expected the policy's key as the API key: set the environment variable {KEY_VARIABLE} where agents run"
+        )
+        error = ApiError(401, wrong, code="invalid_api_key", type="authentication_error")
+        await JSONResponse(error.body, status_code=401)(scope, receive, send)
 
 
 async def _while_connected(ready: Awaitable[None], request: Request) -> None:

@@ -56,6 +56,7 @@ class Engine:
             agents=tuple(agents),
             model=self.config.name,
             base_url=self.base_url,
+            api_key_env=self.gateway.api_key_env,
             sampling=sampling,
         )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
+
+SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def format_number(value: float) -> str:
@@ -31,3 +34,11 @@ def format_p(p: float) -> str:
 def format_time(seconds: float | None) -> str:
     """Local date and time; ``–`` where there is none."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else "–"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90s``, ``30m``, ``12h`` or ``7d``. Raises `ValueError` for anything else, and for none."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text, re.ASCII)
+    if found is None or not int(found[1]):
+        raise ValueError(f"{text!r}: expected a number and a unit, such as 90s, 30m, 12h or 7d")
+    return float(int(found[1]) * SECONDS_OF[found[2]])

@@ -17,6 +17,7 @@ COMMANDS = {
     "eval": "evaluate",
     "runs": "runs",
     "show": "show",
+    "failures": "failures",
     "compare-runs": "compare_runs",
     "prompts": "prompts",
     "serve": "serve",
@@ -100,6 +101,7 @@ def main(debug: bool) -> None:
     agl serve RUN                     answer its calls with the trained model
     agl runs                          what was trained
     agl show RUN                      one run, or one rollout
+    agl failures RUN                  what went wrong, and how often
 
     \b
     Exit codes: 0 done; 1 the run failed, or check found something to mend;

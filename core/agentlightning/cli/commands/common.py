@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentlightning.defaults import STORE
+from agentlightning.formatting import parse_duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +36,14 @@ class FiniteRange(click.FloatRange):
         if math.isnan(number):
             self.fail("expected a number", param, ctx)
         return number
+
+
+def seconds_of(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """The callback of an option that is a duration: ``90s``, ``30m``, ``12h``, ``7d``, in seconds."""
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 def read_store(url: str, query: Callable[[Store], Awaitable[T]]) -> T:

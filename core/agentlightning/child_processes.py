@@ -71,14 +71,13 @@ class ChildProcess:
             yield lambda: read(self._answers)
         except (OSError, EOFError) as error:
             self.kill()
-            raise ProcessGoneError(_ending(self._popen.returncode), too_long=too_long.is_set()) from error
+            raise ProcessGoneError(ending(self._popen.returncode), too_long=too_long.is_set()) from error
         finally:
             timer.cancel()
 
     def kill(self) -> None:
         """Ends the whole group, orphans included, and waits for its first process."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+        kill_group(self._popen.pid)
         self._popen.wait()
 
 
@@ -160,6 +159,12 @@ def ending_after(seconds: float) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
-def _ending(code: int) -> str:
+def kill_group(pid: int) -> None:
+    """Ends the processes of a group, orphans included, whose first one has this id."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def ending(code: int) -> str:
     """How a process has ended, by its return code."""
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

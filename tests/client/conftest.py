@@ -18,7 +18,7 @@ from agentlightning.agents import load_agent
 from agentlightning.plugins import plugins
 from agentlightning.records import Rollout
 from agentlightning.store import open_store
-from agentlightning_client.worker import Worker
+from agentlightning_client.worker import Worker, agent_here
 
 AGL = str(Path(sys.executable).with_name("agl"))
 SHORT_LEASES = str(Path(__file__).with_name("short_leases.py"))
@@ -126,7 +126,7 @@ def worker_beside(url: str) -> WorkerBeside:
     @asynccontextmanager
     async def beside(agent: Any, **options: Any) -> AsyncIterator[Worker]:
         store = open_store(url)
-        worker = Worker(store, *load_agent(agent, plugins()), **options)
+        worker = Worker(store, agent_here(*load_agent(agent, plugins())), **options)
         working = asyncio.create_task(worker.work())
         try:
             yield worker

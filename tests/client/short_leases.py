@@ -10,15 +10,15 @@ import click
 from agentlightning.agents import load_agent
 from agentlightning.plugins import plugins
 from agentlightning.store import open_store
-from agentlightning_client.worker import Worker
+from agentlightning_client.worker import Worker, agent_here
 
 
 async def main(url: str, agent: str, seconds: str) -> None:
-    loaded, adapter = load_agent(agent, plugins())
+    performing = agent_here(*load_agent(agent, plugins()))
     store = open_store(url)
     click.echo("waiting for rollouts")
     try:
-        await Worker(store, loaded, adapter, lease_seconds=float(seconds)).work()
+        await Worker(store, performing, lease_seconds=float(seconds)).work()
     finally:
         await store.close()
 

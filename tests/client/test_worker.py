@@ -24,7 +24,7 @@ from agentlightning.plugins import plugins
 from agentlightning.records import Rollout
 from agentlightning.store import RunRecord, open_store
 from agentlightning.store.sqlite import SQLiteStore
-from agentlightning_client.worker import Worker
+from agentlightning_client.worker import Worker, agent_here
 
 TASKS = [{"id": f"t{number}", "input": number} for number in range(4)]
 
@@ -124,7 +124,7 @@ async def test_a_worker_ends_with_its_run_and_gives_back_what_still_runs_for_it(
                 await anext(groups)
 
     store = open_store(url)
-    working = asyncio.create_task(Worker(store, *load_agent(agent, plugins())).work())
+    working = asyncio.create_task(Worker(store, agent_here(*load_agent(agent, plugins()))).work())
     trainer = Trainer(
         *("elsewhere:agent", TASKS, always, Doing(body)),
         held_out=TASKS[:1],

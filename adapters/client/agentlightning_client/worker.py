@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from agentlightning.adapter import Adapter
-from agentlightning.agent_here import AgentHere
+from agentlightning.agent_here import AgentHere, Perform
 from agentlightning.attempts import LEASE_SECONDS, Attempts, renewing_leases, seed_of, worker_name
 from agentlightning.config import RunnerConfig
 from agentlightning.loop_watch import watching_loop
@@ -35,10 +35,18 @@ LIST_SECONDS = 5.0
 MOST_ATTEMPTS_LOST = 10
 """A rollout that was begun so often and not ended ends its workers, it seems."""
 
+Performing = Callable[[float, str], Perform]
+"""What runs the agent, for so many seconds at most, which is the option named."""
+
+
+def agent_here(agent: Any, adapter: Adapter) -> Performing:
+    """An agent in this process."""
+    return lambda timeout, limit: AgentHere(agent, adapter, timeout=timeout, limit=limit).perform
+
 
 class Worker:
     """Runs an agent on rollouts of one store, ``concurrency`` at once, each for ``timeout`` seconds at most (where the
-    run allows it no less).
+    run allows it no less). ``performing`` is asked once for each run for what runs the agent.
 
     ``run_id`` is that of the only run to work for; ``say`` takes what a person should read. A worker that vanishes
     loses its leases after ``lease_seconds``.
@@ -47,8 +55,7 @@ class Worker:
     def __init__(
         self,
         store: Store,
-        agent: Any,
-        adapter: Adapter,
+        performing: Performing,
         *,
         run_id: str | None = None,
         concurrency: int = 16,
@@ -61,8 +68,7 @@ class Worker:
         self.finished = 0
         """Rollouts that have ended here."""
         self._store = store
-        self._agent = agent
-        self._adapter = adapter
+        self._performing = performing
         self._run_id = run_id
         self._concurrency = concurrency
         self._timeout = timeout
@@ -124,8 +130,7 @@ class Worker:
         timeout, limit = config.timeout, "runner.timeout"
         if self._timeout is not None and self._timeout < timeout:
             timeout, limit = self._timeout, "--timeout"
-        here = AgentHere(self._agent, self._adapter, timeout=timeout, limit=limit)
-        return Attempts(here.perform, self._store, retries=config.retries)
+        return Attempts(self._performing(timeout, limit), self._store, retries=config.retries)
 
     async def _begin(self, run: RunRecord) -> bool:
         """Leases as many rollouts as can run; whether there were any."""

@@ -1,7 +1,8 @@
 """Agent Lightning, embedded: make any LLM agent learn from its own runs.
 
 For those who train: `Trainer`. For those who want to say more from inside an agent: `reward`, `annotate`
-and `span`, which do nothing outside a rollout. For those who write plugins: `hookimpl`, `PolicyGradient`
+and `span`, which do nothing outside a rollout. For those who record a deployed agent: `attach`, `detach`, `live` and
+`current_rollout`. For those who write plugins: `hookimpl`, `PolicyGradient`
 and `LossConfig`, `Algorithm`, `Backend`, `Credit`, `Adapter` and the records.
 """
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from agentlightning.hookspecs import hookimpl
     from agentlightning.loss import LossConfig
     from agentlightning.policy_gradient import PolicyGradient
-    from agentlightning.recording import annotate, reward, span
+    from agentlightning.online.attach import attach, detach
+    from agentlightning.recording import annotate, current_rollout, live, reward, span
     from agentlightning.records import Failure, Reward, Rollout, Span, Task
     from agentlightning.trainer import FitResult, Trainer
 
@@ -40,6 +42,10 @@ _HOMES = {
     "Span": "records",
     "Task": "records",
     "annotate": "recording",
+    "attach": "online.attach",
+    "current_rollout": "recording",
+    "detach": "online.attach",
+    "live": "recording",
     "reward": "recording",
     "span": "recording",
     "FitResult": "trainer",
@@ -62,7 +68,11 @@ __all__ = [
     "Task",
     "Trainer",
     "annotate",
+    "attach",
+    "current_rollout",
+    "detach",
     "hookimpl",
+    "live",
     "reward",
     "span",
 ]

@@ -28,6 +28,10 @@ class Adapter(ABC):
     hooks: ClassVar[str | None] = None
     """The module with the functions `install`, safe to call twice, and `uninstall`. It imports the framework, and is
     imported when one of `modules` has been."""
+    entry_points: ClassVar[str | None] = None
+    """``module:attribute`` of the framework's methods that run its agents
+    (`agentlightning.adapterkit.entry_points.EntryPoint`): wrapped in processes whose runs are recorded
+    (`agentlightning.attach`). The module imports no framework."""
     versions: ClassVar[tuple[str, str, str] | None] = None
     """What is hooked into: a distribution, its oldest version, and the first that is not supported any more."""
     priority: ClassVar[int] = 0

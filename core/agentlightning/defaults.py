@@ -2,3 +2,5 @@
 
 STORE = "sqlite:///runs/agentlightning.db"
 DIRECTORY = "runs"
+LIVE_BUFFER = "runs/live"
+"""The folder of what a deployed agent has recorded and its store has not acknowledged."""

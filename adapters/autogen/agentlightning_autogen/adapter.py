@@ -26,6 +26,7 @@ class AutoGenAdapter(Adapter):
     name = "autogen"
     modules = ("autogen_core", "autogen_agentchat.base")
     hooks = "agentlightning_autogen.hooks"
+    entry_points = "agentlightning_autogen.entry_points:ENTRY_POINTS"
 
     def is_supported(self) -> bool:
         """Whether the part of AutoGen that was imported is of a version that is hooked into."""
@@ -62,8 +63,7 @@ class AutoGenAdapter(Adapter):
         except RuntimeError as error:
             failure = error
         else:
-            messages = [_from_message(message) for message in result.messages]
-            return {"messages": messages, "stop_reason": result.stop_reason}
+            return result_of(result)
         raise root_cause(failure)
 
 
@@ -102,6 +102,11 @@ def _to_message(item: Any) -> Any:
     if isinstance(item, Mapping) and isinstance(item.get("content"), str):
         return TextMessage(content=item["content"], source=str(item.get("name") or item.get("role") or "user"))
     return None
+
+
+def result_of(result: Any) -> dict[str, Any]:
+    """The ``TaskResult`` of a run as plain data."""
+    return {"messages": [_from_message(message) for message in result.messages], "stop_reason": result.stop_reason}
 
 
 def _from_message(message: Any) -> dict[str, Any]:

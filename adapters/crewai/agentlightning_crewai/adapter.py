@@ -29,6 +29,7 @@ class CrewAIAdapter(Adapter):
     name = "crewai"
     modules = ("crewai",)
     hooks = "agentlightning_crewai.hooks"
+    entry_points = "agentlightning_crewai.entry_points:ENTRY_POINTS"
     versions = ("crewai", "1.11", "2")
     """Before 1.11, tools that are called at once run in threads without the rollout's context."""
 

@@ -21,6 +21,7 @@ class LangGraphAdapter(Adapter):
     name = "langgraph"
     modules = ("langchain_core",)
     hooks = "agentlightning_langgraph.hooks"
+    entry_points = "agentlightning_langgraph.entry_points:ENTRY_POINTS"
     versions = ("langchain-core", "1.0", "2")
 
     def accepts(self, agent: Any) -> bool:

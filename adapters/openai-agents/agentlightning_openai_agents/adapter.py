@@ -20,6 +20,7 @@ class OpenAIAgentsAdapter(Adapter):
     name = "openai-agents"
     modules = ("agents",)
     hooks = "agentlightning_openai_agents.hooks"
+    entry_points = "agentlightning_openai_agents.entry_points:ENTRY_POINTS"
     versions = ("openai-agents", "0.20", "0.25")
 
     def is_supported(self) -> bool:

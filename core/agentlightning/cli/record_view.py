@@ -28,6 +28,7 @@ LATEST_STEPS = 6
 LATEST_ROLLOUTS = 10
 STATUS_STYLES = {
     "running": "cyan",
+    "live": "cyan",
     "succeeded": "green",
     "failed": "red",
     "cancelled": "yellow",

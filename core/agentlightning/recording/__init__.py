@@ -6,6 +6,7 @@ here returns at once.
 
 from agentlightning.recording.api import annotate, reward, span
 from agentlightning.recording.context import add_locator, current, innermost, locate, recording, remove_locator
+from agentlightning.recording.deployed import current_rollout, live
 from agentlightning.recording.failures import failure_of, guarded
 from agentlightning.recording.recorder import Recorder, current_span, matches
 from agentlightning.recording.strays import StrayCall, outside, stray_calls
@@ -16,10 +17,12 @@ __all__ = [
     "add_locator",
     "annotate",
     "current",
+    "current_rollout",
     "current_span",
     "failure_of",
     "guarded",
     "innermost",
+    "live",
     "locate",
     "matches",
     "outside",

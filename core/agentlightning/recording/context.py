@@ -22,8 +22,17 @@ logger = logging.getLogger(__name__)
 _recorder: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("agentlightning_recorder", default=None)
 _in_own_thread: contextvars.ContextVar[bool] = contextvars.ContextVar("agentlightning_in_own_thread", default=False)
 """Whether the current rollout began a thread, and this is it."""
+unsampled: contextvars.ContextVar[Unsampled | None] = contextvars.ContextVar("agentlightning_unsampled", default=None)
+"""The run of a deployed agent that goes on here and is not recorded."""
 Locator = Callable[[Recorder], Span | None]
 _locators: list[Locator] = []
+
+
+class Unsampled:
+    """A run of a deployed agent that is not recorded, and nothing in it."""
+
+    def __init__(self) -> None:
+        self.ended = False
 
 
 def current() -> Recorder | None:
@@ -38,7 +47,7 @@ def current() -> Recorder | None:
 @contextmanager
 def recording(recorder: Recorder) -> Iterator[Recorder]:
     """Makes ``recorder`` current inside the block; the caller closes it."""
-    follow_threads(_to_carry)
+    follow_work()
     token, span_token = _recorder.set(recorder), span_of_context.set(None)
     try:
         with running(recorder):
@@ -48,8 +57,16 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
         span_of_context.reset(span_token)
 
 
+def follow_work() -> None:
+    """Has work that is handed to threads go on in the rollout that it was handed over in (`following`)."""
+    follow_threads(_to_carry)
+
+
 def _to_carry(for_thread: bool) -> Values | None:
     """What a thread that begins here is to know: the rollout, and the span that its calls belong under."""
+    left_out = unsampled.get()
+    if left_out is not None and not left_out.ended:
+        return ((unsampled, left_out),)
     if not any_active():
         return None
     recorder = current()

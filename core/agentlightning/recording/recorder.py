@@ -47,12 +47,15 @@ class Recorder:
         seed: int | None = None,
         repeats: RecordedAnswers | None = None,
         first_index: int = 0,
+        is_live: bool = False,
     ) -> None:
         self.rollout_id = rollout_id
         self.attempt = attempt
         self.resources = tuple(resources)
         self.seed = seed
         self.repeats = repeats
+        self.is_live = is_live
+        """Whether it watches a deployed agent: what others do meanwhile is none of its business."""
         self.rewards: list[Reward] = []
         self.failures: list[Failure] = []
         self.last_call: Span | None = None

@@ -90,7 +90,7 @@ def belongs_to_none(model: str | None, host: str) -> None:
 
     Raises `RedirectError` where a running rollout has resources; else warns, once for each place.
     """
-    if not _active or is_outside.get():
+    if is_outside.get() or all(recorder.is_live for recorder in active()):
         return
     refused = any(recorder.resources for recorder in active())
     stray = StrayCall(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 if TYPE_CHECKING:
+    from agentlightning.config import Config
     from agentlightning.records import Rollout, Span, Task
     from agentlightning.store.base import RunRecord
 
@@ -22,6 +23,13 @@ class Register(Protocol):
     """Names one thing: ``register("grpo", "agentlightning_grpo.algorithm:GRPO")``."""
 
     def __call__(self, name: str, target: Any) -> None: ...
+
+
+class Submit(Protocol):
+    """Has a run trained elsewhere, and shows it: ``submit("http://gpu:8080", config, quiet=False)``."""
+
+    def __call__(self, url: str, config: Config, *, quiet: bool) -> int:
+        """Gives the exit code of ``agl``. Raises `AgentLightningError` where the run is refused."""
 
 
 @hookspec
@@ -62,6 +70,11 @@ def register_backends(register: Register) -> None:
 @hookspec
 def register_stores(register: Register) -> None:
     """Register stores by URL scheme: callables ``(url) -> Store``."""
+
+
+@hookspec
+def register_submitters(register: Register) -> None:
+    """Register what ``agl train --server URL`` hands a run to, by URL scheme: a `Submit`."""
 
 
 @hookspec

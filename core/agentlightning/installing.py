@@ -56,6 +56,7 @@ DISTRIBUTION_OF = {
     "runners": dict.fromkeys(("clients", "processes"), "agentlightning-client"),
     "servers": {"torch": "agentlightning-policy", "forwarding": "agentlightning-selection"},
     "stores": dict.fromkeys(("http", "https"), "agentlightning-server"),
+    "submitters": dict.fromkeys(("http", "https"), "agentlightning-server"),
 }
 """Which distribution to install for a name that is missing, by kind of plugin."""
 

@@ -32,6 +32,7 @@ KINDS: dict[str, str | None] = {
     "credit": "agentlightning.credit:Credit",
     "backends": "agentlightning.backend:Backend",
     "stores": None,
+    "submitters": None,
     "commands": None,
 }
 """What the hook ``register_<kind>`` registers, and the class that each of the kind is a subclass of; None where any

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from agentlightning.cli import main
+from agentlightning.plugins import Plugins
 from agentlightning.store import RunRecord, open_store
 
 Agl = Callable[..., Result]
@@ -292,3 +294,31 @@ def _runs(folder: Path) -> list[RunRecord]:
             await store.close()
 
     return asyncio.run(ask())
+
+
+def test_a_run_for_a_server_is_handed_to_whoever_registered_for_its_scheme(
+    agl: Agl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "elsewhere_plugin.py").write_text(
+        "from agentlightning import hookimpl\n"
+        "def submit(url, config, *, quiet):\n"
+        "    print(url, config.agent, config.seed, quiet)\n"
+        "    return 7\n"
+        "@hookimpl\n"
+        "def register_submitters(register):\n"
+        "    register('far', submit)\n"
+    )
+    found = Plugins([EntryPoint("elsewhere", "elsewhere_plugin", "agentlightning")])
+    monkeypatch.setattr("agentlightning.plugins.plugins", lambda: found)
+    submitted = agl("train", "config.yaml", "--set", "seed=5", "--quiet", "--server", "far://away")
+    assert (submitted.exit_code, submitted.stdout) == (7, "far://away my_work:answer 5 True\n")
+    for arguments, says in (
+        (("config.yaml", "--server", "away"), "expected http://HOST:PORT"),
+        (("config.yaml", "--server", "farther://away"), "submitter 'farther' is not installed; did you mean 'far'?"),
+        (("config.yaml", "--server", "http://away"), "adapters/server"),
+        (("config.yaml", "--resume", "--server", "far://away"), "agl training resume ID --server far://away"),
+        (("--resume", "a-run", "--server", "far://away"), "agl training resume ID --server far://away"),
+    ):
+        refused = agl("train", *arguments)
+        assert (refused.exit_code, says in refused.stderr.replace("\n", "")) == (2, True), refused.output
+    assert not (folder / "runs").exists()

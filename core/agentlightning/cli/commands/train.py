@@ -6,12 +6,13 @@ import shlex
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from agentlightning.cli.app import RUN_LOG
-from agentlightning.cli.commands.common import console, overrides_option, read_store, store_hint
+from agentlightning.cli.commands.common import overrides_option, read_store, store_hint
+from agentlightning.cli.commands.outcome import print_result, what_is_saved
 from agentlightning.cli.commands.screen import failing_run, own_screen
 from agentlightning.cli.commands.signals import ending_by_signal
 from agentlightning.defaults import STORE
@@ -19,8 +20,8 @@ from agentlightning.errors import AgentLightningError
 
 if TYPE_CHECKING:
     from agentlightning.config import Config
+    from agentlightning.hookspecs import Submit
     from agentlightning.store.base import RunRecord, Store
-    from agentlightning.trainer import FitResult
 
 LAST = "last"
 
@@ -36,6 +37,7 @@ LAST = "last"
     help="Go on with a run; without RUN, with the last one that has not succeeded.",
 )
 @click.option("--store", "url", metavar="URL", help="Where the RUN to go on with is, if no CONFIG says it.")
+@click.option("--server", metavar="URL", help="Train there: a Lightning Server that was started with --train-in.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_context
 def train(
@@ -44,6 +46,7 @@ def train(
     overrides: tuple[str, ...],
     resume: str | None,
     url: str | None,
+    server: str | None,
     quiet: bool,
 ) -> None:
     """Train the agent that the file CONFIG names; or go on with a RUN, whose record names all, without it."""
@@ -56,6 +59,13 @@ def train(
         raise click.UsageError(f"--store is for going on without CONFIG; here --set store={url} names another")
     if config is None and (resume in (None, LAST) or overrides):
         raise click.UsageError("Missing argument 'CONFIG': the config file, as `agl init` writes it")
+    if server is not None:
+        if config is None or resume is not None:
+            raise click.UsageError(
+                "--server takes a CONFIG, and no --resume: what was submitted goes on by agl training resume ID "
+                f"--server {server}"
+            )
+        _submit(ctx, server, config, overrides, quiet=quiet)
     held_out = None
     if config is not None:
         settings = load_config(config, overrides)
@@ -77,7 +87,7 @@ def train(
                     click.echo(_saved(progress.run, settings.store, config, overrides), err=True)
             raise
     if not quiet:
-        _report(result, settings.store)
+        print_result(result, settings.store)
 
 
 async def _config_of(id: str, store: Store) -> tuple[Config, str | None, str]:
@@ -88,59 +98,27 @@ async def _config_of(id: str, store: Store) -> tuple[Config, str | None, str]:
     return *config_of(run), run.id
 
 
-def _report(result: FitResult, url: str) -> None:
-    from rich.text import Text
+def _submit(ctx: click.Context, url: str, config: str, overrides: tuple[str, ...], *, quiet: bool) -> NoReturn:
+    """Hands the run over to whatever trains at ``url``, and ends with its exit code."""
+    from agentlightning.config import load_config
+    from agentlightning.plugins import plugins
 
-    from agentlightning.cli.curve import WITHOUT_MATPLOTLIB, can_draw
-    from agentlightning.cli.tables import comparisons_table
-
-    output = console()
-    if result.comparisons:
-        output.print(comparisons_table(result.comparisons))
-    for finding in result.findings:
-        output.print(Text(finding, style="yellow"), soft_wrap=not output.is_terminal)
-    facts = dict(result.results)
-    curve = read_store(url, partial(_draw_curve, result))
-    if curve is not None:
-        facts["curve"] = curve
-    facts["run"] = f"{result.run_id}  (agl show {result.run_id}{store_hint(url)})"
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        output.print(Text(f"{name:{width}}  {value}"), soft_wrap=True)
-    if curve is None and not can_draw():
-        output.print(WITHOUT_MATPLOTLIB, soft_wrap=True)
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise click.UsageError(f"--server {url}: expected http://HOST:PORT or https://HOST")
+    submit: Submit = plugins().find("submitters", scheme)
+    ctx.exit(submit(url, load_config(config, overrides), quiet=quiet))
 
 
-async def _draw_curve(result: FitResult, store: Store) -> str | None:
-    from agentlightning.cli.curve import draw_curve
-
-    run = await store.run(result.run_id)
-    return await draw_curve(store, run, Path(result.directory) / "curve.png") if run is not None else None
+def _go_on(run: RunRecord, url: str, config: str | None, overrides: tuple[str, ...]) -> str:
+    """The command that goes on with a run."""
+    command = f"agl train {config}" if config is not None else f"agl train{store_hint(url)}"
+    again = " ".join([command, *(f"--set {shlex.quote(override)}" for override in overrides)])
+    return f"{again} --resume {run.id}"
 
 
 def _saved(run: RunRecord, url: str, config: str | None, overrides: tuple[str, ...]) -> str:
-    """What a run that has stopped leaves behind, and the command that goes on with it."""
-
-    from agentlightning.diagnostics import findings
-
-    async def ask(store: Store) -> tuple[int, int | None, list[str]]:
-        rollouts = await store.rollouts(run.id)
-        checkpoint = await store.last_checkpoint(run.id)
-        step = checkpoint.step if checkpoint is not None else None
-        return (
-            sum(rollout.finished for rollout in rollouts if rollout.counts),
-            step,
-            findings(await store.metrics(run.id)),
-        )
-
-    command = f"agl train {config}" if config is not None else f"agl train{store_hint(url)}"
-    again = " ".join([command, *(f"--set {shlex.quote(override)}" for override in overrides)])
     try:
-        finished, step, found = read_store(url, ask)
+        return what_is_saved(run, url, _go_on(run, url, config, overrides))
     except AgentLightningError as error:
         return f"run {run.id} has stopped, and its store cannot be read: {error}"
-    if not finished and step is None:
-        return "\n".join([*found, f"run {run.id} has stopped before a rollout ended: there is nothing to go on from"])
-    point = f"the checkpoint of step {step}" if step is not None else "no checkpoint yet"
-    saved = f"run {run.id} has stopped; saved: {finished} finished rollouts, {point}"
-    return "\n".join([*found, saved, f"go on with: {again} --resume {run.id}"])

@@ -13,6 +13,7 @@ import pluggy
 if TYPE_CHECKING:
     from agentlightning.config import Config
     from agentlightning.records import Rollout, Span, Task
+    from agentlightning.share_changes import FailureChange
     from agentlightning.store.base import RunRecord
 
 hookspec = pluggy.HookspecMarker("agentlightning")
@@ -90,3 +91,8 @@ def rollout_finished(rollout: Rollout, task: Task, spans: Sequence[Span]) -> Non
 @hookspec
 def run_finished(run: RunRecord) -> None:
     """A run has ended; its status says how."""
+
+
+@hookspec
+def failure_share_changed(change: FailureChange) -> None:
+    """A server has noticed that a failure became more frequent or less, beyond chance: once for each change."""

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import math
 
-from agentlightning.records import Record
+from agentlightning.formatting import format_p, format_time
+from agentlightning.records import Fault, Purpose, Record
+from agentlightning.store.tries import TryKind
 
 FALSE_ALARMS = 0.01
 """The probability of an alarm within `TRIES` tries of a share that does not change, at most."""
@@ -49,6 +51,45 @@ class ShareChange(Record, kw_only=True):
     @property
     def since(self) -> float:
         return self.failed_since / self.tried_since
+
+
+class FailureChange(Record, kw_only=True):
+    """The share of a failure changed beyond chance: of rollouts that failed, or in which a step did.
+
+    The failure is of the ``type``, whose fault is ``fault``, of rollouts of one run and ``purpose``: ``kind`` is
+    ``rollout``, or the kind of the step, which the ``agent`` took with the tool or the model ``used``. A rollout counts
+    once where a step of it failed so, and was tried where it took such a step at all. ``changed_at`` is when it most
+    likely changed, ``noticed_at`` when that was clear, both in seconds since the epoch; ``change`` has the numbers.
+    ``rollout_id`` is the last rollout that failed so.
+    """
+
+    run_id: str
+    purpose: Purpose
+    kind: TryKind
+    agent: str | None = None
+    used: str | None = None
+    type: str
+    fault: Fault
+    change: ShareChange
+    changed_at: float
+    noticed_at: float
+    rollout_id: str
+
+    @property
+    def rose(self) -> bool:
+        return self.change.since > self.change.before
+
+    def __str__(self) -> str:
+        """``tool_error of search (agent solver) in 12.0 % of rollouts, up from 2.1 %: …``."""
+        change = self.change
+        of = f" of {self.used}" if self.used is not None else ""
+        by = f" (agent {self.agent})" if self.agent is not None else ""
+        return (
+            f"{self.type}{of}{by} in {100 * change.since:.1f} % of rollouts, {'up' if self.rose else 'down'} from "
+            f"{100 * change.before:.1f} %: {change.failed_since} of {change.tried_since} since "
+            f"{format_time(self.changed_at)}, {change.failed_before} of {change.tried_before} before "
+            f"(p {format_p(change.p_value)}); run {self.run_id}, {self.purpose}; agl show {self.rollout_id}"
+        )
 
 
 class ShareDetector:

@@ -24,6 +24,14 @@ CHECKPOINT_BYTES = 32 * 1024**2
 CACHE_BYTES = 32 * 1024**2
 
 
+def path_of(url: str) -> tuple[str, bool]:
+    """The path in a store's URL, and whether the store is only read. Raises `StoreError`."""
+    path, _, mode = url.removeprefix("sqlite:///").partition("?mode=")
+    if not url.startswith("sqlite:///") or not path or mode not in ("", "ro", "rwc"):
+        raise StoreError(f"store {url!r}: expected sqlite:///relative/path.db or sqlite:////absolute/path.db")
+    return path, mode == "ro"
+
+
 def connect_writer(path: Path) -> sqlite3.Connection:
     """A connection that writes: the file and its folder made, and brought to this schema version, if need be.
 

@@ -34,7 +34,6 @@ from agentlightning.redaction import begin_redacting
 from agentlightning.store import leases, tries
 from agentlightning.store.base import (
     Checkpoint,
-    CollectionSummary,
     Metric,
     Recorded,
     RunRecord,
@@ -43,20 +42,16 @@ from agentlightning.store.base import (
     Store,
 )
 from agentlightning.store.bell import Bell
-from agentlightning.store.database import connect_reader, store_error
+from agentlightning.store.database import connect_reader, path_of, store_error
 from agentlightning.store.owner import Owner, this_process
 from agentlightning.store.recorded import add_recorded, rows_of
 from agentlightning.store.span_rows import SPANS, span_row
+from agentlightning.store.sums import METRICS, metric_row, metrics_of, summary_of
 from agentlightning.store.tries import TryCount
-from agentlightning.store.writer import Insert, Work, Writer
+from agentlightning.store.writer import Work, Writer
 
 T = TypeVar("T")
 
-METRICS = Insert(
-    "metrics",
-    ("run_id", "step", "name", "value", "at"),
-    "ON CONFLICT (run_id, step, name) DO UPDATE SET value = excluded.value, at = excluded.at",
-)
 LOOK_AGAIN_SECONDS = 0.5
 """How often `wait` looks for what other processes have written; what this one writes wakes it."""
 ROW_BYTES = 200
@@ -66,10 +61,8 @@ ROW_BYTES = 200
 def open_sqlite(url: str) -> SQLiteStore:
     """The store of ``sqlite:///relative/path`` or ``sqlite:////absolute/path``; with ``?mode=ro`` at the end
     it is only read. Raises `StoreError`."""
-    path, _, mode = url.removeprefix("sqlite:///").partition("?mode=")
-    if not url.startswith("sqlite:///") or not path or mode not in ("", "ro", "rwc"):
-        raise StoreError(f"store {url!r}: expected sqlite:///relative/path.db or sqlite:////absolute/path.db")
-    return SQLiteStore(path, read_only=mode == "ro")
+    path, read_only = path_of(url)
+    return SQLiteStore(path, read_only=read_only)
 
 
 class SQLiteStore(Store):
@@ -182,6 +175,13 @@ class SQLiteStore(Store):
         )
         return [self._decode_rollout(*row) for row in rows]
 
+    async def unfinished(self) -> dict[str, int]:
+        """How many rollouts of all runs are queued, and how many run."""
+        rows = await self._read(
+            "SELECT status, count(*) FROM rollouts WHERE status IN ('queued', 'running') GROUP BY 1"
+        )
+        return dict(rows)
+
     async def heartbeat(self, worker: str, *, seconds: float = 60.0) -> None:
         await self._write(lambda db: leases.heartbeat(db, self._owner, worker, seconds))
 
@@ -261,17 +261,7 @@ class SQLiteStore(Store):
         return [self._decode_rollout(*row) for row in rows]
 
     async def summary(self, run_id: str) -> RunSummary:
-        ((step,),) = await self._read("SELECT coalesce(max(step), 0) FROM metrics WHERE run_id = ?", run_id)
-        rows = await self._read(
-            "SELECT collection, purpose, step, variant, sum(rollouts), sum(ended), sum(scored), avg(outcome) FROM ("
-            "SELECT min(seq) AS first, collection, purpose, step, variant, count(*) AS rollouts, "
-            "sum(status NOT IN ('queued', 'running')) AS ended, count(outcome) AS scored, avg(outcome) AS outcome "
-            "FROM rollouts WHERE run_id = ? GROUP BY collection, task_id) GROUP BY collection ORDER BY min(first)",
-            run_id,
-        )
-        names = CollectionSummary.__struct_fields__
-        collections = [CollectionSummary(**dict(zip(names, row, strict=True))) for row in rows]
-        return RunSummary(step=step, collections=collections)
+        return await self._reading(lambda db: summary_of(db, run_id))
 
     async def tries(self, run_id: str, *, since: float | None = None, bucket: float | None = None) -> list[TryCount]:
         tries.check_bucket(bucket)
@@ -307,17 +297,10 @@ class SQLiteStore(Store):
         return [self._decode(record, Span) for (record,) in rows]
 
     def add_metrics(self, metrics: Sequence[Metric]) -> None:
-        rows = [(item.run_id, operator.index(item.step), item.name, float(item.value), item.at) for item in metrics]
-        self._writing().add(METRICS, rows, len(rows) * ROW_BYTES)
+        self._writing().add(METRICS, [metric_row(item) for item in metrics], len(metrics) * ROW_BYTES)
 
     async def metrics(self, run_id: str) -> list[Metric]:
-        rows = await self._read(
-            "SELECT step, name, value, at FROM metrics WHERE run_id = ? ORDER BY step, name", run_id
-        )
-        return [
-            Metric(run_id=run_id, step=step, name=name, value=math.nan if value is None else value, at=at)
-            for step, name, value, at in rows
-        ]
+        return await self._reading(lambda db: metrics_of(db, run_id))
 
     async def flush(self) -> None:
         await self._write(lambda db: None)

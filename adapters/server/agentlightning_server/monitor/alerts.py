@@ -1,0 +1,132 @@
+"""Alerts: a log line, the hook ``failure_share_changed`` of every plugin, and a POST. None holds anything up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+from tenacity import (
+    AsyncRetrying,
+    RetryError,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from agentlightning.redaction import redact, remember, remember_url
+from agentlightning.share_changes import FailureChange
+from agentlightning_server.errors import ServerError
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 100
+"""Alerts that wait to be told; more are logged only."""
+ATTEMPTS = 5
+TIMEOUT_SECONDS = 10.0
+LONGEST_PAUSE = 30.0
+HEADERS = {"Content-Type": "application/json"}
+AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+Notify = Callable[[FailureChange], None]
+
+
+def alert_body(change: FailureChange) -> bytes:
+    """The JSON that is sent: the record, with its share before and since, and ``text`` for people (and for chats,
+    which show that)."""
+    fields = msgspec.to_builtins(change)
+    fields["change"] |= {"before": change.change.before, "since": change.change.since}
+    return msgspec.json.encode({"text": redact(str(change)), "event": "failure_share_changed", **fields})
+
+
+def checked_url(url: str) -> str:
+    """The URL that alerts are sent to. It may be a secret itself, as the ones of chats are, and is told nowhere.
+
+    Raises `ServerError` where it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and parts.hostname is not None
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ServerError("--alert-url: expected an address such as https://alerts.example.com/agentlightning")
+    remember_url(url)
+    remember(url, parts.path)
+    return url
+
+
+class Alerts:
+    """Tells of changes. ``notify`` is called in a thread of its own, however long it takes."""
+
+    def __init__(self, notify: Notify, url: str | None = None) -> None:
+        self._notify = notify
+        self._url = None if url is None else checked_url(url)
+        self._to_notify: queue.Queue[FailureChange | None] = queue.Queue(MAX_WAITING)
+        self._to_send: asyncio.Queue[FailureChange] = asyncio.Queue(MAX_WAITING)
+        self._sending: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to tell; on the event loop that `tell` is called on."""
+        threading.Thread(target=self._notify_all, name="agentlightning-alerts", daemon=True).start()
+        if self._url is not None:
+            self._sending = asyncio.create_task(self._send_all(self._url))
+
+    async def close(self) -> None:
+        """Tells nothing any more; what waits is given up."""
+        with suppress(queue.Full):
+            self._to_notify.put_nowait(None)
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+
+    def tell(self, change: FailureChange) -> None:
+        """Logs the change, and has it told; returns at once."""
+        logger.warning("%s", change)
+        try:
+            self._to_notify.put_nowait(change)
+            if self._sending is not None:
+                self._to_send.put_nowait(change)
+        except (queue.Full, asyncio.QueueFull):
+            logger.error("%d alerts wait to be told: this one was logged only", MAX_WAITING)
+
+    def _notify_all(self) -> None:
+        while (change := self._to_notify.get()) is not None:
+            try:
+                self._notify(change)
+            except Exception:
+                logger.exception("whoever is told of failures failed")
+
+    async def _send_all(self, url: str) -> None:
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
+            while True:
+                await self._send(client, url, alert_body(await self._to_send.get()))
+
+    async def _send(self, client: httpx.AsyncClient, url: str, body: bytes) -> None:
+        trying = AsyncRetrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE),
+            retry=retry_if_exception_type(httpx.TransportError)
+            | retry_if_result(lambda answer: answer.status_code in AGAIN),
+        )
+        try:
+            answer: httpx.Response = await trying(client.post, url, content=body, headers=HEADERS)
+        except RetryError:
+            logger.error("an alert could not be sent to %s, and was given up after %d attempts", _host(url), ATTEMPTS)
+        except Exception as error:  # noqa: BLE001 - the next alert is sent all the same
+            logger.error("an alert could not be sent to %s: %s", _host(url), type(error).__name__)
+        else:
+            if answer.is_error:
+                logger.error("an alert was refused by %s with status %d", _host(url), answer.status_code)
+
+
+def _host(url: str) -> str:
+    """The URL's host, which is all of it that is told."""
+    return urlsplit(url).hostname or "an unknown host"

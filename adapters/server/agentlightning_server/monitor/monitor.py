@@ -1,0 +1,58 @@
+"""The monitor of a server: is told what is written, counts it, and tells of what changed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from agentlightning.plugins import plugins
+from agentlightning.recording.failures import guarded
+from agentlightning.records import Rollout, Span
+from agentlightning.share_changes import FailureChange
+from agentlightning_server.monitor.alerts import Alerts, Notify
+from agentlightning_server.monitor.metrics import Metrics
+from agentlightning_server.monitor.tries import AttemptSteps
+from agentlightning_server.monitor.watch import ShareWatch
+
+
+def notify_plugins(change: FailureChange) -> None:
+    """Calls the hook of every plugin."""
+    plugins().notify("failure_share_changed", change=change)
+
+
+class Monitor:
+    """An observer of the server's store (`agentlightning_server.monitor.observed`). What fails in it is logged, and
+    nothing else: a write that was done is done."""
+
+    def __init__(self, *, alert_url: str | None = None, notify: Notify = notify_plugins) -> None:
+        """Raises `ServerError` for a URL that is none."""
+        self.metrics = Metrics()
+        self._alerts = Alerts(notify, alert_url)
+        self._steps = AttemptSteps()
+        self._watch = ShareWatch()
+        self._lock = threading.Lock()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Inside the block, alerts are told."""
+        self._alerts.start()
+        try:
+            yield
+        finally:
+            await self._alerts.close()
+
+    @guarded
+    def spans_written(self, spans: Sequence[Span]) -> None:
+        self.metrics.count_spans(spans)
+        with self._lock:
+            self._steps.add(spans)
+
+    @guarded
+    def attempt_ended(self, rollout: Rollout) -> None:
+        self.metrics.count_attempt(rollout)
+        with self._lock:
+            changes = self._watch.add(rollout, self._steps.end(rollout))
+        for change in changes:
+            self.metrics.count_alert(change.rose)
+            self._alerts.tell(change)

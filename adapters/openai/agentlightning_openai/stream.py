@@ -42,7 +42,10 @@ class CompletionJoiner:
         for choice in fields.get("choices") or ():
             parts = fields_of(choice)
             index = parts.get("index")
-            joiner = self._choices.setdefault(index if isinstance(index, int) else 0, _ChoiceJoiner())
+            index = index if isinstance(index, int) else 0
+            joiner = self._choices.get(index)
+            if joiner is None:
+                joiner = self._choices[index] = _ChoiceJoiner()
             says = joiner.add(choice, parts) or says
         return says
 
@@ -108,7 +111,7 @@ class ResponseJoiner:
         if kind in ("response.completed", "response.incomplete", "response.failed"):
             self._ended = read_response(fields.get("response"))
         elif kind == "response.created":
-            self._begun = fields_of(fields.get("response"))
+            self._begun = dict(fields_of(fields.get("response")))
         elif kind == "error":
             self._ended = self._so_far(failure_in(event))
         elif kind in ("response.output_item.added", "response.output_item.done"):

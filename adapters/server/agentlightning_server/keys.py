@@ -1,4 +1,4 @@
-"""Who may do what: one key for everything, and signed keys for one run, until a time."""
+"""Who may do what: one key for everything, and signed keys for one run or one rollout, until a time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _ALGORITHM = "HS256"
 
 @dataclass(frozen=True)
 class Grant:
-    """What a key allows: all runs, or the one named; to read, or to write as well."""
+    """What a key allows: all runs, the one named, or one rollout alone; to read, or to write as well."""
 
     run: str | None = None
     write: bool = True
+    rollout: str | None = None
 
 
 EVERYTHING = Grant()
@@ -51,9 +52,16 @@ class Keys:
 
     def issue(self, run: str, *, write: bool, seconds: float) -> str:
         """A key for one run, for so many seconds. Whoever has it may read the run, or ``write`` it as well."""
+        return self._issue({"run": run}, write, seconds)
+
+    def issue_for_rollout(self, rollout: str, *, write: bool, seconds: float) -> str:
+        """The same for one rollout alone."""
+        return self._issue({"rollout": rollout}, write, seconds)
+
+    def _issue(self, named: dict[str, str], write: bool, seconds: float) -> str:
         if self._admin is None:
             raise ServerError(f"keys are signed with the server's own: set {KEY_VARIABLE} to the same value as there")
-        claims = {"run": run, "write": write, "exp": int(time.time() + seconds)}
+        claims = {**named, "write": write, "exp": int(time.time() + seconds)}
         return jwt.encode(claims, _signing(self._admin), algorithm=_ALGORITHM)
 
     def grant(self, authorization: str | None) -> Grant:
@@ -72,13 +80,17 @@ class Keys:
             claims: dict[str, Any] = jwt.decode(
                 key, signing, algorithms=[_ALGORITHM], options={"require": ["exp"], "verify_exp": False}
             )
-            run, write, expires = claims["run"], claims["write"], float(claims["exp"])
+            run, rollout = claims.get("run"), claims.get("rollout")
+            write, expires = claims["write"], float(claims["exp"])
+            if (run is None) == (rollout is None):
+                raise KeyError("run")
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
             raise RequestError(401, f"the server does not know this key: see what {KEY_VARIABLE} is set to") from None
         if expires <= time.time():
             at = datetime.fromtimestamp(expires, UTC).isoformat(timespec="seconds")
-            raise RequestError(401, f"this key expired at {at}: make another with agl server-key --run {run}")
-        return Grant(run=run, write=write is True)
+            named = f"--run {run}" if rollout is None else f"--rollout {rollout}"
+            raise RequestError(401, f"this key expired at {at}: make another with agl server-key {named}")
+        return Grant(run=run, write=write is True, rollout=rollout)
 
 
 def _signing(admin: bytes) -> bytes:

@@ -17,6 +17,8 @@ async def refuse_what_is_not_granted(grant: Grant, method: Method, arguments: An
     """Raises `RequestError` with 403 where the arguments reach beyond what is granted."""
     if method.access == "write" and not grant.write:
         raise RequestError(403, f"this key may only read, and {method.name} writes: ask for one made with --write")
+    if grant.rollout is not None:
+        _refuse_other_rollouts(grant, method, arguments)
     if grant.run is None:
         return
     for run in method.runs(arguments):
@@ -26,6 +28,15 @@ async def refuse_what_is_not_granted(grant: Grant, method: Method, arguments: An
         run_id = await run_of(rollout)
         if run_id != grant.run and (run_id is not None or method.known):
             raise RequestError(403, f"this key is for run {grant.run} alone, and rollout {rollout} is none of it")
+
+
+def _refuse_other_rollouts(grant: Grant, method: Method, arguments: Any) -> None:
+    """A key for one rollout is for what names that one, and nothing else."""
+    named = set(method.rollouts(arguments))
+    if any(method.runs(arguments)) or named != {grant.rollout}:
+        other = next(iter(named - {grant.rollout}), None)
+        asked = f"rollout {other}" if other is not None else "more than that"
+        raise RequestError(403, f"this key is for rollout {grant.rollout} alone, and {method.name} asks for {asked}")
 
 
 def narrow(grant: Grant, method: Method, arguments: Any) -> None:

@@ -1,0 +1,159 @@
+"""What is recorded of a call that passes: the span that adapters/openai would write of it, by the same functions."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agentlightning import semconv
+from agentlightning.adapterkit.failures import type_of_status
+from agentlightning.recording import Recorder, failure_of
+from agentlightning.records import Failure, Policy, Span
+from agentlightning_openai.additions import Additions
+from agentlightning_openai.request import Operation
+from agentlightning_openai.response import Answer, failure_in, read, unreadable
+from agentlightning_openai.spans import write_answer, write_endpoint, write_request
+from agentlightning_openai.stream import JOINERS, Joiner
+from agentlightning_server.gateway.completions import fields_in, parsed_completion
+from agentlightning_server.gateway.events import DONE, EventSplitter, data_of, with_data
+from agentlightning_server.gateway.forward import Outgoing
+
+logger = logging.getLogger(__name__)
+
+MAX_SHOWN = 2000
+"""Characters of an error's body in a failure."""
+_LAST = ("response.completed", "response.incomplete", "response.failed", "error")
+
+
+class Capture:
+    """One call: its span, and what its client is to get.
+
+    ``original`` is what the client asked, ``sent`` what the upstream was asked; what only ``sent`` asks for is taken
+    out of the answer.
+    """
+
+    def __init__(
+        self, recorder: Recorder, operation: Operation, original: Mapping[str, Any], *, agent: str | None
+    ) -> None:
+        self.operation = operation
+        self.original = original
+        self.span: Span = recorder.start("llm", operation, agent=agent)
+        self.failure: Failure | None = None
+        self.outgoing: Outgoing | None = None
+        """The request that was sent for it, which counts how often."""
+        self._recorder = recorder
+        self._began = time.perf_counter()
+        self._additions = Additions(original, original)
+        self._joiner: Joiner = JOINERS[operation]()
+        self._events = EventSplitter()
+        self._held: list[bytes] = []
+        self._done = False
+
+    def sends(self, sent: Mapping[str, Any], policy: Policy | None) -> None:
+        """This is sent, for ``policy`` to answer it where that is not None."""
+        self._additions = Additions(self.original, sent)
+        write_request(self.span, self.operation, sent, policy)
+
+    def sent_to(self, url: str, *, is_redirected: bool) -> None:
+        """It was answered there."""
+        write_endpoint(self.span, None, url, is_redirected=is_redirected)
+
+    def whole(self, body: bytes) -> tuple[Answer, bytes]:
+        """An answer that is no stream: what it says, and the body for the client."""
+        try:
+            if self.operation != "responses":
+                return self._completion(body)
+            data = msgspec.json.decode(body)
+            answer = read(data, self.operation)
+        except Exception as error:  # noqa: BLE001 - whatever an upstream may have sent; the client gets it all the same
+            logger.debug("an answer could not be read: %s", error)
+            return Answer(failure=unreadable(body.decode(errors="replace"))), body
+        if self._additions.none or not isinstance(data, dict):
+            return answer, body
+        self._additions.take_out(data)
+        return answer, msgspec.json.encode(data)
+
+    def _completion(self, body: bytes) -> tuple[Answer, bytes]:
+        fields = fields_in(body)
+        answer = read(parsed_completion(fields), self.operation)
+        if self._additions.none:
+            return answer, body
+        self._additions.take_out(fields)
+        return answer, msgspec.json.encode(fields)
+
+    def refused(self, status: int, body: bytes) -> Answer:
+        """An answer whose status is an error."""
+        text = body.decode(errors="replace")[:MAX_SHOWN]
+        type, fault = type_of_status(status, text)
+        return Answer(failure=Failure(type=type, message=f"the endpoint answered {status}: {text}", fault=fault))
+
+    def take(self, data: bytes) -> bytes:
+        """A piece of a stream; what of it the client may have now. Its end is held back (`held`)."""
+        return b"".join([self._take_event(event) for event in self._events.split(data)])
+
+    @property
+    def held(self) -> bytes:
+        """The end of a stream: what the client is to get when the call is recorded."""
+        return b"".join(self._held) + self._events.rest
+
+    def end_of_stream(self) -> Answer:
+        """What the stream said."""
+        answer = self._joiner.answer()
+        answer.failure = answer.failure or self.failure
+        if not answer.choices and answer.failure is None:
+            message = "the endpoint's stream ended without an answer"
+            answer.failure = Failure(type="invalid_response", message=message, fault="infrastructure")
+        return answer
+
+    def finish(self, answer: Answer) -> None:
+        """Writes the answer into the span and ends it, once."""
+        if not self._done:
+            self._done = True
+            retries = self.outgoing.retries if self.outgoing is not None else 0
+            write_answer(self._recorder, self.span, self.operation, answer, retries=retries, at=None)
+            self._recorder.end(self.span, answer.failure)
+
+    def fail(self, error: Exception, type: str) -> None:
+        """The call has failed on the way, by no fault of the agent's: what was seen of its answer is kept."""
+        answer = self._joiner.answer()
+        answer.failure = failure_of(error, type, "infrastructure")
+        self.finish(answer)
+
+    def client_left(self) -> None:
+        """The client is gone. Where it has read some of a stream that is its answer, as for whoever leaves one early;
+        else the call was cancelled."""
+        answer = self._joiner.answer()
+        self.span.attributes[semconv.CLIENT_LEFT] = True
+        if not answer.choices:
+            answer.failure = Failure(type="cancelled", message="the client left before it was answered")
+        self.finish(answer)
+
+    def _take_event(self, event: bytes) -> bytes:
+        data = data_of(event)
+        if data.startswith(DONE) or self._held:
+            self._held.append(event)
+            return b""
+        try:
+            said = msgspec.json.decode(data) if data else None
+            if not isinstance(said, dict):
+                return event
+            if self._joiner.add(said) and semconv.TIME_TO_FIRST_TOKEN not in self.span.attributes:
+                self.span.attributes[semconv.TIME_TO_FIRST_TOKEN] = time.perf_counter() - self._began
+            if "choices" not in said:
+                self.failure = failure_in(said.get("error")) or self.failure
+        except Exception as error:  # noqa: BLE001 - whatever an upstream may have sent
+            logger.debug("an event of a stream could not be read: %s", error)
+            return event
+        if not self._additions.none:
+            if self._additions.is_only_usage(said):
+                return b""
+            self._additions.take_out(said)
+            event = with_data(event, msgspec.json.encode(said))
+        if said.get("type") in _LAST:
+            self._held.append(event)
+            return b""
+        return event

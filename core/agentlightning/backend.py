@@ -29,17 +29,21 @@ class Backend(ABC):
 
     ``Config`` is a `msgspec.Struct` with ``forbid_unknown_fields=True``: its fields stand in the config's
     ``algorithm`` section, beside the algorithm's. ``name`` is the policy's, of which a run may have several; draws
-    depend on ``seed``; ``max_updates`` is how many optimizer steps the run makes at most.
+    depend on ``seed``; ``max_updates`` is how many optimizer steps the run makes at most; ``directory`` is the run's
+    folder, for what a backend needs to write beside checkpoints (None: there is none).
     """
 
     Config: ClassVar[type[msgspec.Struct]] = NoConfig
 
-    def __init__(self, config: Any, *, name: str, seed: int, max_updates: int, phase: Phase) -> None:
+    def __init__(
+        self, config: Any, *, name: str, seed: int, max_updates: int, phase: Phase, directory: Path | None = None
+    ) -> None:
         self.config = config
         self.name = name
         self.seed = seed
         self.max_updates = max_updates
         self.phase = phase
+        self.directory = directory
 
     @abstractmethod
     async def start(self) -> None:

@@ -169,6 +169,7 @@ class PolicyGradient(Algorithm):
                 seed=run.seed if len(configs) == 1 else zlib.crc32(f"{run.seed}/{name}".encode()),
                 max_updates=updates,
                 phase=run.phase,
+                directory=run.directory,
             )
             for name, config in configs.items()
         ]

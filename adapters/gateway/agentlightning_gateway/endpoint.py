@@ -26,6 +26,14 @@ SECONDS_KEPT = 4.0
 """How long an idle connection is kept: uvicorn, which vLLM runs in, closes it after 5, maybe under the next request."""
 
 
+class UnreachableError(SamplerUnavailableError):
+    """The server cannot be reached, or went away in the middle of an answer."""
+
+
+class NoSuchModelError(PolicyError):
+    """The server does not know the model that was asked for."""
+
+
 class Endpoint:
     """The API at ``base_url`` (up to and with ``/v1``). Its answers have log-probabilities of the kind ``logprobs``;
     one that states another is refused."""
@@ -42,7 +50,8 @@ class Endpoint:
     ) -> AsyncGenerator[SampledToken, None]:
         """The tokens of one answer, as they come; to close the iterator cancels the rest.
 
-        Raises `SamplerUnavailableError` where the server is away or too busy, `PolicyError` where it refuses.
+        Raises `SamplerUnavailableError` where the server is away (`UnreachableError`) or too busy, `NoSuchModelError`,
+        and `PolicyError` where it refuses for another reason.
         """
         try:
             async with self._client().stream("POST", self.url, json=_body(prompt_ids, params, model)) as response:
@@ -54,7 +63,7 @@ class Endpoint:
                         for token in self._tokens(part):
                             yield token
         except httpx.TransportError as error:
-            raise SamplerUnavailableError(f"{self.url} cannot be reached: {error!r}") from error
+            raise UnreachableError(f"{self.url} cannot be reached: {error!r}") from error
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop; those of others, which may have ended, are theirs."""
@@ -129,6 +138,7 @@ async def _parts(response: httpx.Response, *, streamed: bool) -> AsyncGenerator[
 
 
 def _error(status: int, text: str) -> PolicyError:
-    transient = status in TRANSIENT or status >= 500
-    kind = SamplerUnavailableError if transient else PolicyError
-    return kind(f"the endpoint answered {status}: {text[:500]}")
+    message = f"the endpoint answered {status}: {text[:500]}"
+    if status in TRANSIENT or status >= 500:
+        return SamplerUnavailableError(message)
+    return NoSuchModelError(message) if status == 404 else PolicyError(message)

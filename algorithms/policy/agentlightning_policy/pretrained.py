@@ -174,6 +174,11 @@ def without_bars() -> Iterator[None]:
             hub_logging.enable_progress_bar()
 
 
+def is_plain(path: str) -> bool:
+    """Whether a path is a folder or a hub name that others load as it is; a GGUF file is not."""
+    return not _locate(path)[1]
+
+
 def _locate(path: str) -> tuple[str, dict[str, Any]]:
     location = Path(path).expanduser()
     if location.is_file():

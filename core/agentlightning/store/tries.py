@@ -74,14 +74,15 @@ def columns_of(span: Span) -> Columns:
 
 def used_by(span: Span) -> str | None:
     """The tool or the model that a step used, else what it is called; None for an agent's turn."""
+    named: Any = None
     if span.kind == "agent":
         return None
-    names = (semconv.TOOL_NAME,) if span.kind == "tool" else (semconv.REQUEST_MODEL, semconv.RESPONSE_MODEL)
-    if span.kind in ("tool", "llm"):
+    if span.kind == "tool":
+        named = span.attributes.get(semconv.TOOL_NAME)
+    elif span.kind == "llm":
         own = span.generation.model if span.generation is not None else None
-        named = [own, *(span.attributes.get(name) for name in names)]
-        return next((name for name in named if isinstance(name, str) and name), span.name)
-    return span.name
+        named = own or span.attributes.get(semconv.REQUEST_MODEL) or span.attributes.get(semconv.RESPONSE_MODEL)
+    return named if isinstance(named, str) and named else span.name
 
 
 def rollout_failure(rollout: Rollout) -> tuple[str | None, Fault | None]:

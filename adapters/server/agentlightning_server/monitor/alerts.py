@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 import msgspec
 from tenacity import (
     AsyncRetrying,
@@ -105,26 +105,31 @@ class Alerts:
                 logger.exception("whoever is told of failures failed")
 
     async def _send_all(self, url: str) -> None:
-        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
+        limits = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        async with aiohttp.ClientSession(timeout=limits, trust_env=True) as client:
             while True:
-                await self._send(client, url, alert_body(await self._to_send.get()))
+                await _send(client, url, alert_body(await self._to_send.get()))
 
-    async def _send(self, client: httpx.AsyncClient, url: str, body: bytes) -> None:
-        trying = AsyncRetrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE),
-            retry=retry_if_exception_type(httpx.TransportError)
-            | retry_if_result(lambda answer: answer.status_code in AGAIN),
-        )
-        try:
-            answer: httpx.Response = await trying(client.post, url, content=body, headers=HEADERS)
-        except RetryError:
-            logger.error("an alert could not be sent to %s, and was given up after %d attempts", _host(url), ATTEMPTS)
-        except Exception as error:  # noqa: BLE001 - the next alert is sent all the same
-            logger.error("an alert could not be sent to %s: %s", _host(url), type(error).__name__)
-        else:
-            if answer.is_error:
-                logger.error("an alert was refused by %s with status %d", _host(url), answer.status_code)
+
+async def _send(client: aiohttp.ClientSession, url: str, body: bytes) -> None:
+    async def post() -> int:
+        async with client.post(url, data=body, headers=HEADERS, allow_redirects=False) as answer:
+            return answer.status
+
+    trying = AsyncRetrying(
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE),
+        retry=retry_if_exception_type((aiohttp.ClientError, TimeoutError)) | retry_if_result(AGAIN.__contains__),
+    )
+    try:
+        status: int = await trying(post)
+    except RetryError:
+        logger.error("an alert could not be sent to %s, and was given up after %d attempts", _host(url), ATTEMPTS)
+    except Exception as error:  # noqa: BLE001 - the next alert is sent all the same
+        logger.error("an alert could not be sent to %s: %s", _host(url), type(error).__name__)
+    else:
+        if status >= 300:
+            logger.error("an alert was refused by %s with status %d", _host(url), status)
 
 
 def _host(url: str) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from agentlightning.records import Rollout, Span
-from agentlightning.store.tries import columns_of
+from agentlightning.records import Rollout, Span, Usage
+from agentlightning.store.tries import Columns
 from agentlightning_server.monitor.tries import failure_of_attempt
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -56,14 +56,21 @@ def _known(known: set[str], value: str) -> str:
 
 
 class _Counted:
-    """A counter with bounded labels."""
+    """A counter with bounded labels. Finding a series among them takes longer than counting: those of the latest values
+    are kept at hand."""
 
     def __init__(self, registry: CollectorRegistry, name: str, what: str, *labels: str) -> None:
         self._counter = Counter(f"agentlightning_{name}", what, labels, registry=registry)
         self._labels = BoundedLabels(labels)
+        self._at_hand: dict[tuple[str | None, ...], Counter] = {}
 
     def add(self, amount: float, *values: str | None) -> None:
-        self._counter.labels(*self._labels.of(*values)).inc(amount)
+        series = self._at_hand.get(values)
+        if series is None:
+            if len(self._at_hand) >= MAX_SERIES:
+                self._at_hand.clear()
+            series = self._at_hand[values] = self._counter.labels(*self._labels.of(*values))
+        series.inc(amount)
 
 
 class Metrics:
@@ -96,22 +103,28 @@ class Metrics:
         )
         self._routes = BoundedLabels(("method", "route", "status"))
 
-    def count_spans(self, spans: Sequence[Span]) -> None:
-        for span in spans:
-            self._spans.add(1, span.kind)
-            step = columns_of(span)
-            if step.ended_at is None:
-                continue
-            tool, model = (step.used if span.kind == kind else None for kind in ("tool", "llm"))
-            self._steps.add(1, span.kind, span.agent, tool, model)
-            if step.failure is not None:
-                self._failures.add(1, step.failure, step.fault, span.kind, span.agent, tool, model)
-            if span.kind == "llm":
-                self._count_call(span, model)
+    def count_spans(self, spans: Sequence[tuple[Span, Columns]]) -> None:
+        """Counts spans, each with what it is as a try."""
+        alike: dict[tuple[str, bool, tuple[str | None, ...]], int] = {}
+        for span, step in spans:
+            key = span.kind, step.ended_at is not None, step[:4]
+            alike[key] = alike.get(key, 0) + 1
+            if span.kind == "llm" and step.ended_at is not None and span.generation is not None:
+                self._count_tokens(span.generation.usage, step.used)
+        for (kind, is_try, (agent, used, failure, fault)), count in alike.items():
+            self._spans.add(count, kind)
+            if is_try:
+                self._count_steps(count, kind, Columns(agent, used, failure, fault))
 
-    def _count_call(self, span: Span, model: str | None) -> None:
-        self._calls.add(1, model, span.agent)
-        usage = span.generation.usage if span.generation is not None else None
+    def _count_steps(self, count: int, kind: str, step: Columns) -> None:
+        tool, model = (step.used if kind == wanted else None for wanted in ("tool", "llm"))
+        self._steps.add(count, kind, step.agent, tool, model)
+        if step.failure is not None:
+            self._failures.add(count, step.failure, step.fault, kind, step.agent, tool, model)
+        if kind == "llm":
+            self._calls.add(count, model, step.agent)
+
+    def _count_tokens(self, usage: Usage | None, model: str | None) -> None:
         if usage is not None:
             self._tokens.add(max(0, usage.input_tokens), model, "input")
             self._tokens.add(max(0, usage.output_tokens), model, "output")

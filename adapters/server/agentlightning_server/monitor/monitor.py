@@ -10,6 +10,7 @@ from agentlightning.plugins import plugins
 from agentlightning.recording.failures import guarded
 from agentlightning.records import Rollout, Span
 from agentlightning.share_changes import FailureChange
+from agentlightning.store.tries import columns_of
 from agentlightning_server.monitor.alerts import Alerts, Notify
 from agentlightning_server.monitor.metrics import Metrics
 from agentlightning_server.monitor.tries import AttemptSteps
@@ -44,9 +45,10 @@ class Monitor:
 
     @guarded
     def spans_written(self, spans: Sequence[Span]) -> None:
-        self.metrics.count_spans(spans)
+        steps = [(span, columns_of(span)) for span in spans]
+        self.metrics.count_spans(steps)
         with self._lock:
-            self._steps.add(spans)
+            self._steps.add(steps)
 
     @guarded
     def attempt_ended(self, rollout: Rollout) -> None:

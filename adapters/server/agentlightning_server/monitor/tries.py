@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agentlightning.records import Fault, Rollout, Span
-from agentlightning.store.tries import CANCELLED, TryKind, columns_of, rollout_failure
+from agentlightning.store.tries import CANCELLED, Columns, TryKind, rollout_failure
 
 MAX_ATTEMPTS = 10_000
 """Attempts that run at once, of those the latest: what lost its worker never ends."""
@@ -35,11 +35,10 @@ class AttemptSteps:
     def __init__(self) -> None:
         self._attempts: OrderedDict[tuple[str, int], dict[Use, Failures]] = OrderedDict()
 
-    def add(self, spans: Sequence[Span]) -> None:
-        """Keeps what the spans are as tries; those that have not ended are none."""
-        for span in spans:
-            step = columns_of(span)
-            if step.ended_at is None or span.kind in (REPEATS_OTHERS, "reward", "annotation"):
+    def add(self, spans: Sequence[tuple[Span, Columns]]) -> None:
+        """Keeps spans, each with what it is as a try; those that have not ended are none."""
+        for span, step in spans:
+            if step.ended_at is None or span.kind == REPEATS_OTHERS:
                 continue
             uses = self._attempts.setdefault((span.rollout_id, span.attempt), {})
             use = Use(span.kind, step.agent, step.used)  # type: ignore[arg-type]  # of the kinds that are tries

@@ -87,10 +87,22 @@ class Process:
 
 
 @pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    running = Process(f"sqlite:///{tmp_path}/store.db")
-    yield running
-    running.kill()
+def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts ``agl server`` with further arguments, in a process of its own; killed in the end."""
+    started: list[Process] = []
+
+    def start(*arguments: str) -> Process:
+        started.append(Process(f"sqlite:///{tmp_path}/store.db", *arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def process(start_process: Callable[..., Process]) -> Process:
+    return start_process()
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ from agentlightning_server.feedback import FeedbackKeeper
 from agentlightning_server.keys import Grant, Keys
 from agentlightning_server.methods import FEEDBACK, METHODS, Feedback, Method
 from agentlightning_server.sessions import Session, Sessions
+from agentlightning_server.training.manager import TrainingManager
+from agentlightning_server.training.routes import TrainingRoutes
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,9 @@ Handler = Callable[[Request, Grant], Awaitable[Response]]
 class App:
     """Answers for a store, which it closes at its end (`running`)."""
 
-    def __init__(self, store: SQLiteStore, sessions: Sessions, keys: Keys) -> None:
+    def __init__(
+        self, store: SQLiteStore, sessions: Sessions, keys: Keys, trainings: TrainingManager | None = None
+    ) -> None:
         self._store = store
         self._sessions = sessions
         self._keys = keys
@@ -60,6 +64,7 @@ class App:
                 Route("/v1/session", self._granted(self._keep_alive), methods=["POST"]),
                 Route("/v1/session", self._granted(self._leave), methods=["DELETE"]),
                 Route("/v1/feedback", self._granted(self._add_feedback), methods=["POST"]),
+                *TrainingRoutes(trainings, self._bodies).routes(self._granted),
             ],
         )
 

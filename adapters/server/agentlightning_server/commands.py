@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import click
 
@@ -27,7 +28,24 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @click.option(
     "--max-sessions", type=click.IntRange(1, 100_000), default=1024, show_default=True, help="Stores open at once."
 )
-def server(url: str, host: str, port: int, session_seconds: int, max_sessions: int) -> None:
+@click.option(
+    "--train-in",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Train what is submitted (agl train CONFIG --server URL); agents and rewards are imported from DIR.",
+)
+@click.option(
+    "--max-trainings", type=click.IntRange(1, 64), default=1, show_default=True, help="Trainings at once; others wait."
+)
+def server(
+    url: str,
+    host: str,
+    port: int,
+    session_seconds: int,
+    max_sessions: int,
+    train_in: Path | None,
+    max_trainings: int,
+) -> None:
     """Serve a store over HTTP to agents and trainers elsewhere, until stopped.
 
     AGL_SERVER_KEY is the key that clients must send, too; without one only this machine is answered.
@@ -36,12 +54,22 @@ def server(url: str, host: str, port: int, session_seconds: int, max_sessions: i
     from agentlightning_server.server import LightningServer
 
     switch_threads_often()
-    serving = LightningServer(url, host=host, port=port, session_seconds=session_seconds, max_sessions=max_sessions)
+    serving = LightningServer(
+        url,
+        host=host,
+        port=port,
+        session_seconds=session_seconds,
+        max_sessions=max_sessions,
+        train_in=train_in,
+        max_trainings=max_trainings,
+    )
     with serving:
         stopped = stop_event()  # before anybody is told that it serves
         click.echo(f"serving {url} at {serving.url}; stop with Ctrl-C")
         click.echo(f"use it as a store: agl train config.yaml --set store={serving.url}")
         click.echo(f"                   agl runs --store {serving.url}")
+        if train_in is not None:
+            click.echo(f"have it train:     agl train config.yaml --server {serving.url}")
         stopped.wait()
 
 

@@ -9,19 +9,21 @@ import socket
 import threading
 from concurrent.futures import Future
 from contextlib import closing
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import uvicorn
 
 from agentlightning.adapterkit.listening import listen
-from agentlightning.errors import StoreError
+from agentlightning.errors import AgentLightningError
 from agentlightning.store.sqlite import open_sqlite
 from agentlightning_server.app import App
 from agentlightning_server.errors import ServerError
 from agentlightning_server.keys import Keys
 from agentlightning_server.sessions import Sessions
-from agentlightning_server.wire import KEY_VARIABLE
+from agentlightning_server.training.manager import TrainingManager
+from agentlightning_server.wire import KEY_VARIABLE, LOOPBACK
 
 PORT = 8080
 SESSION_SECONDS = 60.0
@@ -40,6 +42,9 @@ class LightningServer:
     ``key`` is the admin key, by default that in ``AGL_SERVER_KEY``; without one only this machine may ask. The port (0:
     any that is free) is bound on construction. Raises `ServerError` where it cannot be, and `StoreError` from `start`
     where the store cannot be opened.
+
+    With ``train_in``, a folder, it trains what is submitted to it, ``max_trainings`` at once, and imports from there
+    what configs name.
     """
 
     def __init__(
@@ -51,8 +56,11 @@ class LightningServer:
         key: str | None = None,
         session_seconds: float = SESSION_SECONDS,
         max_sessions: int = MAX_SESSIONS,
+        train_in: Path | None = None,
+        max_trainings: int = 1,
     ) -> None:
-        keys = Keys(key or os.environ.get(KEY_VARIABLE) or None)
+        self._key = key or os.environ.get(KEY_VARIABLE) or None
+        keys = Keys(self._key)
         if not keys.required and not is_loopback(host):
             raise ServerError(
                 f"--host {host} is open to other machines, and there is no key: set {KEY_VARIABLE} to one that clients "
@@ -62,27 +70,38 @@ class LightningServer:
             raise ServerError(f"store {store!r}: a server keeps its store in a file; write sqlite:///PATH")
         self._url, self._keys = store, keys
         self._limits: dict[str, Any] = {"seconds": session_seconds, "limit": max_sessions}
+        self._train_in, self._max_trainings = train_in, max_trainings
+        self._trainings: TrainingManager | None = None
         self._socket = _bind(host, port)
+        self._sessions: Sessions
         self._app: App
         self._http: uvicorn.Server
+        self._serving: Future[asyncio.AbstractEventLoop] = Future()
         self._ended: Future[None] = Future()
 
     @property
     def url(self) -> str:
         """What clients open as their store."""
+        return self._url_at(socket.gethostname())
+
+    def _url_at(self, name: str) -> str:
+        """Its address, with a name of this machine where it listens at every address."""
         host, port = self._socket.getsockname()[:2]
-        if ipaddress.ip_address(host).is_unspecified:  # it listens at every address of this machine
-            host = socket.gethostname()
+        if ipaddress.ip_address(host).is_unspecified:
+            host = name
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def start(self) -> None:
-        """Opens the store and begins to answer. Raises `StoreError`."""
+        """Opens the store and begins to answer. Raises `StoreError`, and `ServerError` where it cannot train."""
         try:
+            if self._train_in is not None:
+                self._trainings = TrainingManager(self._train_in.absolute(), most=self._max_trainings, key=self._key)
             store = open_sqlite(self._url)
-        except StoreError:
+        except AgentLightningError:
             self._socket.close()
             raise
-        self._app = App(store, Sessions(store, **self._limits), self._keys)
+        self._sessions = Sessions(store, **self._limits)
+        self._app = App(store, self._sessions, self._keys, self._trainings)
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none"}
         self._http = uvicorn.Server(
             uvicorn.Config(
@@ -93,10 +112,13 @@ class LightningServer:
             )
         )
         threading.Thread(target=self._run, name="agentlightning-server", daemon=True).start()
+        self._serving.result()
 
     def stop(self) -> None:
-        """Answers what came in, and closes the store. What clients hold stays theirs for as long as it would if this
-        server had died, so that they can go on with the next one. Raises `StoreError`."""
+        """Has trainings end, answers what came in, and closes the store. What clients hold stays theirs for as long as
+        it would if this server had died, so that they can go on with the next one. Raises `StoreError`."""
+        if self._trainings is not None and not self._ended.done():
+            asyncio.run_coroutine_threadsafe(self._trainings.close(), self._serving.result()).result()
         self._http.should_exit = True
         self._app.stop_soon()
         self._ended.result()
@@ -104,7 +126,9 @@ class LightningServer:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - raised by `stop`
+        except BaseException as error:  # noqa: BLE001 - raised by `start` or `stop`
+            if not self._serving.done():
+                self._serving.set_exception(error)
             self._ended.set_exception(error)
         else:
             self._ended.set_result(None)
@@ -112,6 +136,9 @@ class LightningServer:
     async def _serve(self) -> None:
         with closing(self._socket):
             async with self._app.running():
+                if self._trainings is not None:
+                    self._trainings.start(self._url_at(LOOPBACK[0]), self._sessions)
+                self._serving.set_result(asyncio.get_running_loop())
                 await self._http.serve([self._socket])
 
     def __enter__(self) -> LightningServer:

@@ -20,7 +20,7 @@ FOLDERS = {
     "agentlightning-crewai": ("adapters/openai", "adapters/crewai"),
     "agentlightning-openai-agents": ("adapters/openai", "adapters/openai-agents"),
     "agentlightning-otel": ("adapters/otel",),
-    "agentlightning-server": ("adapters/server",),
+    "agentlightning-server": ("adapters/openai", "adapters/server"),
     "agentlightning-client": ("adapters/client",),
     "agentlightning-policy": ("adapters/gateway", "algorithms/policy"),
     "agentlightning-grpo": ("adapters/gateway", "algorithms/policy", "algorithms/grpo"),

@@ -44,39 +44,44 @@ class Additions:
         """Whether answers may go to the agent as they are."""
         return not (self._ids or self._logprobs or self._usage)
 
-    def take_out(self, data: dict[str, Any]) -> None:
-        """Takes them out of a whole answer, or of a chunk or event of a stream."""
+    def take_out(self, data: dict[str, Any]) -> bool:
+        """Takes them out of a whole answer, or of a chunk or event of a stream; whether there was anything."""
         response = data.get("response")
-        if isinstance(response, dict):
-            self._take_out_of(response)
-        self._take_out_of(data)
+        found = [self._take_out_of(part) for part in (response, data) if isinstance(part, dict)]
         if self._usage and data.get("usage", data) is None:
             del data["usage"]
+            return True
+        return any(found)
 
     def is_only_usage(self, chunk: Mapping[str, Any]) -> bool:
         """Whether a chunk of a stream is there for the usage alone, and that was not asked for."""
         return self._usage and not chunk.get("choices") and chunk.get("usage") is not None
 
-    def _take_out_of(self, data: dict[str, Any]) -> None:
+    def _take_out_of(self, data: dict[str, Any]) -> bool:
+        found = False
         if self._ids:
             for name in EXTRAS:
-                data.pop(name, None)
-        if self._logprobs and "logprobs" in data:  # a list in the responses API: of its answer, of a delta
-            if "delta" in data:
+                found |= data.pop(name, self) is not self
+        if self._logprobs and "logprobs" in data:  # a list in the responses API: of its answer, of an event's text
+            found = True
+            if "type" in data:
                 data["logprobs"] = []
             else:
                 del data["logprobs"]
         choices = data.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                self._take_out_of_choice(choice)
+                found |= self._take_out_of_choice(choice)
+        return found
 
-    def _take_out_of_choice(self, choice: dict[str, Any]) -> None:
+    def _take_out_of_choice(self, choice: dict[str, Any]) -> bool:
+        found = False
         if self._ids:
-            choice.pop("token_ids", None)
-            choice.pop("prompt_token_ids", None)
-        if self._logprobs and "logprobs" in choice:
-            choice["logprobs"] = None
+            for name in ("token_ids", "prompt_token_ids"):
+                found |= choice.pop(name, self) is not self
+        if self._logprobs and choice.get("logprobs") is not None:
+            found, choice["logprobs"] = True, None
+        return found
 
 
 def _wants_usage(body: Mapping[str, Any]) -> bool:

@@ -72,17 +72,15 @@ class Capture:
         except Exception as error:  # noqa: BLE001 - whatever an upstream may have sent; the client gets it all the same
             logger.debug("an answer could not be read: %s", error)
             return Answer(failure=unreadable(body.decode(errors="replace"))), body
-        if self._additions.none or not isinstance(data, dict):
+        if not isinstance(data, dict) or not self._additions.take_out(data):
             return answer, body
-        self._additions.take_out(data)
         return answer, msgspec.json.encode(data)
 
     def _completion(self, body: bytes) -> tuple[Answer, bytes]:
         fields = fields_in(body)
         answer = read(parsed_completion(fields), self.operation)
-        if self._additions.none:
+        if self._additions.none or not self._additions.take_out(fields):
             return answer, body
-        self._additions.take_out(fields)
         return answer, msgspec.json.encode(fields)
 
     def refused(self, status: int, body: bytes) -> Answer:
@@ -151,8 +149,8 @@ class Capture:
         if not self._additions.none:
             if self._additions.is_only_usage(said):
                 return b""
-            self._additions.take_out(said)
-            event = with_data(event, msgspec.json.encode(said))
+            if self._additions.take_out(said):
+                event = with_data(event, msgspec.json.encode(said))
         if said.get("type") in _LAST:
             self._held.append(event)
             return b""

@@ -17,7 +17,9 @@ from agentlightning_server.errors import RequestError
 from agentlightning_server.gateway.upstreams import Upstream, Upstreams
 
 AGAIN_STATUSES = frozenset((408, 409, 429))
-"""Beside whatever is 500 or above."""
+"""Beside those from 500 on."""
+NEVER_AGAIN_STATUSES = frozenset((501, 505, 508))
+"""Of those from 500 on: what will not be otherwise a second later."""
 UNWELL_STATUSES = frozenset((502, 503, 504))
 """Those of a replica that answers nobody; 500 may be the fault of one request."""
 MAX_RETRIES = 4
@@ -134,7 +136,7 @@ class Forwarder:
             lost: UnreachableError | None = None
             try:
                 exchange = await self._ask(upstream, outgoing)
-                if exchange.status < 500 and exchange.status not in AGAIN_STATUSES:
+                if not _may_be_otherwise(exchange.status):
                     return exchange
             except UnreachableError as error:
                 lost = error
@@ -217,6 +219,10 @@ def _authorization(key: str | None) -> dict[str, str]:
 def _pause(retries: int) -> float:
     """Between half and all of a time that doubles with each retry."""
     return random.uniform(0.5, 1.0) * min(FIRST_PAUSE_SECONDS * 2.0**retries, LONGEST_PAUSE_SECONDS)
+
+
+def _may_be_otherwise(status: int) -> bool:
+    return status in AGAIN_STATUSES or (status >= 500 and status not in NEVER_AGAIN_STATUSES)
 
 
 def _unreachable(upstream: Upstream, error: Exception) -> UnreachableError:

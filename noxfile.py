@@ -220,6 +220,13 @@ def fuzz_openapi(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Kills server, workers and trainer twenty times while they work, and counts what is there in the end."""
+    install(session, *TRAINING, "adapters/langgraph", *APART, extras=("-r", "requirements-test.txt"))
+    session.run("python", "tests/soak/soak.py", *session.posargs, env=QUIET)
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """The checks that need a CUDA device, with the torch that is already on the machine."""
     session.run("python3", "-m", "pytest", "tests/gpu", *session.posargs, external=True, env={**os.environ, **QUIET})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -24,8 +25,14 @@ from agentlightning_server import calls, scope, wire
 from agentlightning_server.bodies import Bodies
 from agentlightning_server.errors import RequestError
 from agentlightning_server.feedback import FeedbackKeeper
+from agentlightning_server.gateway.access import Access
+from agentlightning_server.gateway.routes import Gateway
+from agentlightning_server.gateway.upstreams import Upstream
 from agentlightning_server.keys import Grant, Keys
 from agentlightning_server.methods import FEEDBACK, METHODS, Feedback, Method
+from agentlightning_server.monitor.monitor import Monitor
+from agentlightning_server.monitor.requests import MeasuredRequests
+from agentlightning_server.monitor.routes import MonitorRoutes
 from agentlightning_server.sessions import Session, Sessions
 from agentlightning_server.training.manager import TrainingManager
 from agentlightning_server.training.routes import TrainingRoutes
@@ -47,25 +54,36 @@ class App:
     """Answers for a store, which it closes at its end (`running`)."""
 
     def __init__(
-        self, store: SQLiteStore, sessions: Sessions, keys: Keys, trainings: TrainingManager | None = None
+        self,
+        store: SQLiteStore,
+        sessions: Sessions,
+        keys: Keys,
+        monitor: Monitor,
+        trainings: TrainingManager | None = None,
+        upstreams: Sequence[Upstream] = (),
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._keys = keys
         self._bodies = Bodies()
         self._feedback = FeedbackKeeper(store)
+        self._monitor = monitor
         self._runs: dict[str, str] = {}
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._gateway = Gateway(store, upstreams, Access(self._grant, self._bodies, self._run_of))
         self.starlette = Starlette(
             routes=[
                 Route("/health", self._health, methods=["GET"]),
-                Route("/v1/store/{method}", self._granted(self._call), methods=["POST"]),
-                Route("/v1/session", self._granted(self._keep_alive), methods=["POST"]),
-                Route("/v1/session", self._granted(self._leave), methods=["DELETE"]),
-                Route("/v1/feedback", self._granted(self._add_feedback), methods=["POST"]),
+                Route("/v1/store/{method}", self._granted(self._call, rollout_keys=True), methods=["POST"]),
+                Route("/v1/session", self._granted(self._keep_alive, rollout_keys=True), methods=["POST"]),
+                Route("/v1/session", self._granted(self._leave, rollout_keys=True), methods=["DELETE"]),
+                Route("/v1/feedback", self._granted(self._add_feedback, rollout_keys=True), methods=["POST"]),
+                *self._gateway.routes(),
+                *MonitorRoutes(store, sessions, monitor.metrics).routes(self._granted),
                 *TrainingRoutes(trainings, self._bodies).routes(self._granted),
             ],
+            middleware=[Middleware(MeasuredRequests, metrics=monitor.metrics)],
         )
 
     @asynccontextmanager
@@ -73,10 +91,13 @@ class App:
         """Sessions are looked after inside the block; at its end the store is closed. Raises `StoreError`."""
         self._loop = asyncio.get_running_loop()
         looking = asyncio.create_task(self._look_after_sessions())
+        self._gateway.start()
         try:
-            yield
+            async with self._monitor.running():
+                yield
         finally:
             looking.cancel()
+            await self._gateway.close()
             await self._store.close()
 
     def stop_soon(self) -> None:
@@ -96,12 +117,17 @@ class App:
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    def _granted(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """The endpoint of a handler: only for whoever has a key, and with every error as an answer that says it."""
+    def _granted(self, handler: Handler, *, rollout_keys: bool = False) -> Callable[[Request], Awaitable[Response]]:
+        """The endpoint of a handler: only for whoever has a key, and with every error as an answer that says it.
+
+        A handler that looks at `Grant.rollout` itself is for those with a key for one rollout as well.
+        """
 
         async def endpoint(request: Request) -> Response:
             try:
                 grant = self._grant(request)
+                if grant.rollout is not None and not rollout_keys:
+                    raise RequestError(403, f"this key is for rollout {grant.rollout} alone")
             except RequestError as error:
                 with suppress(ClientDisconnect, TimeoutError):
                     await self._bodies.drain(request)

@@ -37,6 +37,20 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @click.option(
     "--max-trainings", type=click.IntRange(1, 64), default=1, show_default=True, help="Trainings at once; others wait."
 )
+@click.option(
+    "--upstream",
+    "upstreams",
+    multiple=True,
+    metavar="URL",
+    help="Pass model calls on to this OpenAI-compatible base URL; several are replicas of one model.",
+)
+@click.option("--upstream-key-env", metavar="NAME", help="The variable with the key that the upstreams want.")
+@click.option(
+    "--alert-url",
+    metavar="URL",
+    envvar="AGL_ALERT_URL",
+    help="POST JSON there when the share of a failure changes beyond chance; also from AGL_ALERT_URL.",
+)
 def server(
     url: str,
     host: str,
@@ -45,6 +59,9 @@ def server(
     max_sessions: int,
     train_in: Path | None,
     max_trainings: int,
+    upstreams: tuple[str, ...],
+    upstream_key_env: str | None,
+    alert_url: str | None,
 ) -> None:
     """Serve a store over HTTP to agents and trainers elsewhere, until stopped.
 
@@ -62,12 +79,16 @@ def server(
         max_sessions=max_sessions,
         train_in=train_in,
         max_trainings=max_trainings,
+        upstreams=upstreams,
+        upstream_key_variable=upstream_key_env,
+        alert_url=alert_url,
     )
     with serving:
         stopped = stop_event()  # before anybody is told that it serves
         click.echo(f"serving {url} at {serving.url}; stop with Ctrl-C")
         click.echo(f"use it as a store: agl train config.yaml --set store={serving.url}")
         click.echo(f"                   agl runs --store {serving.url}")
+        click.echo(f"call models at:    {serving.url}/v1, or {serving.url}/rollouts/ID/v1 to have them recorded")
         if train_in is not None:
             click.echo(f"have it train:     agl train config.yaml --server {serving.url}")
         stopped.wait()
@@ -83,18 +104,24 @@ def _seconds(context: click.Context, option: click.Parameter, value: str) -> flo
 
 
 @click.command()
-@click.option("--run", required=True, metavar="ID", help="The run that the key is for.")
+@click.option("--run", metavar="ID", help="The run that the key is for.")
+@click.option("--rollout", metavar="ID", help="The rollout that the key is for, in place of a run.")
 @click.option(
     "--read/--write", "read", default=True, help="What the key allows; writing is reading, too.  [default: read]"
 )
 @click.option("--expires", callback=_seconds, default="1d", show_default=True, help="90s, 30m, 12h, 7d …")
-def server_key(run: str, read: bool, expires: float) -> None:
-    """Print a key for one run, for whoever should reach no other.
+def server_key(run: str | None, rollout: str | None, read: bool, expires: float) -> None:
+    """Print a key for one run, or one rollout, for whoever should reach no other.
 
     It is signed with AGL_SERVER_KEY, the key of the server; a new one there ends all keys signed with it.
     """
     from agentlightning_server.keys import Keys
     from agentlightning_server.wire import KEY_VARIABLE
 
+    if (run is None) == (rollout is None):
+        raise click.UsageError("name one of --run ID and --rollout ID")
     keys = Keys(os.environ.get(KEY_VARIABLE) or None)
-    click.echo(keys.issue(run, write=not read, seconds=expires))
+    if rollout is not None:
+        click.echo(keys.issue_for_rollout(rollout, write=not read, seconds=expires))
+    elif run is not None:
+        click.echo(keys.issue(run, write=not read, seconds=expires))

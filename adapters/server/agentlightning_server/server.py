@@ -7,6 +7,7 @@ import ipaddress
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
@@ -14,13 +15,16 @@ from types import TracebackType
 from typing import Any
 
 import uvicorn
+import uvloop
 
 from agentlightning.adapterkit.listening import listen
 from agentlightning.errors import AgentLightningError
-from agentlightning.store.sqlite import open_sqlite
 from agentlightning_server.app import App
 from agentlightning_server.errors import ServerError
+from agentlightning_server.gateway.upstreams import upstreams_at
 from agentlightning_server.keys import Keys
+from agentlightning_server.monitor.monitor import Monitor
+from agentlightning_server.monitor.observed import open_observed
 from agentlightning_server.sessions import Sessions
 from agentlightning_server.training.manager import TrainingManager
 from agentlightning_server.wire import KEY_VARIABLE, LOOPBACK
@@ -39,9 +43,11 @@ class LightningServer:
         with LightningServer("sqlite:///runs/agentlightning.db") as server:
             store = open_store(server.url)
 
-    ``key`` is the admin key, by default that in ``AGL_SERVER_KEY``; without one only this machine may ask. The port (0:
-    any that is free) is bound on construction. Raises `ServerError` where it cannot be, and `StoreError` from `start`
-    where the store cannot be opened.
+    ``key`` is the admin key, by default that in ``AGL_SERVER_KEY``; without one only this machine may ask.
+    ``upstreams`` are the base URLs that model calls are passed on to, with the key in a variable of the environment.
+    ``alert_url`` is where it POSTs that the share of a failure has changed. The port (0: any that is free) is bound on
+    construction. Raises `ServerError` where it cannot be, and `StoreError` from `start` where the store cannot be
+    opened.
 
     With ``train_in``, a folder, it trains what is submitted to it, ``max_trainings`` at once, and imports from there
     what configs name.
@@ -58,6 +64,9 @@ class LightningServer:
         max_sessions: int = MAX_SESSIONS,
         train_in: Path | None = None,
         max_trainings: int = 1,
+        upstreams: Sequence[str] = (),
+        upstream_key_variable: str | None = None,
+        alert_url: str | None = None,
     ) -> None:
         self._key = key or os.environ.get(KEY_VARIABLE) or None
         keys = Keys(self._key)
@@ -72,6 +81,8 @@ class LightningServer:
         self._limits: dict[str, Any] = {"seconds": session_seconds, "limit": max_sessions}
         self._train_in, self._max_trainings = train_in, max_trainings
         self._trainings: TrainingManager | None = None
+        self._upstreams = upstreams_at(upstreams, upstream_key_variable)
+        self._monitor = Monitor(alert_url=alert_url)
         self._socket = _bind(host, port)
         self._sessions: Sessions
         self._app: App
@@ -96,13 +107,20 @@ class LightningServer:
         try:
             if self._train_in is not None:
                 self._trainings = TrainingManager(self._train_in.absolute(), most=self._max_trainings, key=self._key)
-            store = open_sqlite(self._url)
+            store = open_observed(self._url)
         except AgentLightningError:
             self._socket.close()
             raise
         self._sessions = Sessions(store, **self._limits)
-        self._app = App(store, self._sessions, self._keys, self._trainings)
-        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off", "ws": "none"}
+        store.observer = self._monitor
+        self._app = App(store, self._sessions, self._keys, self._monitor, self._trainings, self._upstreams)
+        quiet: dict[str, Any] = {
+            "log_config": None,
+            "access_log": False,
+            "lifespan": "off",
+            "ws": "none",
+            "http": "httptools",
+        }
         self._http = uvicorn.Server(
             uvicorn.Config(
                 self._app.starlette,
@@ -125,7 +143,8 @@ class LightningServer:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve())
         except BaseException as error:  # noqa: BLE001 - raised by `start` or `stop`
             if not self._serving.done():
                 self._serving.set_exception(error)

@@ -68,7 +68,7 @@ class ModelCalls:
             if rollout_id is None:
                 answering = self._pass_on(body, headers, reply)
             else:
-                answering = self._record(rollout_id, _agent(request), original, headers, reply)
+                answering = self._record(rollout_id, request, original, headers, reply)
             await _while_client_stays(request, answering)
 
     async def _pass_on(self, body: bytes, headers: dict[str, str], reply: Reply) -> None:
@@ -78,11 +78,11 @@ class ModelCalls:
             await pass_back(await self._services.forwarder.open(outgoing), reply)
 
     async def _record(
-        self, rollout_id: str, agent: str | None, original: dict[str, Any], headers: dict[str, str], reply: Reply
+        self, rollout_id: str, request: Request, original: dict[str, Any], headers: dict[str, str], reply: Reply
     ) -> None:
-        services = self._services
+        services, agent = self._services, _agent(request)
         async with services.gate.passing():
-            recorder = await services.recorders.of(rollout_id)
+            recorder = await services.recorders.of(rollout_id, request.path_params.get("attempt"))
             capture = Capture(recorder, self._operation, original, agent=agent)
             try:
                 await self._answer(recorder, agent, capture, headers, reply)

@@ -25,8 +25,8 @@ class Recorders:
         self._writer = writer
         self._made: OrderedDict[tuple[str, int], asyncio.Task[Recorder]] = OrderedDict()
 
-    async def of(self, rollout_id: str) -> Recorder:
-        """The recorder of a rollout's present attempt.
+    async def of(self, rollout_id: str, attempt: int | None = None) -> Recorder:
+        """The recorder of a rollout's present attempt, which has to be the one that is asked for, if any.
 
         Raises `RequestError`: 404 where there is no such rollout, 409 where it does not run.
         """
@@ -37,6 +37,8 @@ class Recorders:
             raise RequestError(
                 409, f"rollout {rollout_id} is {rollout.status}, and calls are recorded for one that runs: lease it"
             )
+        if attempt not in (None, rollout.attempt):
+            raise RequestError(409, f"attempt {attempt} of rollout {rollout_id} is over: now runs {rollout.attempt}")
         key = (rollout_id, rollout.attempt)
         making = self._made.get(key)
         if making is None:

@@ -1,4 +1,5 @@
-"""The gateway: the OpenAI API in front of upstreams, at ``/v1`` and for one rollout at ``/rollouts/{id}/v1``."""
+"""The gateway: the OpenAI API in front of upstreams, at ``/v1`` and for one rollout at ``/rollouts/{id}/v1``; for one
+attempt of it alone at ``/rollouts/{id}/attempts/{number}/v1``."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from agentlightning_server.gateway.upstreams import Upstream, Upstreams
 from agentlightning_server.keys import EVERYTHING, Grant
 
 OPERATIONS: tuple[Operation, ...] = tuple(it for it in get_args(Operation) if it != "embeddings")
+PREFIXES = ("/v1", "/rollouts/{rollout}/v1", "/rollouts/{rollout}/attempts/{attempt:int}/v1")
 MAX_CONTROL_BYTES = 4096
 
 
@@ -70,13 +72,12 @@ class Gateway:
         services = self._services
         found = [
             self._route(f"{prefix}{path_of(operation)}", "POST", ModelCalls(services, operation).handle)
-            for prefix in ("/v1", "/rollouts/{rollout}/v1")
+            for prefix in PREFIXES
             for operation in OPERATIONS
         ]
         return [
             *found,
-            self._route("/v1/models", "GET", ModelList(services).handle),
-            self._route("/rollouts/{rollout}/v1/models", "GET", ModelList(services).handle),
+            *(self._route(f"{prefix}/models", "GET", ModelList(services).handle) for prefix in PREFIXES),
             self._route("/v1/gateway", "GET", self._status),
             self._route("/v1/gateway/pause", "POST", self._pause),
             self._route("/v1/gateway/resume", "POST", self._resume),

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import pytest
 from click.testing import CliRunner
-from training_project import ROLLOUTS, STEPS, TASKS, make_config, make_modules
+from training_project import CODE, ROLLOUTS, STEPS, TASKS, make_config, make_modules
 
 from agentlightning.cli import main
 from agentlightning.config import load_config
@@ -165,6 +165,25 @@ def test_what_is_submitted_is_watched_to_its_end_and_gives_what_the_same_gives_l
 
 def _content(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
+
+
+def test_workers_elsewhere_run_the_agent_by_the_command_that_is_told(
+    training_server: LightningServer, modules: Path, tmp_path: Path
+) -> None:
+    laptop = tmp_path / "laptop"
+    config = make_config(laptop, agent="elsewhere:answer", runner={"name": "clients"})
+    (modules / "doubling.py").rename(laptop / "elsewhere.py")
+    (modules / "doubling.py").write_text(CODE.replace("def answer", "def nobody"), encoding="utf-8")
+    command = [*AGL, "train", str(config), "--server", training_server.url]
+    watching = subprocess.Popen(command, cwd=laptop, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert watching.stderr is not None
+    told = [watching.stderr.readline() for _ in range(2)][-1].removeprefix("start a worker: agl ").split()
+    assert told == ["work", training_server.url, "--agent", "elsewhere:answer"]
+    worker = subprocess.run([*AGL, *told], cwd=laptop, stdout=subprocess.DEVNULL, timeout=120, check=False)
+    watching.communicate(timeout=120)
+    assert (worker.returncode, watching.returncode) == (0, 0)
+    (training,) = TrainingClient(training_server.url).all()
+    assert_whole(training_server.url, training.run_id)
 
 
 def test_a_training_that_is_stopped_goes_on_where_it_ended(

@@ -206,7 +206,16 @@ class TrainingManager:
         task.add_done_callback(self._attending.discard)
 
     async def _until_ended(self, job: Job, ended: Callable[[], Any]) -> None:
-        await call_in_thread(ended)
+        try:
+            await call_in_thread(ended)
+            await self._conclude(job)
+        except Exception:  # a full disk, say: what this one has come to is known here, and the others go on
+            logger.exception("how training %s has ended could not be written", job.training.id)
+        finally:
+            self._watch(job.training.id).close()
+            self._start_next()
+
+    async def _conclude(self, job: Job) -> None:
         folder, training, start = self._folder(job), self.training(job.training.id), job.start
         assert start is not None
         await self._clear_away(folder, start)
@@ -214,8 +223,6 @@ class TrainingManager:
         is_told = how is not None and how.session == start.session
         conclude(training, how if is_told else None, stops=job.stops, last_words=folder.tail()[0])
         self._save(job)
-        self._watch(training.id).close()
-        self._start_next()
 
     async def _clear_away(self, folder: TrainingFolder, start: Start) -> None:
         """What a process that did not end by itself has left: another process, and the run that it holds here."""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from agentlightning.errors import AgentLightningError
     from agentlightning.hookspecs import hookimpl
     from agentlightning.loss import LossConfig
-    from agentlightning.policy_gradient import PolicyGradient
     from agentlightning.online.attach import attach, detach
+    from agentlightning.policy_gradient import PolicyGradient
     from agentlightning.recording import annotate, current_rollout, live, reward, span
     from agentlightning.records import Failure, Reward, Rollout, Span, Task
     from agentlightning.trainer import FitResult, Trainer

@@ -31,8 +31,10 @@ import msgspec
 
 from agentlightning.config import NoConfig, decode_section, validated
 from agentlightning.credit import BranchPoint
+from agentlightning.errors import ConfigError
+from agentlightning.recorded import FromLive
 from agentlightning.records import AnyResource, Purpose, Record, Rollout, Span, Task
-from agentlightning.store.base import Checkpoint
+from agentlightning.store.base import Checkpoint, Recorded
 from agentlightning.training_rows import Group, RolloutRows
 
 
@@ -133,6 +135,11 @@ class Run(Protocol):
         """What happened in a rollout of this run, by index."""
         ...
 
+    async def recorded(self, which: FromLive, *, threshold: float | None) -> list[Recorded]:
+        """The best of what was recorded of a deployed agent (`agentlightning.recorded.best_recorded`), chosen once: a
+        run that goes on learns from the same."""
+        ...
+
     async def publish(self, resource: AnyResource) -> None:
         """Makes a version of a resource the one that next rollouts use."""
         ...
@@ -184,6 +191,12 @@ class Algorithm(ABC):
     @classmethod
     def from_section(cls, section: Mapping[str, Any]) -> Self:
         """The algorithm that a config's ``algorithm`` section describes, without its ``name``. Raises `ConfigError`."""
+        known = {field.encode_name for field in msgspec.structs.fields(cls.config_type(section))}
+        if "from_live" in section and "from_live" not in known:
+            raise ConfigError(
+                f"algorithm.from_live: {cls.__name__} learns from what its own policy has just done; what was recorded "
+                "of a deployed agent is text that others wrote: `sft` learns from that"
+            )
         return cls(decode_section(dict(section), cls.config_type(section), at="algorithm"))
 
     @classmethod

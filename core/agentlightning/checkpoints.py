@@ -9,9 +9,24 @@ from collections.abc import Callable, Container
 from pathlib import Path
 
 from agentlightning.store.base import Checkpoint, RunRecord
+from agentlightning.store.database import FILE_MODE
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints, in its own."""
+
+
+RECORDED = "recorded.msgpack"
+"""What a run learns from that deployed agents were recorded to do, in its folder."""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that only its owner may read: durable, and there as a whole or not at all."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    part.touch(FILE_MODE)
+    part.write_bytes(data)
+    _sync(part)
+    part.replace(path)
+    _sync(path.parent)
 
 
 def write_checkpoint(directory: Path, name: str, write: Callable[[Path], None]) -> Path:

@@ -17,17 +17,19 @@ from agentlightning.algorithm import Evaluation
 from agentlightning.causes import explain_rollouts
 from agentlightning.check import CheckReport, render
 from agentlightning.check.first_rollout import CHECKED_TASKS, FirstRollouts
-from agentlightning.checkpoints import remove_checkpoints, write_checkpoint
+from agentlightning.checkpoints import RECORDED, remove_checkpoints, write_checkpoint, write_whole
 from agentlightning.credit import BranchPoint
 from agentlightning.data import batch_of_step, set_apart
 from agentlightning.diagnostics import ANSWERED_BY_A_CACHE, ENOUGH_TASKS, BranchCounts, Counts, held_out_note
 from agentlightning.errors import CheckError
 from agentlightning.group_rewards import GroupRewards
 from agentlightning.progress import Progress
-from agentlightning.records import AnyResource, Policy, Purpose, Rollout, Span, Task
+from agentlightning.recorded import FromLive, best_recorded
+from agentlightning.records import AnyResource, Policy, Purpose, Rollout, Span, Task, decode, encode
 from agentlightning.report import evaluation_of
 from agentlightning.runner import Runner
-from agentlightning.store.base import Checkpoint, Metric, RunRecord, Store
+from agentlightning.store import open_store
+from agentlightning.store.base import Checkpoint, Metric, Recorded, RunRecord, Store
 from agentlightning.training_rows import Group, RolloutRows
 from agentlightning.transitions import build_rows
 from agentlightning.work_orders import WorkOrders
@@ -222,6 +224,22 @@ class TrainingRun:
     async def spans(self, rollout: Rollout) -> list[Span]:
         """What happened in a rollout of this run, by index."""
         return await self._store.spans(rollout.id, attempt=rollout.attempt)
+
+    async def recorded(self, which: FromLive, *, threshold: float | None) -> list[Recorded]:
+        """The best of what was recorded of a deployed agent, kept in the run's folder."""
+        kept = self.directory / RECORDED
+        if not kept.exists():
+            # What is only checked has a store of its own, in which nothing was recorded.
+            url = which.store or (self._runner.setup.store_url if self._check_only else None)
+            store = self._store if url is None else await asyncio.to_thread(open_store, url)
+            try:
+                found = await best_recorded(store, which, threshold=threshold)
+            finally:
+                if store is not self._store:
+                    await store.close()
+            await asyncio.to_thread(write_whole, kept, encode(found))
+        recorded: list[Recorded] = decode(await asyncio.to_thread(kept.read_bytes), list[Recorded])
+        return recorded
 
     async def publish(self, resource: AnyResource) -> None:
         """Makes a version of a resource the one that next rollouts use.

@@ -14,7 +14,11 @@ from agentlightning_sft.algorithm import SFT
 
 BASE = {**config_effects.BASE, "keep": 4}
 CHANGED: dict[str, Any] = {**config_effects.CHANGED, "credit": "broadcast", "keep": 1, "threshold": 0.0}
-ELSEWHERE = {**config_effects.ELSEWHERE, "demonstrations": "tests/sft/test_sft.py: no task is run"}
+ELSEWHERE = {
+    **config_effects.ELSEWHERE,
+    "demonstrations": "tests/sft/test_sft.py: no task is run",
+    **{f"from_live.{key}": "tests/sft/test_from_live.py" for key in ("run", "store", "since", "top")},
+}
 KEYS = keys_of_config(SFT)
 
 

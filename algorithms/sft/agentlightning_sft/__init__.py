@@ -3,4 +3,5 @@
 algorithm         its credit and its loss; the loop is `agentlightning.policy_gradient`
 selection         which rollouts are worth imitating
 demonstrations    JSONL of messages → rows
+recorded          what deployed agents were recorded to say → rows
 """

@@ -1,5 +1,5 @@
 """Fine-tuning on the agent's own best rollouts (expert iteration, Anthony et al. 2017; RAFT, Dong et al. 2023), or on
-demonstrations."""
+demonstrations, or on the best that was recorded of a deployed agent."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.loss import LossConfig
 from agentlightning.policies import Policies
 from agentlightning.policy_gradient import PolicyGradient
+from agentlightning.recorded import FromLive, begin_of
 from agentlightning.training_rows import Group, TrainingRow
 from agentlightning_gateway.chat import Chat
 from agentlightning_sft.config import SFTConfig
 from agentlightning_sft.demonstrations import load_demonstrations
+from agentlightning_sft.recorded import rows_of_recorded
 from agentlightning_sft.selection import best_rollouts
 
 _OF_ROLLOUTS = {
@@ -32,7 +34,7 @@ _OF_ROLLOUTS = {
 
 class SFT(PolicyGradient):
     """Runs each task several times, keeps the best rollouts that are good enough, and learns to write them again; or
-    learns to write what demonstrations show.
+    learns to write what demonstrations show, or what was recorded (`agentlightning.recorded`).
 
     As a policy gradient: the advantage is 1 in the rollouts that are kept and 0 elsewhere, the loss is the
     cross-entropy at temperature 1, whatever they were sampled with. Raises `DataError` for demonstrations that cannot
@@ -55,6 +57,8 @@ class SFT(PolicyGradient):
                 raise ConfigError(
                     "algorithm.policies: demonstrations name no agent, and teach one policy; leave it out"
                 )
+        if config.from_live is not None:
+            _check_from_live(config, config.from_live)
         self._demonstrations: list[TrainingRow] = []
         self._best = -math.inf
 
@@ -65,6 +69,13 @@ class SFT(PolicyGradient):
             chat = Chat(backend.tokenizer, ())
             self._demonstrations = await asyncio.to_thread(
                 load_demonstrations, self.config.demonstrations, chat, policy=backend.name
+            )
+        if self.config.from_live is not None:
+            (backend,) = policies.backends.values()
+            threshold = self.config.threshold if self.config.from_live.top is None else None
+            recorded = await run.recorded(self.config.from_live, threshold=threshold)
+            self._demonstrations = await asyncio.to_thread(
+                rows_of_recorded, recorded, Chat(backend.tokenizer, ()), policy=backend.name, agents=run.train
             )
 
     async def check(self, run: Run) -> None:
@@ -97,3 +108,20 @@ class SFT(PolicyGradient):
                 f"no rollout reached a reward of {self.config.threshold}, the best has {self._best:g}: "
                 "lower algorithm.threshold, raise group_size, or begin with demonstrations"
             )
+
+
+def _check_from_live(config: SFTConfig, from_live: FromLive) -> None:
+    """Raises `ConfigError` for what does not go with recorded rollouts."""
+    if config.demonstrations is not None:
+        raise ConfigError("algorithm.from_live: there are demonstrations to learn from; leave one of them out")
+    unused = {
+        name: default for name, default in _OF_ROLLOUTS.items() if name != "threshold" or from_live.top is not None
+    }
+    changed = [name for name, default in unused.items() if getattr(config, name) != default]
+    where = dict.fromkeys(unused, "nothing is learned from a live run")
+    if from_live.top is not None:
+        where["threshold"] = "from_live.top is not given"
+    refuse_without_effect(changed, where, at="algorithm")
+    if config.policies:
+        raise ConfigError("algorithm.policies: what was recorded teaches one policy; leave it out")
+    begin_of(from_live.since)

@@ -50,10 +50,17 @@ def load_demonstrations(path: str | Path, chat: Chat, *, policy: str) -> list[Tr
     return rows
 
 
-def render(demonstration: Demonstration, chat: Chat, where: str, *, policy: str) -> list[TrainingRow]:
+def render(
+    demonstration: Demonstration, chat: Chat, where: str, *, policy: str, learned: set[int] | None = None
+) -> list[TrainingRow]:
     """The rows of a chat: one, unless its template shows earlier answers otherwise than they were written
-    (reasoning cut out, say), which begins a new row for each such answer."""
-    answers = [index for index, message in enumerate(demonstration.messages) if message.role == "assistant"]
+    (reasoning cut out, say), which begins a new row for each such answer. Every answer is learned, or those at the
+    places ``learned``."""
+    answers = [
+        index
+        for index, message in enumerate(demonstration.messages)
+        if message.role == "assistant" and (learned is None or index in learned)
+    ]
     if not answers or answers[0] == 0:
         raise DataError(f"{where}: expected an assistant message after another message")
     rows: list[_Row] = []

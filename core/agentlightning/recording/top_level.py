@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -120,7 +120,9 @@ async def _awaited(method: Callable[..., Any], call: Call, args: tuple[Any, ...]
     return result
 
 
-def _streamed(method: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+def _streamed(
+    method: Callable[..., Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Generator[Any, None, Any]:
     """The run is active while an item is made, and not while the consumer has it."""
     items = method(*args, **kwargs)
     run = open_run(call.read_input, call.agent)

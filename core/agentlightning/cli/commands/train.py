@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from contextlib import suppress
 from functools import partial
@@ -38,6 +39,12 @@ LAST = "last"
 )
 @click.option("--store", "url", metavar="URL", help="Where the RUN to go on with is, if no CONFIG says it.")
 @click.option("--server", metavar="URL", help="Train there: a Lightning Server that was started with --train-in.")
+@click.option(
+    "--from-live",
+    metavar="RUN",
+    help="Learn from the best that `agl.attach` recorded of a deployed agent in this live run: an id, or a name.",
+)
+@click.option("--since", metavar="TIME", help="With --from-live: only from what ended since: 24h, 7d, 2026-01-31.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.pass_context
 def train(
@@ -47,6 +54,8 @@ def train(
     resume: str | None,
     url: str | None,
     server: str | None,
+    from_live: str | None,
+    since: str | None,
     quiet: bool,
 ) -> None:
     """Train the agent that the file CONFIG names; or go on with a RUN, whose record names all, without it."""
@@ -55,6 +64,7 @@ def train(
 
     if config is None and resume is not None and Path(resume).is_file():
         config, resume = resume, LAST  # `--resume config.yaml`: the option has taken the argument for its value
+    overrides = (*overrides, *_overrides_of_live(from_live, since))
     if config is not None and url is not None:
         raise click.UsageError(f"--store is for going on without CONFIG; here --set store={url} names another")
     if config is None and (resume in (None, LAST) or overrides):
@@ -88,6 +98,14 @@ def train(
             raise
     if not quiet:
         print_result(result, settings.store)
+
+
+def _overrides_of_live(run: str | None, since: str | None) -> list[str]:
+    """The keys of the config that the options stand for."""
+    if run is None and since is not None:
+        raise click.UsageError("--since goes with --from-live RUN")
+    given = {"run": run, "since": since}
+    return [f"algorithm.from_live.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
 async def _config_of(id: str, store: Store) -> tuple[Config, str | None, str]:

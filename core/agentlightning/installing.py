@@ -27,6 +27,7 @@ FOLDERS = {
     "agentlightning-sft": ("adapters/gateway", "algorithms/policy", "algorithms/sft"),
     "agentlightning-selection": ("adapters/openai", "algorithms/selection"),
     "agentlightning-credit": ("algorithms/credit",),
+    "agentlightning-vllm": ("adapters/gateway", "algorithms/policy", "algorithms/vllm"),
     "agentlightning-rewards": ("rewards/standard",),
     "agentlightning-intermediate": ("rewards/intermediate",),
 }
@@ -45,7 +46,7 @@ ADAPTER_OF = {
 
 DISTRIBUTION_OF = {
     "algorithms": {"grpo": "agentlightning-grpo", "sft": "agentlightning-sft", "selection": "agentlightning-selection"},
-    "backends": {"torch": "agentlightning-policy"},
+    "backends": {"torch": "agentlightning-policy", "vllm": "agentlightning-vllm"},
     "credit": dict.fromkeys(
         ("discounted", "gigpo", "hgpo", "gagpo", "mt_grpo", "per_agent", "tree", "replay"), "agentlightning-credit"
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -42,7 +43,7 @@ class Endpoint:
         self.logprobs = logprobs
         self.url = f"{base_url.rstrip('/')}/completions"
         self._headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        self._certificates = ssl.create_default_context()
+        self._verify = certificates(base_url)
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
 
     async def sample(
@@ -78,7 +79,7 @@ class Endpoint:
             client = self._clients[loop] = httpx.AsyncClient(
                 timeout=httpx.Timeout(SECONDS_OF_SILENCE, connect=SECONDS_TO_CONNECT),
                 limits=httpx.Limits(keepalive_expiry=SECONDS_KEPT),  # as many at once as are asked for
-                verify=self._certificates,
+                verify=self._verify,
                 headers=self._headers,
             )
         return client
@@ -100,6 +101,16 @@ class Endpoint:
             for index, (id, value) in enumerate(zip(ids, values, strict=True)):
                 top = tops[index] if index < len(tops) else None
                 yield SampledToken(id, value, part.get("policy_version"), _alternatives(top or {}))
+
+
+def certificates(url: str) -> ssl.SSLContext | bool:
+    """What httpx is to check certificates by; reading those that are trusted takes a while, and plain HTTP has none."""
+    return _trusted() if url.startswith("https://") else False
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 def _body(prompt_ids: np.ndarray, params: SamplingParams, model: str) -> dict[str, Any]:

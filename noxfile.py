@@ -107,7 +107,7 @@ def tests(session: nox.Session) -> None:
     """Lint, types and every test that needs no GPU and no other environment."""
     install(session, *TRAINING, *FRAMEWORKS, *APART, extras=("-r", "requirements-dev.txt"))
     check(session)
-    others = [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai", "vllm")]
+    others = [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai", "vllm", "official_clients")]
     session.run("pytest", *(session.posargs or [*TWO_AT_ONCE, *others]), env=QUIET)
     if not session.posargs:
         session.notify("crewai")
@@ -207,7 +207,7 @@ def vllm(session: nox.Session) -> None:
     session.install("-r", "requirements-test.txt")
     session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
     prepare(session)
-    session.run("pytest", "tests/vllm", *session.posargs, env=QUIET)
+    session.run("pytest", "tests/real_vllm", *session.posargs, env=QUIET)
 
 
 @nox.session
@@ -230,6 +230,15 @@ def fuzz_openapi(session: nox.Session) -> None:
     """Schemathesis against the gateway's own OpenAPI description; needs no torch."""
     install(session, "core", "adapters/gateway", extras=("-r", "requirements-test.txt", "schemathesis==4.32.5"))
     session.run("python", "tests/fuzz/openapi.py", *session.posargs, env=QUIET)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """The official client of Node against the gateway; needs Node and npm. Those of Python are part of `tests`."""
+    install(session, "core", "adapters/openai", "adapters/server", extras=("-r", "requirements-test.txt"))
+    folder = str(ROOT / "tests" / "official_clients")
+    session.run("npm", "install", "--no-package-lock", "--prefix", folder, external=True)
+    session.run("pytest", "tests/official_clients", *session.posargs, env=QUIET)
 
 
 @nox.session

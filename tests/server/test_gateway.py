@@ -169,8 +169,8 @@ async def test_calls_of_an_attempt_that_is_over_are_refused(rollouts: Rollouts, 
     attempts = f"{rollouts.url}/rollouts/a/attempts"
     assert [post(f"{attempts}/{number}/v1").status_code for number in (1, 0, 2)] == [200, 409, 409]
     assert "attempt 2 of rollout a is over" in post(f"{attempts}/2/v1").json()["error"]["message"]
-    assert HTTP.get(f"{attempts}/1/v1/models").status_code == 200
     assert len(await rollouts.spans("a")) == len(upstream.requests) == 1
+    assert HTTP.get(f"{attempts}/1/v1/models").status_code == 200
 
 
 async def test_a_text_completion_is_recorded(rollouts: Rollouts, upstream: StubServer) -> None:

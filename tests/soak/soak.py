@@ -144,14 +144,10 @@ async def _open(url: str) -> Store:
     """The store of a server that is just being started."""
     async with asyncio.timeout(START_SECONDS):
         while True:
-            store = open_store(url)
             try:
-                await store.runs()
+                return open_store(url)
             except StoreError:
-                await store.close()
                 await asyncio.sleep(0.5)
-            else:
-                return store
 
 
 def soak(folder: Path, kills: int, seconds: float, seed: int) -> list[str]:

@@ -44,6 +44,11 @@ class Additions:
         """Whether answers may go to the agent as they are."""
         return not (self._ids or self._logprobs or self._usage)
 
+    @property
+    def are_tokens(self) -> bool:
+        """Whether the agent is to get neither ids nor log-probabilities."""
+        return self._ids and self._logprobs
+
     def take_out(self, data: dict[str, Any]) -> bool:
         """Takes them out of a whole answer, or of a chunk or event of a stream; whether there was anything."""
         response = data.get("response")

@@ -18,6 +18,7 @@ from agentlightning_openai.request import Operation
 from agentlightning_openai.response import Answer, failure_in, read, unreadable
 from agentlightning_openai.spans import write_answer, write_endpoint, write_request
 from agentlightning_openai.stream import JOINERS, Joiner
+from agentlightning_server.gateway.chunks import TextChunks
 from agentlightning_server.gateway.completions import fields_in, parsed_completion
 from agentlightning_server.gateway.events import DONE, EventSplitter, data_of, with_data
 from agentlightning_server.gateway.forward import Outgoing
@@ -49,6 +50,7 @@ class Capture:
         self._began = time.perf_counter()
         self._additions = Additions(original, original)
         self._joiner: Joiner = JOINERS[operation]()
+        self._texts = TextChunks(self._joiner)
         self._events = EventSplitter()
         self._held: list[bytes] = []
         self._done = False
@@ -100,7 +102,7 @@ class Capture:
 
     def end_of_stream(self) -> Answer:
         """What the stream said."""
-        answer = self._joiner.answer()
+        answer = self._said()
         answer.failure = answer.failure or self.failure
         if not answer.choices and answer.failure is None:
             message = "the endpoint's stream ended without an answer"
@@ -117,29 +119,40 @@ class Capture:
 
     def fail(self, error: Exception, type: str) -> None:
         """The call has failed on the way, by no fault of the agent's: what was seen of its answer is kept."""
-        answer = self._joiner.answer()
+        answer = self._said()
         answer.failure = failure_of(error, type, "infrastructure")
         self.finish(answer)
 
     def client_left(self) -> None:
         """The client is gone. Where it has read some of a stream that is its answer, as for whoever leaves one early;
         else the call was cancelled."""
-        answer = self._joiner.answer()
+        answer = self._said()
         self.span.attributes[semconv.CLIENT_LEFT] = True
         if not answer.choices:
             answer.failure = Failure(type="cancelled", message="the client left before it was answered")
         self.finish(answer)
+
+    def _said(self) -> Answer:
+        """What a stream has said so far."""
+        self._texts.join()
+        return self._joiner.answer()
 
     def _take_event(self, event: bytes) -> bytes:
         data = data_of(event)
         if data.startswith(DONE) or self._held:
             self._held.append(event)
             return b""
+        has_begun = semconv.TIME_TO_FIRST_TOKEN in self.span.attributes
+        if has_begun and self.operation == "chat" and self._additions.are_tokens:
+            text = self._texts.take(data)
+            if text is not None:
+                return with_data(event, text)
+            self._texts.join()
         try:
             said = msgspec.json.decode(data) if data else None
             if not isinstance(said, dict):
                 return event
-            if self._joiner.add(said) and semconv.TIME_TO_FIRST_TOKEN not in self.span.attributes:
+            if self._joiner.add(said) and not has_begun:
                 self.span.attributes[semconv.TIME_TO_FIRST_TOKEN] = time.perf_counter() - self._began
             if "choices" not in said:
                 self.failure = failure_in(said.get("error")) or self.failure

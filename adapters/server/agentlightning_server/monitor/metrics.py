@@ -106,15 +106,21 @@ class Metrics:
     def count_spans(self, spans: Sequence[tuple[Span, Columns]]) -> None:
         """Counts spans, each with what it is as a try."""
         alike: dict[tuple[str, bool, tuple[str | None, ...]], int] = {}
+        tokens: dict[str | None, Usage] = {}
         for span, step in spans:
             key = span.kind, step.ended_at is not None, step[:4]
             alike[key] = alike.get(key, 0) + 1
-            if span.kind == "llm" and step.ended_at is not None and span.generation is not None:
-                self._count_tokens(span.generation.usage, step.used)
+            if span.kind == "llm" and span.generation is not None and span.generation.usage is not None:
+                sums = tokens.setdefault(step.used, Usage())
+                sums.input_tokens += max(0, span.generation.usage.input_tokens)
+                sums.output_tokens += max(0, span.generation.usage.output_tokens)
         for (kind, is_try, (agent, used, failure, fault)), count in alike.items():
             self._spans.add(count, kind)
             if is_try:
                 self._count_steps(count, kind, Columns(agent, used, failure, fault))
+        for model, usage in tokens.items():
+            self._tokens.add(usage.input_tokens, model, "input")
+            self._tokens.add(usage.output_tokens, model, "output")
 
     def _count_steps(self, count: int, kind: str, step: Columns) -> None:
         tool, model = (step.used if kind == wanted else None for wanted in ("tool", "llm"))
@@ -123,11 +129,6 @@ class Metrics:
             self._failures.add(count, step.failure, step.fault, kind, step.agent, tool, model)
         if kind == "llm":
             self._calls.add(count, model, step.agent)
-
-    def _count_tokens(self, usage: Usage | None, model: str | None) -> None:
-        if usage is not None:
-            self._tokens.add(max(0, usage.input_tokens), model, "input")
-            self._tokens.add(max(0, usage.output_tokens), model, "output")
 
     def count_attempt(self, rollout: Rollout) -> None:
         self._rollouts.add(1, "retried" if rollout.status == "queued" else rollout.status, rollout.purpose)

@@ -28,6 +28,7 @@ from conftest import make_tiny_model  # noqa: E402
 from losing_network import lasting_port  # noqa: E402
 from small_project import make_project  # noqa: E402
 
+from agentlightning.errors import StoreError  # noqa: E402
 from agentlightning.records import Rollout, Span, Task, new_id  # noqa: E402
 from agentlightning.store import RunRecord, open_store  # noqa: E402
 from agentlightning.store.base import Store  # noqa: E402

@@ -72,7 +72,7 @@ async def _run(store: Store, run: RunRecord, url: str) -> list[RenderableType]:
         _metrics(metrics) if metrics else None,
         _failures(counted),
         _latest(rollouts) if rollouts else None,
-        facts_table(_next_commands(run, url)),
+        facts_table(_next_commands(run, url, any_failed=any(rollout.failure is not None for rollout in counted))),
     ]
     return [part for part in parts if part is not None]
 
@@ -98,7 +98,7 @@ def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, Rende
     return [(name, value) for name, value in facts if value is not None and (name != "config" or run.config)]
 
 
-def _next_commands(run: RunRecord, url: str) -> list[tuple[str, RenderableType]]:
+def _next_commands(run: RunRecord, url: str, *, any_failed: bool) -> list[tuple[str, RenderableType]]:
     """What can be done with the run, as commands."""
     models, store = model_folders(run), store_hint(url)
     again = f"agl train --resume {run.id}{store}"
@@ -110,6 +110,7 @@ def _next_commands(run: RunRecord, url: str) -> list[tuple[str, RenderableType]]
         *(("serve a model", f"agl serve {folder}", len(models) > 1) for folder in models),
         *(("evaluate its model", f"agl eval CONFIG --model {folder}", True) for folder in models),
         ("compare it", f"agl compare-runs {run.id} OTHER{store}", run.status == "succeeded"),
+        ("see what failed", f"agl failures {run.id}{store}", any_failed),
         ("see its best rollouts", f"agl show {run.id} --rollouts best{store}", True),
         ("take it elsewhere", f"agl export {run.id}{store}", True),
     ]

@@ -57,13 +57,14 @@ class Publisher:
     async def publish(self, probe: np.ndarray) -> None:
         """Pushes the present weights to every replica that answers; ``probe`` is what they give for the probe.
 
-        One that does not serve them is out, with the reason. Raises `PolicyError` where none is left.
+        One that does not serve them is out, with the reason; where all that there were are lost, the first that is back
+        is waited for. Raises `PolicyError` where none is left.
         """
         async with self._changing:
             publication = await self._write(probe)
             async with nullcontext() if self._is_lora else self._replicas.paused():
                 first = self.published is None
-                ready = [replica for replica in self._replicas.replicas if first or replica.out is None]
+                ready = [one for one in self._replicas.replicas if first or one.out is None or not one.returns]
                 errors = await asyncio.gather(*(self._push_or_put_out(replica, publication) for replica in ready))
                 self.published = publication
                 self._replicas.serve(publication.served)
@@ -71,10 +72,7 @@ class Publisher:
                     if error is None:
                         self._replicas.put_in(replica)
             await self._forget_adapters()
-        refused = [error for error in errors if error is not None and not isinstance(error, UnreachableError)]
-        if len(refused) == len(self._replicas.replicas):
-            raise PolicyError(f"no vLLM replica serves version {publication.served.version}: {self._replicas.reasons}")
-        await self._replicas.someone_in_service()  # one that was lost may be coming back
+        await self._replicas.someone_in_service()
 
     async def bring_back(self, replica: Replica) -> None:
         """Pushes what was published last to a replica that was out, and whose state nobody knows; it is in again.
@@ -93,7 +91,7 @@ class Publisher:
         try:
             await self._push(replica, publication)
         except PolicyError as error:
-            self._replicas.put_out(replica, str(error))
+            self._replicas.put_out(replica, str(error), returns=isinstance(error, UnreachableError))
             return error
         return None
 

@@ -7,6 +7,7 @@ import logging
 import time
 
 from agentlightning.errors import PolicyError
+from agentlightning_gateway.endpoint import UnreachableError
 from agentlightning_vllm.process import VllmProcess
 from agentlightning_vllm.publisher import Publisher
 from agentlightning_vllm.replicas import Replica, ReplicaSet
@@ -68,22 +69,24 @@ class Recovery:
         pause, starts = FIRST_PAUSE, 0
         while True:
             logger.warning("vLLM replica %s is out: %s", replica.url, replica.out)
+            process = replica.process
+            if process is not None and not await self._is_up(replica, process):
+                if starts == RESTARTS:
+                    logger.error("vLLM replica %s stays out: it was started %s times", replica.url, starts)
+                    replicas.put_out(replica, str(replica.out), returns=False)
+                    return False
+                starts += 1
+                await self._restart(replica, process, replicas)
             try:
-                if replica.process is not None and not await self._is_up(replica, replica.process):
-                    if starts == RESTARTS:
-                        logger.error("vLLM replica %s stays out: it was started %s times", replica.url, starts)
-                        return False
-                    starts += 1
-                    await self._restart(replica, replica.process, replicas)
                 await answers(replica, self._start_seconds)
                 await publisher.bring_back(replica)
             except PolicyError as error:
-                replica.out = str(error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                replicas.put_out(replica, str(error), returns=isinstance(error, UnreachableError))
             else:
                 logger.warning("vLLM replica %s is in again", replica.url)
                 return True
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _is_up(self, replica: Replica, process: VllmProcess) -> bool:
         return process.alive and await replica.control.healthy()
@@ -95,14 +98,14 @@ class Recovery:
 
 
 async def answers(replica: Replica, seconds: float) -> None:
-    """Waits until a replica answers. Raises `PolicyError` where it does not within ``seconds``, or ends before."""
+    """Waits until a replica answers. Raises `UnreachableError` where it does not within ``seconds``, or ends before."""
     until, pause = time.monotonic() + seconds, FIRST_PAUSE
     process = replica.process
     while not await replica.control.healthy():
         if process is not None and not process.alive:
-            raise PolicyError(f"vLLM ended as it was started; {process.log} ends with:\n{process.tail()}")
+            raise UnreachableError(f"vLLM ended as it was started; {process.log} ends with:\n{process.tail()}")
         if time.monotonic() > until:
             log = "" if process is None else f"; {process.log} ends with:\n{process.tail()}"
-            raise PolicyError(f"vLLM at {replica.url} did not answer within {seconds:g} s{log}")
+            raise UnreachableError(f"vLLM at {replica.url} did not answer within {seconds:g} s{log}")
         await asyncio.sleep(min(pause, max(0.0, until - time.monotonic())))
         pause = min(1.5 * pause, 5.0)

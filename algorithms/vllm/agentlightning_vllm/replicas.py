@@ -35,14 +35,16 @@ REMEMBERED = 65536
 
 @dataclass(eq=False)
 class Replica:
-    """One vLLM server. ``process`` is ours, where it was started here; ``out`` says why it gets no requests, while that
-    is so. ``adapters`` are the names of those that were loaded into it."""
+    """One vLLM server. ``process`` is ours, where it was started here. ``out`` says why it gets no requests, while that
+    is so; ``returns``, whether it was lost, and may be back with nothing done: one that refuses what it is given is
+    not. ``adapters`` are the names of those that were loaded into it."""
 
     url: str
     endpoint: Endpoint
     control: ReplicaControl
     process: VllmProcess | None = None
     out: str | None = "it has not been given any weights yet"
+    returns: bool = True
     in_flight: Counter[str] = field(default_factory=Counter)
     adapters: set[str] = field(default_factory=set)
     before: np.ndarray | None = None
@@ -115,16 +117,17 @@ class ReplicaSet:
                 del in_flight[lease.served.model]
                 self._wake()
 
-    def put_out(self, replica: Replica, reason: str) -> None:
+    def put_out(self, replica: Replica, reason: str, *, returns: bool = True) -> None:
         """It gets no more requests until `put_in`."""
         with self._lock:
-            replica.out = reason
+            replica.out, replica.returns = reason, returns
+            self._wake()
         self._on_failure(replica)
 
     def put_in(self, replica: Replica) -> None:
         """It gets requests from now on."""
         with self._lock:
-            replica.out = None
+            replica.out, replica.returns = None, True
             self._wake()
 
     def serve(self, served: Served) -> None:
@@ -160,9 +163,14 @@ class ReplicaSet:
             self._wake()
 
     async def someone_in_service(self) -> None:
-        """Waits for the first replica that is in service. Raises `PolicyError` where there is none in time."""
-        if not await self._until(lambda: len(self.in_service) > 0):
+        """Waits until a replica is in service. Raises `PolicyError` where none is in time, or none will be."""
+        await self._until(lambda: bool(self.in_service) or not self._any_returns)
+        if not self.in_service:
             raise PolicyError(f"no vLLM replica is in service: {self.reasons}")
+
+    @property
+    def _any_returns(self) -> bool:
+        return any(replica.returns for replica in self.replicas)
 
     async def _drained(self) -> None:
         if not await self._until(lambda: not any(replica.in_flight for replica in self.replicas)):

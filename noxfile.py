@@ -107,7 +107,7 @@ def tests(session: nox.Session) -> None:
     """Lint, types and every test that needs no GPU and no other environment."""
     install(session, *TRAINING, *FRAMEWORKS, *APART, extras=("-r", "requirements-dev.txt"))
     check(session)
-    others = [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai", "vllm", "official_clients")]
+    others = [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai", "real_vllm", "official_clients")]
     session.run("pytest", *(session.posargs or [*TWO_AT_ONCE, *others]), env=QUIET)
     if not session.posargs:
         session.notify("crewai")

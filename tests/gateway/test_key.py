@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from conftest import make_tokenizer
 
 import agentlightning as agl
 from agentlightning.sampler import ModelInfo, SampledToken, SamplingParams
 from agentlightning_gateway.config import KEY_VARIABLE, GatewayConfig
 from agentlightning_gateway.gateway import Gateway
-from conftest import make_tokenizer
 
 EVERYWHERE = GatewayConfig(host="0.0.0.0")
 ROUTES = [

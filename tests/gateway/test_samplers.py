@@ -146,6 +146,19 @@ async def test_raw_logprobs_at_another_temperature_are_refused_by_name(tokenizer
     assert not hasattr(plain, "logprobs_mode")
 
 
+@pytest.mark.parametrize("cut", [{"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.1}])
+async def test_processed_logprobs_of_what_was_cut_are_refused_by_name(tokenizer: Any, cut: dict[str, Any]) -> None:
+    sampler = FakeSampler(tokenizer, "yes", logprobs="processed")
+    async with Gateway(sampler, tokenizer=tokenizer) as gateway, client_of(gateway) as client:
+        whole = {**EXACT, "model": "fake", "messages": HI, "temperature": 0.7}
+        answer = await client.chat.completions.create(**whole)
+        assert answer.logprobs_mode == "tempered"
+        extra = {**EXACT.get("extra_body", {}), **cut}
+        with pytest.raises(openai.InternalServerError, match="what top_k, top_p and min_p leave") as caught:
+            await client.chat.completions.create(**{**whole, "extra_body": extra})
+        assert (caught.value.status_code, caught.value.param) == (501, "logprobs")
+
+
 # Ends, failures, and clients that leave
 
 

@@ -45,6 +45,14 @@ def test_other_weights_are_noticed() -> None:
     assert fault(OLD + MEAN_BOUND / 2, OLD, None, None) is None
 
 
+def test_weights_that_are_new_in_part_are_noticed() -> None:
+    new = OLD + drawn(1, 0.07)
+    half = OLD + 0.6 * (new - OLD)
+    assert fault(half, new, OLD, None) is None
+    assert "a part of its weights is not the present one" in (fault(half, new, OLD, None, 1e-5) or "")
+    assert fault(new + drawn(2, 0.045), new, OLD, None, 0.04) is None
+
+
 def test_the_probe_fits_the_context() -> None:
     tokenizer = make_tokenizer()
     assert len(probe_ids(tokenizer, 2048)) == TOKENS

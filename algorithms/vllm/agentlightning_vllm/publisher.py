@@ -11,13 +11,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
+from safetensors.torch import load_file, save_file
 
 from agentlightning.errors import PolicyError
 from agentlightning_gateway.endpoint import UnreachableError
 from agentlightning_policy.compute import compute_async
 from agentlightning_policy.model import PolicyModel
-from agentlightning_vllm.probe import fault
+from agentlightning_vllm.probe import fault, rms
 from agentlightning_vllm.replicas import Replica, ReplicaSet, Served
 
 logger = logging.getLogger(__name__)
@@ -103,10 +105,12 @@ class Publisher:
             await replica.control.load_adapter(model, str(publication.folder))
             replica.adapters.add(model)
         given = await replica.control.prompt_logprobs(model, self._ids)
-        wrong = fault(given, publication.probe, publication.probe_before, replica.before)
+        wrong = fault(given, publication.probe, publication.probe_before, replica.before, replica.rounding)
         if wrong is not None:
             raise PolicyError(f"{replica.url} does not serve version {publication.served.version}: {wrong}")
         replica.before = given
+        if replica.rounding is None:
+            replica.rounding = rms(given - publication.probe)
 
     async def _write(self, probe: np.ndarray) -> Publication:
         """The present weights, in a folder."""
@@ -150,6 +154,21 @@ def write_model(policy: PolicyModel, folder: Path) -> None:
     fresh = folder / ".next"
     shutil.rmtree(fresh, ignore_errors=True)
     policy.save(fresh)
+    _untie(policy, fresh)
     for path in sorted(fresh.iterdir()):
         os.replace(path, folder / path.name)
     fresh.rmdir()
+
+
+def _untie(policy: PolicyModel, folder: Path) -> None:
+    """Writes an output layer that shares the embeddings' weights as one of its own: vLLM on a CPU keeps a packed copy
+    of it, which reload_weights renews for layers alone that have weights in the file (0.32)."""
+    base, weights = policy.base, folder / "model.safetensors"
+    output = base.get_output_embeddings()
+    name = next((name for name, module in base.named_modules() if module is output), None)
+    if not base.config.tie_word_embeddings or output is None or name is None or not weights.exists():
+        return
+    shared = output.weight.detach().to("cpu", copy=True).contiguous()
+    save_file({**load_file(weights), f"{name}.weight": shared}, weights, metadata={"format": "pt"})
+    config = msgspec.json.decode((folder / "config.json").read_bytes())
+    (folder / "config.json").write_bytes(msgspec.json.encode({**config, "tie_word_embeddings": False}))

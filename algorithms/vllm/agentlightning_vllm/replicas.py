@@ -49,6 +49,8 @@ class Replica:
     adapters: set[str] = field(default_factory=set)
     before: np.ndarray | None = None
     """What it last gave for the probe, since it was started."""
+    rounding: float | None = None
+    """How far from the trainer it was the first time, as the root of the mean square."""
 
 
 @dataclass(frozen=True)

@@ -227,9 +227,11 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def fuzz_openapi(session: nox.Session) -> None:
-    """Schemathesis against the gateway's own OpenAPI description; needs no torch."""
-    install(session, "core", "adapters/gateway", extras=("-r", "requirements-test.txt", "schemathesis==4.32.5"))
-    session.run("python", "tests/fuzz/openapi.py", *session.posargs, env=QUIET)
+    """Schemathesis against the OpenAPI descriptions of the gateway and of the server; needs no torch."""
+    folders = ("core", "adapters/openai", "adapters/gateway", "adapters/server")
+    install(session, *folders, extras=("-r", "requirements-test.txt", "schemathesis==4.32.5"))
+    for script in ("openapi", "server_openapi"):
+        session.run("python", f"tests/fuzz/{script}.py", *session.posargs, env=QUIET)
 
 
 @nox.session

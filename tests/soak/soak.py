@@ -21,23 +21,22 @@ from pathlib import Path
 
 import httpx
 
-TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import make_tiny_model  # noqa: E402
-from losing_network import lasting_port  # noqa: E402
-from small_project import make_project  # noqa: E402
+from conftest import make_tiny_model
+from losing_network import lasting_port
+from small_project import make_project
 
-from agentlightning.errors import StoreError  # noqa: E402
-from agentlightning.records import Rollout, Span, Task, new_id  # noqa: E402
-from agentlightning.store import RunRecord, open_store  # noqa: E402
-from agentlightning.store.base import Store  # noqa: E402
+from agentlightning.errors import StoreError
+from agentlightning.records import Rollout, Span, Task, new_id
+from agentlightning.store import RunRecord, open_store
+from agentlightning.store.base import Store
 
 AGL = [sys.executable, "-c", "from agentlightning.cli import main; main()"]
 SESSION_SECONDS = 5
 """How long a run stays that of a trainer which was killed."""
 NAME = "small"
-STEPS, ROLLOUTS_A_STEP, CALLS = 24, 8, 2
+STEPS, ROLLOUTS_A_STEP, CALLS = 30, 16, 2
 """Of the small project; each rollout makes two model calls."""
 START_SECONDS, LIMIT_SECONDS = 120.0, 2400.0
 
@@ -102,7 +101,10 @@ class Witness(threading.Thread):
         store = await _open(self._url)
         await store.open_run(RunRecord(id=self.run_id, name="witness", algorithm="none", config={}, seed=0))
         await store.add_tasks(self.run_id, [Task(id="task", input="")])
-        await store.enqueue([Rollout(id=self.rollout_id, run_id=self.run_id, task_id="task", group_id="group")])
+        rollout = Rollout(
+            id=self.rollout_id, run_id=self.run_id, group_id="group", task_id="task", purpose="train", collection="one"
+        )
+        await store.enqueue([rollout])
         while not self._stopping.is_set():
             batch = [self._span(len(self.spans) + number) for number in range(10)]
             store.add_spans(batch)
@@ -157,7 +159,7 @@ def soak(folder: Path, kills: int, seconds: float, seed: int) -> list[str]:
     url = f"http://127.0.0.1:{port}"
     project = make_project(folder, make_tiny_model(folder / "model"))
     config = json.loads((project / "config.yaml").read_text())
-    config["algorithm"].update(steps=STEPS, checkpoint_every=1)
+    config["algorithm"].update(steps=STEPS, checkpoint_every=1, batch_tasks=4)
     config.update(store=url, runner={"name": "clients", "retries": 20, "timeout": 60})
     (project / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
 
@@ -192,34 +194,45 @@ def soak(folder: Path, kills: int, seconds: float, seed: int) -> list[str]:
 def kill_at_random(
     parts: list[Part], trainer: Part, store: str, kills: int, seconds: float, draw: random.Random
 ) -> None:
-    """Kills a part every so many seconds, as often as asked or until the run has ended; then waits for that end.
+    """Kills a part, as often as asked or until the run has ended: within so many ``seconds`` after another rollout has
+    ended since the last kill, so that every kill is one of work. Then waits for the end of the run.
 
     Raises `TimeoutError` where it takes longer than `LIMIT_SECONDS`.
     """
     until = time.monotonic() + LIMIT_SECONDS
-    next_kill = time.monotonic() + seconds
+    ended = 0
     while trainer.ended != 0:
         if time.monotonic() > until:
             raise TimeoutError(f"not done after {LIMIT_SECONDS:.0f} s")
-        if sum(part.kills for part in parts) < kills and time.monotonic() >= next_kill:
+        time.sleep(0.5)
+        for part in parts:
+            if part.ended is not None and (part is not trainer or part.ended != 0):
+                part.start(*(["--resume"] if part is trainer and how_far(store) is not None else []))
+        now = how_far(store)
+        if sum(part.kills for part in parts) < kills and now is not None and now > ended:
+            time.sleep(draw.uniform(0.0, seconds))
             part = draw.choice(parts)
             part.kill()
             part.kills += 1
-            print(f"killed {part.name}", flush=True)
-            next_kill = time.monotonic() + draw.uniform(0.0, 2 * seconds)
-        time.sleep(draw.uniform(0.2, 1.0))
-        for part in parts:
-            if part.ended is not None and (part is not trainer or part.ended != 0):
-                part.start(*(["--resume"] if part is trainer and asyncio.run(has_begun(store)) else []))
+            ended = how_far(store) or 0
+            print(f"killed {part.name} after {ended} rollouts", flush=True)
 
 
-async def has_begun(url: str) -> bool:
-    """Whether there is a run to go on with."""
-    store = open_store(f"{url}?mode=ro")
+def how_far(url: str) -> int | None:
+    """How many rollouts of the run have ended; None where there is no run to go on with."""
+
+    async def look() -> int | None:
+        store = open_store(f"{url}?mode=ro")
+        try:
+            found = [run.id for run in await store.runs() if run.name == NAME]
+            return sum(it.finished for it in await store.rollouts(found[0])) if found else None
+        finally:
+            await store.close()
+
     try:
-        return any(run.name == NAME for run in await store.runs())
-    finally:
-        await store.close()
+        return asyncio.run(look())
+    except StoreError:  # there is no file yet
+        return None
 
 
 async def what_is_wrong(url: str, witness: Witness, parts: list[Part], kills: int) -> list[str]:
@@ -248,7 +261,7 @@ async def what_is_wrong(url: str, witness: Witness, parts: list[Part], kills: in
         f"losses by step: {dict(losses)}": losses != dict.fromkeys(range(1, STEPS + 1), 1),
         "an acknowledged span is lost": any(witnessed[id] != 1 for id in witness.spans),
         "acknowledged feedback is lost": not witness.feedback <= {it.id for it in rollouts if _has_feedback(it)},
-        f"the run had ended after {killed} kills: give it fewer --seconds between two": killed < kills,
+        f"the run had ended after {killed} kills: raise STEPS": killed < kills,
         "nobody witnessed anything": not witness.spans or not witness.feedback,
     }
     return [fault for fault, is_so in faults.items() if is_so]
@@ -288,7 +301,7 @@ def _is_feedback(span: Span) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=12.0, help="between two kills, in the mean")
+    parser.add_argument("--seconds", type=float, default=4.0, help="within which a kill follows on work, at most")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from agentlightning.loading import explain
 from agentlightning.records import decode, encode
 from agentlightning.redaction import redact
 from agentlightning.store.sqlite import SQLiteStore
-from agentlightning_server import calls, scope, wire
+from agentlightning_server import calls, openapi, scope, wire
 from agentlightning_server.bodies import Bodies
 from agentlightning_server.errors import RequestError
 from agentlightning_server.feedback import FeedbackKeeper
@@ -75,6 +75,7 @@ class App:
         self.starlette = Starlette(
             routes=[
                 Route("/health", self._health, methods=["GET"]),
+                Route("/openapi.json", self._describe, methods=["GET"]),
                 Route("/v1/store/{method}", self._granted(self._call, rollout_keys=True), methods=["POST"]),
                 Route("/v1/session", self._granted(self._keep_alive, rollout_keys=True), methods=["POST"]),
                 Route("/v1/session", self._granted(self._leave, rollout_keys=True), methods=["DELETE"]),
@@ -116,6 +117,9 @@ class App:
 
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
+
+    async def _describe(self, request: Request) -> Response:
+        return JSONResponse(openapi.describe())
 
     def _granted(self, handler: Handler, *, rollout_keys: bool = False) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint of a handler: only for whoever has a key, and with every error as an answer that says it.

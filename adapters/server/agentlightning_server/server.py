@@ -85,7 +85,8 @@ class LightningServer:
         self._monitor = Monitor(alert_url=alert_url)
         self._socket = _bind(host, port)
         self._sessions: Sessions
-        self._app: App
+        self.app: App
+        """What answers, from `start` on."""
         self._http: uvicorn.Server
         self._serving: Future[asyncio.AbstractEventLoop] = Future()
         self._ended: Future[None] = Future()
@@ -113,7 +114,7 @@ class LightningServer:
             raise
         self._sessions = Sessions(store, **self._limits)
         store.observer = self._monitor
-        self._app = App(store, self._sessions, self._keys, self._monitor, self._trainings, self._upstreams)
+        self.app = App(store, self._sessions, self._keys, self._monitor, self._trainings, self._upstreams)
         quiet: dict[str, Any] = {
             "log_config": None,
             "access_log": False,
@@ -123,7 +124,7 @@ class LightningServer:
         }
         self._http = uvicorn.Server(
             uvicorn.Config(
-                self._app.starlette,
+                self.app.starlette,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 **quiet,
@@ -138,7 +139,7 @@ class LightningServer:
         if self._trainings is not None and not self._ended.done():
             asyncio.run_coroutine_threadsafe(self._trainings.close(), self._serving.result()).result()
         self._http.should_exit = True
-        self._app.stop_soon()
+        self.app.stop_soon()
         self._ended.result()
 
     def _run(self) -> None:
@@ -154,7 +155,7 @@ class LightningServer:
 
     async def _serve(self) -> None:
         with closing(self._socket):
-            async with self._app.running():
+            async with self.app.running():
                 if self._trainings is not None:
                     self._trainings.start(self._url_at(LOOPBACK[0]), self._sessions)
                 self._serving.set_result(asyncio.get_running_loop())

@@ -1,4 +1,4 @@
-"""Has Schemathesis make bodies for the store's methods: MessagePack of arguments that are right, wrong, or no arguments."""
+"""Has Schemathesis make bodies for the store: MessagePack of arguments that are right, nearly right, or none."""
 
 from __future__ import annotations
 

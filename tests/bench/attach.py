@@ -30,8 +30,8 @@ from agentlightning.store import open_store  # noqa: E402
 
 LATENCY_SECONDS = 0.05
 CALLS = 2
-TURN = 10
-"""Runs of the agent in one process before it is the other's turn."""
+WARM_UP = 20
+"""Runs of the agent in each process before any counts."""
 MOST = 0.01
 SPANS = 1 + CALLS
 """Of a rollout: its agent's, and one a call."""
@@ -59,18 +59,15 @@ async def agent(client: openai.AsyncOpenAI) -> str | None:
 
 
 async def work() -> None:
-    """A turn for each line of the standard input; the seconds of each run to the standard output."""
+    """A run for each line of the standard input; its seconds to the standard output."""
     http = httpx.AsyncClient(transport=httpx.MockTransport(respond))
     async with openai.AsyncOpenAI(
         base_url="http://model/v1", api_key="sk-of-the-benchmark", http_client=http
     ) as client:
         while await asyncio.to_thread(sys.stdin.readline):
-            seconds = []
-            for _ in range(TURN):
-                began = time.perf_counter()
-                await agent(client)
-                seconds.append(time.perf_counter() - began)
-            print(*seconds, flush=True)
+            began = time.perf_counter()
+            await agent(client)
+            print(time.perf_counter() - began, flush=True)
 
 
 class Worker:
@@ -81,31 +78,36 @@ class Worker:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.runs = 0
 
-    def turn(self) -> list[float]:
+    def run(self) -> float:
+        """The seconds of one run."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        self.runs += TURN
-        return [float(each) for each in self._process.stdout.readline().split()]
+        self.runs += 1
+        return float(self._process.stdout.readline())
 
     def end(self) -> None:
         self._process.communicate()
 
 
-def measure(url: str, buffer: Path, seconds: float) -> tuple[float, int]:
-    """By what share the attached agent is slower; and how many rollouts were recorded."""
+def measure(url: str, buffer: Path, seconds: float) -> tuple[str, float, int]:
+    """What was measured, in words; by what share the attached agent is slower: the median over pairs of runs, one after
+    the other; and how many rollouts were recorded."""
     attached, alone = Worker(url, str(buffer)), Worker()
-    for worker in (attached, alone):  # what is done once in a process is not what is measured
-        worker.turn()
-    with_it, without = [], []
+    for _ in range(WARM_UP):  # what is done once in a process is not what is measured
+        attached.run()
+        alone.run()
+    pairs = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        with_it += attached.turn()
-        without += alone.turn()
+        pairs.append((attached.run(), alone.run()))
     attached.end()
     alone.end()
-    return statistics.median(with_it) / statistics.median(without) - 1, attached.runs
+    typical = statistics.median(without for _, without in pairs)
+    low, middle, high = statistics.quantiles((with_it - without) / typical for with_it, without in pairs)
+    words = f"{len(pairs)} pairs of runs of {typical * 1e3:.1f} ms, attached {middle:+.2%} ({low:+.2%} to {high:+.2%})"
+    return words, middle, attached.runs
 
 
 @contextmanager
@@ -136,15 +138,15 @@ def compare(name: str, seconds: float, *, away: bool) -> bool:
         store, port = f"sqlite:///{folder}/store.db", lasting_port()
         url, buffer = f"http://127.0.0.1:{port}", Path(folder, "buffer")
         if away:
-            slower, recorded = measure(url, buffer, seconds)
+            words, slower, recorded = measure(url, buffer, seconds)
         with server(store, port):
             if not away:
-                slower, recorded = measure(url, buffer, seconds)
+                words, slower, recorded = measure(url, buffer, seconds)
             agl.attach(url, buffer=buffer)  # whoever comes next hands over what is left
             agl.detach(timeout=60)
         rollouts, spans = asyncio.run(counted(store))
     print(
-        f"server {name}: {slower:+.2%} (limit {MOST:.0%}); {rollouts} of {recorded} rollouts and {spans} of "
+        f"server {name}: {words}, limit {MOST:.0%}; {rollouts} of {recorded} rollouts and {spans} of "
         f"{recorded * SPANS} spans are in its store"
     )
     return slower < MOST and (rollouts, spans) == (recorded, recorded * SPANS)

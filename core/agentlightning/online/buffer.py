@@ -2,6 +2,9 @@
 
 The thread runs one event loop: one task writes what has come, the other hands it over to the store
 (`agentlightning.online.delivery`). A process that is forked has no thread, and begins anew with a file of its own.
+
+Waking an event loop takes a system call, in which the agent would let go of the interpreter's lock, and get it back
+when the loop has done its part. So a second thread does that: it is woken without, and waits for the agent.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from agentlightning.online.delivery import Delivery
@@ -23,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 MAX_WAITING_BYTES = 32 * 1024**2
 """What may wait in memory for the disk."""
-TOGETHER_SECONDS = 0.02
+TOGETHER_SECONDS = 0.5
 """What comes within so long is written at once."""
 OPEN_AGAIN_SECONDS = 10.0
 STOP_SHARE = 0.8
@@ -50,6 +54,7 @@ class Buffer:
         self._loop: asyncio.AbstractEventLoop
         self._wake: asyncio.Event
         self._awake = False
+        self._came = threading.Event()
         self._stopping = False
         self._spool: Spool | None = None
         self._open_after = 0.0
@@ -73,6 +78,7 @@ class Buffer:
                 self._delivery = Delivery(self.url, self.folder, self._freed)
                 self._thread = threading.Thread(target=self._run, name="agentlightning-live", daemon=True)
                 self._thread.start()
+                threading.Thread(target=self._wake_loop, name="agentlightning-live-wake", daemon=True).start()
 
     def put(self, item: Item) -> bool:
         """Hands something over; False, and nothing is kept, where it is too much."""
@@ -89,7 +95,7 @@ class Buffer:
             if item.kind == "drop":
                 self._count_dropped()
         if wake:
-            self._loop.call_soon_threadsafe(self._wake.set)
+            self._came.set()
         return True
 
     def stop(self, seconds: float) -> None:
@@ -99,13 +105,24 @@ class Buffer:
             thread, self._stopping = self._thread, True
         if thread is None:
             return
+        self._came.set()
         deadline = time.monotonic() + seconds
-        self._loop.call_soon_threadsafe(self._stop, seconds * STOP_SHARE)
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop, seconds * STOP_SHARE)
         thread.join(max(0.0, deadline - time.monotonic()))
         if thread.is_alive():
             logger.warning(
                 "what was recorded could not all be written within %g s; what was is in %s", seconds, self.folder
             )
+
+    def _wake_loop(self) -> None:
+        while True:
+            self._came.wait()
+            self._came.clear()
+            if self._stopping:
+                return
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._wake.set)
 
     def _stop(self, seconds: float) -> None:
         self._delivery.stop(seconds)
@@ -129,6 +146,7 @@ class Buffer:
         finally:
             with self._lock:
                 self._stopping = True
+            self._came.set()
             self._loop.close()
 
     async def _serve(self) -> None:

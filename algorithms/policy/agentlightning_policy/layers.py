@@ -21,7 +21,7 @@ def use_fast_layers(module: nn.Module) -> None:
     """Exchanges the layers of ``module`` for those of this file, where they are on a CPU, in float32, and of a kind
     that is known here: `torch.nn.Linear`, `torch.nn.Embedding`, and the RMSNorm and the SwiGLU of most models."""
     for layer in module.modules():
-        if type(layer) is nn.Linear and has_onednn() and _fits(layer.weight):
+        if type(layer) is nn.Linear and has_onednn(layer.weight.dtype) and _fits(layer.weight):
             layer.__class__ = Linear
         elif type(layer) is nn.Embedding and _fits(layer.weight) and _is_plain(layer):
             layer.__class__ = Embedding
@@ -88,9 +88,9 @@ def onednn_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 
 @functools.cache
-def has_onednn() -> bool:
-    """Whether `onednn_linear` works here; torch has it on most CPUs."""
-    input, weight = torch.ones(1, 2), torch.ones(3, 2)
+def has_onednn(dtype: torch.dtype) -> bool:
+    """Whether `onednn_linear` works here; torch has it on most CPUs, in bfloat16 on those with AVX-512 or newer."""
+    input, weight = torch.ones(1, 2, dtype=dtype), torch.ones(3, 2, dtype=dtype)
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
         return bool((onednn_linear(input, packed) == 2).all())

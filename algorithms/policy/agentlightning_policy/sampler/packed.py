@@ -18,7 +18,7 @@ ROWS = 64
 def pack_linears(module: nn.Module) -> list[PackedLinear]:
     """Puts a `PackedLinear` in the place of every linear layer of ``module`` that can be packed, and returns them.
 
-    None can on a GPU, or where torch was built without oneDNN.
+    None can on a GPU, where torch was built without oneDNN, or where that cannot compute in their type here.
     """
     packed = []
     for parent in list(module.modules()):
@@ -30,7 +30,9 @@ def pack_linears(module: nn.Module) -> list[PackedLinear]:
 
 
 def _can_be_packed(layer: nn.Linear) -> bool:
-    return type(layer) in (nn.Linear, Linear) and layer.weight.device.type == "cpu" and has_onednn()
+    if type(layer) not in (nn.Linear, Linear) or layer.weight.device.type != "cpu":
+        return False
+    return has_onednn(layer.weight.dtype)
 
 
 class PackedLinear(nn.Module):

@@ -51,7 +51,7 @@ def test_a_distribution_brings_its_framework_alone(name: str) -> None:
     assert ALL.intersection(brought(name)) == FRAMEWORKS[name]
 
 
-SHAPE = {"__init__", "plugin", "adapter", "hooks", "calls", "span_stack", "internals"}
+SHAPE = {"__init__", "plugin", "adapter", "hooks", "calls", "span_stack", "internals", "entry_points"}
 """The files of every adapter of an agent framework."""
 
 MORE = {"isolation", "serialize", "answer_cache"}

@@ -174,7 +174,8 @@ def test_every_kind_has_its_hook(install: Install, kind: str) -> None:
 
 def test_every_hook_is_that_of_a_kind_or_has_a_caller() -> None:
     """A hook that nobody calls would be a promise to plugin authors that is not kept."""
-    sources = "".join(path.read_text() for path in Path(hookspecs.__file__).parent.rglob("*.py"))
+    folders = [Path(__file__).parents[2] / name for name in ("core", "adapters", "algorithms", "rewards")]
+    sources = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     for name, hook in vars(hookspecs).items():
         if hasattr(hook, "agentlightning_spec"):
             assert name.removeprefix("register_") in KINDS or f'notify("{name}"' in sources, name

@@ -8,10 +8,10 @@ import itertools
 import os
 import zlib
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from agentlightning.adapterkit.listening import is_loopback
 from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder, matches
 from agentlightning.recording.repeating import RecordedAnswers
@@ -139,11 +139,7 @@ def _next_seed(recorder: Recorder) -> int:
 
 
 def _is_here(choice: ModelChoice) -> bool:
-    host = urlsplit(choice.base_url or "").hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(urlsplit(choice.base_url or "").hostname or "")
 
 
 def key_of(resource: Policy | ModelChoice) -> str:

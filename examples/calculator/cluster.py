@@ -125,7 +125,8 @@ def main() -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     settings = [f"algorithm.steps={arguments.steps}", *arguments.set]
     memory = "{VLLM_CPU_KVCACHE_SPACE: '1'}"  # GiB; where nothing says it, vLLM wants all of the machine's
-    start = f"{{python: {arguments.vllm_python}, dtype: float32, environment: {memory}}}"
+    args = "[--enforce-eager]"  # compiling takes minutes on a CPU
+    start = f"{{python: {arguments.vllm_python}, dtype: float32, args: {args}, environment: {memory}}}"
     vllm = [] if arguments.without_vllm else ["algorithm.backend=vllm", f"algorithm.vllm.start={start}"]
     found = {}
     for name, store in (("five processes", train_apart(settings, vllm)), (OWN_PROCESS, train_here(settings))):

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from agentlightning.errors import PolicyError
 from agentlightning.redaction import redact
 from agentlightning_vllm.config import StartConfig
@@ -108,6 +110,10 @@ def processes(
     args += ["--logprobs-mode", "processed_logprobs"]
     if lora_rank is not None:  # of the present version, and of the one that earlier requests began with
         args += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(_served_rank(lora_rank))]
+    if not torch.cuda.is_available():
+        # vLLM 0.32 ends on a CPU where it reads a prompt in parts and the request has a seed
+        # (gpu_model_runner: "CPU Generator does not use offset").
+        args += ["--no-enable-chunked-prefill"]
     return [
         VllmProcess(
             python,

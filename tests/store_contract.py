@@ -251,7 +251,8 @@ class StoreContract:
     async def test_a_recorded_rollout_is_there_with_its_task_and_spans(self, store: Store) -> None:
         await store.add_recorded(a_live_run(results={"dropped": "2"}), [recorded := a_recorded("r")])
         run = await store.run("live")
-        assert run is not None and (run.status, run.results) == ("live", {"dropped": "2"})
+        assert run is not None
+        assert (run.status, run.results) == ("live", {"dropped": "2"})
         rollout, spans = await store.rollout_with_spans("r")
         assert (rollout, [span.id for span in spans]) == (recorded.rollout, ["r-1-0"])
         assert await store.tasks("live") == {"task": recorded.task}
@@ -263,7 +264,8 @@ class StoreContract:
         assert [(one.id, one.outcome) for one in await store.rollouts("live")] == [("r", 1.0), ("s", None)]
         assert len(await store.spans("r")) == 1
         run = await store.run("live")
-        assert run is not None and run.results == {"note": "again"}
+        assert run is not None
+        assert run.results == {"note": "again"}
 
     async def test_what_is_recorded_of_another_run_is_refused_whole(self, store: Store) -> None:
         other = a_recorded("r")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import psutil
 
 
@@ -11,3 +13,13 @@ def runs(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def ends(pid: int, *, within: float = 20.0) -> bool:
+    """Whether a process has ended within so many seconds: one that was killed takes a moment."""
+    until = time.monotonic() + within
+    while runs(pid):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True

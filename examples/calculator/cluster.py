@@ -8,7 +8,6 @@ It fails where they are further apart than noise: the held-out means, by a two-s
 import argparse
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -27,14 +26,14 @@ OWN_PROCESS = "one process"
 
 @contextmanager
 def running(name: str, *arguments: str):
-    """A process of ``agl`` that logs to runs/cluster/NAME.log, and is stopped as by Ctrl-C."""
+    """A process of ``agl`` that logs to runs/cluster/NAME.log, and is stopped."""
     with (LOGS / f"{name}.log").open("ab") as log:
         process = subprocess.Popen([*AGL, *arguments], stdout=log, stderr=log)
     print(f"{name}: process {process.pid}, {log.name}", flush=True)
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ends
 
 from agentlightning.agent_here import Assignment, Performed
 from agentlightning.records import Failure, Span
@@ -111,7 +112,7 @@ async def test_a_command_that_takes_too_long_is_killed_with_what_it_has_started(
     assert performed.failure.type == "timeout"
     assert "--timeout = 1 s" in performed.failure.message
     for pid in file.read_text().split():
-        await ended(int(pid))
+        assert ends(int(pid))
 
 
 async def test_a_command_that_is_cancelled_is_killed(perform: Perform, tmp_path: Path) -> None:
@@ -121,14 +122,7 @@ async def test_a_command_that_is_cancelled_is_killed(perform: Perform, tmp_path:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await ended(pid)
-
-
-async def ended(pid: int) -> None:
-    """Waits until a process is gone; an orphan is, as soon as whoever inherits it has looked."""
-    async with asyncio.timeout(10):
-        while Path(f"/proc/{pid}").exists() and "(zombie)" not in Path(f"/proc/{pid}/status").read_text():
-            await asyncio.sleep(0.01)
+    assert ends(pid)
 
 
 @pytest.mark.parametrize(("program", "own"), [("false", "agent_error"), ("true", None)])

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 import pytest
 from click.testing import CliRunner
+from processes import ends
 from training_project import CODE, ROLLOUTS, STEPS, TASKS, make_config, make_modules
 
 from agentlightning.cli import main
@@ -228,7 +229,7 @@ def test_a_training_whose_supervisor_is_killed_does_not_outlive_it(
     os.kill(job["supervisor"]["pid"], signal.SIGKILL)
     training = ended(client, id)
     assert (training.status, training.exit_code, training.signal) == ("failed", None, None)
-    assert started_at(process) is None
+    assert ends(process)
 
 
 def test_a_server_that_is_killed_and_started_again_finds_a_training_that_lives_on(

@@ -330,7 +330,7 @@ def test_tasks_that_json_has_no_form_for_are_refused(config: Path) -> None:
 def test_a_server_that_is_not_there_and_a_wrong_command_line_are_told(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentlightning_server.training.client.FIRST_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("agentlightning_server.asking.FIRST_PATIENCE_SECONDS", 0.0)
     absent = agl("train", str(config), "--server", "http://127.0.0.1:9")
     assert (absent.exit_code, "127.0.0.1:9 does not answer" in absent.stderr) == (2, True), absent.output
     for arguments, says in (

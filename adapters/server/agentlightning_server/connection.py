@@ -13,15 +13,13 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 import tenacity
 
 from agentlightning.errors import StoreBusyError, StoreError
-from agentlightning.redaction import remember
-from agentlightning_server import wire
+from agentlightning_server import asking, wire
 from agentlightning_server.methods import Method
 
 logger = logging.getLogger(__name__)
@@ -29,19 +27,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Body = bytes | Callable[[], bytes]
 
-PATIENCE_SECONDS = 60.0
-"""How long a server is asked again that does not answer, before that is an error."""
-FIRST_PATIENCE_SECONDS = 5.0
-"""The same, as long as it has never answered: then the address may be wrong."""
 LEAVING_SECONDS = 5.0
-CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 30.0
-"""How long an answer may take, beside what its request asks to wait."""
-AGAIN_STATUSES = (429, 502, 503, 504)
-
-
-class _NoAnswerError(Exception):
-    """The server could not be asked, or said that it can be asked again."""
 
 
 class Connection:
@@ -52,13 +38,12 @@ class Connection:
     """
 
     def __init__(self, url: str, *, key: str | None, patience: float, session: str | None = None) -> None:
-        parts = urlsplit(url)
-        if not parts.hostname or parts.password or parts.username or parts.query:
+        parts = asking.address(url)
+        if parts is None:
             raise StoreError(
                 f"store {url.partition('@')[2] or url!r}: expected http://HOST:PORT or https://HOST; a key is given in "
                 f"{wire.KEY_VARIABLE}"
             )
-        remember(key)
         self.url = url.rstrip("/")
         self._patience = patience
         self._loop = asyncio.new_event_loop()
@@ -66,17 +51,13 @@ class Connection:
         self._numbers = itertools.count(1)
         self._outstanding: set[int] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        headers = {wire.SESSION: session or secrets.token_hex(16), wire.CLIENT: f"{socket.gethostname()}:{os.getpid()}"}
-        if key is not None:
-            headers["authorization"] = f"Bearer {key}"
         self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers=headers,
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
+            **asking.client_options(parts, key),
+            timeout=httpx.Timeout(asking.ANSWER_SECONDS, connect=asking.CONNECT_SECONDS, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            verify=parts.scheme == "https",  # to read every certificate of this machine takes longer than a request
-            trust_env=parts.hostname not in wire.LOOPBACK,
         )
+        self._http.headers[wire.SESSION] = session or secrets.token_hex(16)
+        self._http.headers[wire.CLIENT] = f"{socket.gethostname()}:{os.getpid()}"
         threading.Thread(target=self._run, name="agentlightning-remote-store", daemon=True).start()
         try:
             answer = self.start(self._hello()).result()
@@ -142,7 +123,7 @@ class Connection:
             self._tasks.discard(task)
 
     async def _hello(self) -> wire.SessionAnswer:
-        patience = min(self._patience, FIRST_PATIENCE_SECONDS)
+        patience = min(self._patience, asking.FIRST_PATIENCE_SECONDS)
         answer = await self._ask("POST", "/v1/session", b"", {}, patience)
         try:
             return msgspec.json.decode(answer, type=wire.SessionAnswer)
@@ -158,19 +139,13 @@ class Connection:
                 logger.warning("%s", error)
 
     async def _ask(self, verb: str, path: str, body: Body, headers: dict[str, str], patience: float) -> bytes:
-        asking = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_NoAnswerError),
-            stop=tenacity.stop_after_delay(patience),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5.0),
-            reraise=True,
-        )
         try:
-            async for attempt in asking:
+            async for attempt in tenacity.AsyncRetrying(**asking.again(patience)):
                 with attempt:
-                    again = {wire.AGAIN: "1"} if attempt.retry_state.attempt_number > 1 else {}
+                    repeated = {wire.AGAIN: "1"} if attempt.retry_state.attempt_number > 1 else {}
                     content = body() if callable(body) else body
-                    return await self._ask_once(verb, path, content, {**headers, **again})
-        except _NoAnswerError as error:
+                    return await self._ask_once(verb, path, content, {**headers, **repeated})
+        except asking.NoAnswerError as error:
             raise StoreError(
                 f"the Lightning Server at {self.url} has not answered for {patience:g} s ({error}): see whether it "
                 "runs, and check the address; what it has acknowledged is in its store"
@@ -181,25 +156,14 @@ class Connection:
         try:
             response = await self._http.request(verb, path, content=body, headers=headers)
         except httpx.HTTPError as error:
-            raise _NoAnswerError(f"{type(error).__name__}{': ' if str(error) else ''}{error}") from None
-        if response.is_success:
-            return response.content
-        problem = _problem(response)
-        if response.status_code in AGAIN_STATUSES:
-            raise _NoAnswerError(problem.message)
-        raise (StoreBusyError if problem.error == StoreBusyError.__name__ else StoreError)(problem.message)
+            raise asking.no_answer(error) from None
+        try:
+            return asking.content_of(response)
+        except asking.RefusedError as error:
+            kind = StoreBusyError if error.problem.error == StoreBusyError.__name__ else StoreError
+            raise kind(str(error)) from None
 
 
 def closed(url: str) -> StoreError:
     """The store was closed by whoever opened it."""
     return StoreError(f"the store {url} is closed; open it again")
-
-
-def _problem(response: httpx.Response) -> wire.Problem:
-    try:
-        return msgspec.json.decode(response.content, type=wire.Problem)
-    except msgspec.MsgspecError:
-        what = f"{response.request.method} {response.request.url.path}"
-        return wire.Problem(
-            "", f"{response.request.url.host} answered {response.status_code} to {what}: is it a server?"
-        )

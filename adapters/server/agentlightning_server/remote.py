@@ -16,7 +16,8 @@ from agentlightning.records import AnyResource, Failure, Purpose, Reward, Rollou
 from agentlightning.redaction import begin_redacting, scrub
 from agentlightning.store.base import Checkpoint, Metric, Recorded, RunRecord, RunStatus, RunSummary, Store
 from agentlightning.store.tries import TryCount
-from agentlightning_server.connection import PATIENCE_SECONDS, Connection, closed
+from agentlightning_server.asking import PATIENCE_SECONDS
+from agentlightning_server.connection import Connection, closed
 from agentlightning_server.methods import METHODS
 from agentlightning_server.outbox import Outbox
 from agentlightning_server.wire import CHUNK_BYTES, KEY_VARIABLE, MAX_BODY_BYTES, PAGE, WAIT_SECONDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import datetime
 
 SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -42,3 +43,16 @@ def parse_duration(text: str) -> float:
     if found is None or not int(found[1]):
         raise ValueError(f"{text!r}: expected a number and a unit, such as 90s, 30m, 12h or 7d")
     return float(int(found[1]) * SECONDS_OF[found[2]])
+
+
+def parse_since(text: str) -> float:
+    """When it was, in seconds since the epoch: so long ago (``24h``, ``7d``), or a date (``2026-01-31``), also with a
+    time. Raises `ValueError` for anything else."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        pass
+    try:
+        return time.time() - parse_duration(text)
+    except ValueError:
+        raise ValueError(f"{text!r}: expected a time such as 24h or 7d, or a date such as 2026-01-31") from None

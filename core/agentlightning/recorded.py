@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
-from datetime import datetime
 from typing import Annotated
 
 import msgspec
 
 from agentlightning.config import Section
 from agentlightning.errors import AlgorithmError, ConfigError, StoreError
-from agentlightning.formatting import parse_duration
+from agentlightning.formatting import parse_since
 from agentlightning.store.base import Recorded, RunRecord, Store
 
 LIVE = "live"
@@ -75,13 +73,7 @@ async def find_live_run(store: Store, name: str) -> RunRecord:
 
 def begin_of(since: str | None) -> float:
     """What ``since`` says, in seconds since the epoch. Raises `ConfigError`."""
-    if since is None:
-        return 0.0
     try:
-        return datetime.fromisoformat(since).timestamp()
-    except ValueError:
-        pass
-    try:
-        return time.time() - parse_duration(since)
+        return 0.0 if since is None else parse_since(since)
     except ValueError as error:
-        raise ConfigError(f"since: expected a time such as 24h or 7d, or a date such as 2026-01-31: {error}") from None
+        raise ConfigError(f"since: {error}") from None

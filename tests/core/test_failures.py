@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from agentlightning.failures import (
     failure_shares,
     wilson_interval,
 )
-from agentlightning.formatting import parse_duration
+from agentlightning.formatting import parse_duration, parse_since
 from agentlightning.records import Failure
 from agentlightning.store.sqlite import SQLiteStore
 from agentlightning.store.tries import FailureExample, TryCount
@@ -130,6 +132,13 @@ def test_an_interval_of_what_cannot_be_is_refused(failed: int, tried: int) -> No
         wilson_interval(failed, tried)
 
 
+def test_since_is_so_long_ago_or_a_date() -> None:
+    assert parse_since("2h") == pytest.approx(time.time() - 7200, abs=60)
+    assert parse_since("2026-01-31") == datetime(2026, 1, 31).timestamp()
+    with pytest.raises(ValueError, match="'soon': expected a time such as 24h or 7d, or a date"):
+        parse_since("soon")
+
+
 def test_a_duration_is_a_number_and_a_unit() -> None:
     assert [parse_duration(text) for text in ("90s", "30m", "12h", "7d")] == [90, 1800, 43_200, 604_800]
     for text in ("", "5", "0s", "-1h", "1.5h", "5x", "٣h", "7 d"):
@@ -202,7 +211,7 @@ def test_over_time_there_is_a_bar_for_each_bucket(url: str) -> None:
 def test_since_leaves_out_what_was_before(url: str) -> None:
     assert "0 of 0 rollouts" in agl("--since", "1h", "--store", url).output
     refused = agl("--since", "soon", "--store", url)
-    assert (refused.exit_code, "expected a number and a unit" in refused.output) == (2, True)
+    assert (refused.exit_code, "expected a time such as 24h" in refused.output) == (2, True)
 
 
 def test_json_is_the_whole_report(url: str) -> None:

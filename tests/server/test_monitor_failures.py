@@ -84,7 +84,7 @@ def test_a_key_of_a_run_sees_the_failures_of_that_run_alone(server: LightningSer
         ({}, 400, "which run"),
         ({"run": "nowhere"}, 404, "there is no run nowhere"),
         ({"run": "mine", "by": "color"}, 400, "by"),
-        ({"run": "mine", "since": "soon"}, 400, "since: 'soon': expected a number and a unit"),
+        ({"run": "mine", "since": "soon"}, 400, "since: 'soon': expected a time such as 24h"),
         ({"run": "mine", "over_time": "maybe"}, 400, "over_time"),
         ({"run": "mine", "until": "1h"}, 400, "until"),
     ],

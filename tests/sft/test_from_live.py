@@ -97,7 +97,7 @@ async def test_only_what_ended_since_is_learned_from(store: Store) -> None:
     )
     assert await best(store, since="7d") == ["new"]
     assert await best(store, since="2001-01-31") == ["new", "old"]
-    with pytest.raises(ConfigError, match="since: expected a time such as 24h"):
+    with pytest.raises(ConfigError, match="since: 'yesterday': expected a time such as 24h"):
         await best(store, since="yesterday")
 
 
@@ -200,7 +200,7 @@ async def test_the_policy_learns_to_say_it(tiny_model: Path, tmp_path: Path) -> 
             r"algorithm\.group_size: has an effect only where nothing is learned from a live",
         ),
         ({"threshold": 0.5, "from_live": {"run": "live", "top": 0.5}}, r"threshold: .* from_live\.top is not given"),
-        ({"from_live": {"run": "live", "since": "soon"}}, "since: expected"),
+        ({"from_live": {"run": "live", "since": "soon"}}, "since: 'soon': expected"),
         ({"from_live": {"run": "live", "top": 0.0}}, r"algorithm\.from_live\.top"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -11,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentlightning.failures import By, failure_report
-from agentlightning.formatting import parse_duration
+from agentlightning.formatting import parse_since
 from agentlightning.store.sqlite import SQLiteStore
 from agentlightning_server.errors import RequestError
 from agentlightning_server.keys import Grant
@@ -81,9 +80,7 @@ def _query(request: Request) -> FailuresQuery:
 
 
 def _since(text: str | None) -> float | None:
-    if text is None:
-        return None
     try:
-        return time.time() - parse_duration(text)
+        return None if text is None else parse_since(text)
     except ValueError as error:
         raise RequestError(400, f"since: {error}") from None

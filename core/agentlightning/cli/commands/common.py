@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentlightning.defaults import STORE
-from agentlightning.formatting import parse_duration
+from agentlightning.formatting import parse_duration, parse_since
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +44,16 @@ def seconds_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
         return None if value is None else parse_duration(value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
+
+
+def check_since(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that says since when (`agentlightning.formatting.parse_since`)."""
+    try:
+        if value is not None:
+            parse_since(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    return value
 
 
 def read_store(url: str, query: Callable[[Store], Awaitable[T]]) -> T:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentlightning.cli.commands.common import console, read_store, seconds_of, store_option
+from agentlightning.cli.commands.common import check_since, console, read_store, store_option
 
 if TYPE_CHECKING:
     from agentlightning.failures import FailureReport
@@ -32,23 +31,24 @@ GOES_ON = ("running", "live")
     help="What the failures are counted by.",
 )
 @click.option(
-    "--since", callback=seconds_of, metavar="DURATION", help="Only what ended within this time: 90s, 30m, 24h, 7d."
+    "--since", callback=check_since, metavar="TIME", help="Only what has ended since: 30m, 24h, 7d, 2026-01-31."
 )
 @click.option("--over-time", is_flag=True, help="Show when it was, too.")
 @click.option("--follow", is_flag=True, help="Show it again whenever a rollout ends, until the run or Ctrl-C ends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --follow, a line for each change.")
 @store_option
 def failures(
-    run: str | None, by: Any, since: float | None, over_time: bool, follow: bool, as_json: bool, url: str
+    run: str | None, by: Any, since: str | None, over_time: bool, follow: bool, as_json: bool, url: str
 ) -> None:
     """Count what failed in RUN, by default the one that began last: rollouts, and steps that a rollout survived.
 
     RUN is an id, or its beginning. Every share comes with its 95 % interval and the last rollout that failed so.
     """
     from agentlightning.failures import failure_report
+    from agentlightning.formatting import parse_since
 
     async def report(store: Store, found: RunRecord) -> FailureReport:
-        begin = time.time() - since if since is not None else None
+        begin = None if since is None else parse_since(since)  # each time: so long ago is later by then
         return await failure_report(store, found.id, by=by, since=begin, over_time=over_time)
 
     async def once(store: Store) -> tuple[FailureReport, RunRecord]:

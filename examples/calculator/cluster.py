@@ -21,7 +21,6 @@ from agentlightning.store import open_store
 AGL = [str(Path(sys.executable).with_name("agl"))]
 LOGS = Path("runs/cluster")
 START_SECONDS = 60.0
-OWN_PROCESS = "one process"
 
 
 @contextmanager
@@ -128,7 +127,7 @@ def main() -> None:
     start = f"{{python: {arguments.vllm_python}, dtype: float32, args: {args}, environment: {memory}}}"
     vllm = [] if arguments.without_vllm else ["algorithm.backend=vllm", f"algorithm.vllm.start={start}"]
     found = {}
-    for name, store in (("five processes", train_apart(settings, vllm)), (OWN_PROCESS, train_here(settings))):
+    for name, store in (("five processes", train_apart(settings, vllm)), ("one process", train_here(settings))):
         steps, before, after = found[name] = asyncio.run(outcomes(store))
         print(f"{name}: held out {mean(before):.3f} → {mean(after):.3f}; steps {' '.join(f'{it:.2f}' for it in steps)}")
     p = p_of(*(after for _, _, after in found.values()))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from losing_network import Network, lasting_port
+from stub_server import StubServer
 
 from agentlightning_server.remote import RemoteStore
 from agentlightning_server.server import LightningServer
@@ -38,6 +39,19 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., LightningServer]]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture
+def upstream() -> Iterator[StubServer]:
+    """A model's endpoint."""
+    with StubServer() as stub:
+        yield stub
+
+
+@pytest.fixture
+def gateway(serve: Callable[..., LightningServer], upstream: StubServer) -> LightningServer:
+    """A server in front of `upstream`, without a key."""
+    return serve(upstreams=[upstream.base_url])
 
 
 @pytest.fixture

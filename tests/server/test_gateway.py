@@ -54,17 +54,6 @@ class Rollouts:
 
 
 @pytest.fixture
-def upstream() -> Any:
-    with StubServer() as stub:
-        yield stub
-
-
-@pytest.fixture
-def gateway(serve: Callable[..., LightningServer], upstream: StubServer) -> LightningServer:
-    return serve(upstreams=[upstream.base_url])
-
-
-@pytest.fixture
 async def rollouts(gateway: LightningServer) -> AsyncIterator[Rollouts]:
     made = Rollouts(gateway)
     yield made
@@ -168,7 +157,7 @@ async def test_calls_of_an_attempt_that_is_over_are_refused(rollouts: Rollouts, 
     await rollouts.run("a")
     attempts = f"{rollouts.url}/rollouts/a/attempts"
     assert [post(f"{attempts}/{number}/v1").status_code for number in (1, 0, 2)] == [200, 409, 409]
-    assert "attempt 2 of rollout a is over" in post(f"{attempts}/2/v1").json()["error"]["message"]
+    assert "rollout a is at attempt 1" in post(f"{attempts}/2/v1").json()["error"]["message"]
     assert len(await rollouts.spans("a")) == len(upstream.requests) == 1
     assert HTTP.get(f"{attempts}/1/v1/models").status_code == 200
 

@@ -34,12 +34,6 @@ ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 
 
 
 @pytest.fixture
-def upstream() -> Any:
-    with StubServer() as stub:
-        yield stub
-
-
-@pytest.fixture
 async def guarded(serve: Callable[..., LightningServer], upstream: StubServer) -> AsyncIterator[LightningServer]:
     """A server with a key, where the rollouts ``mine-1`` and ``mine-2`` of one run are running, and one of another."""
     server = serve(key=KEY, upstreams=[upstream.base_url])

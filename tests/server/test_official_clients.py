@@ -21,17 +21,6 @@ Agent = Callable[[str], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture
-def upstream() -> Any:
-    with StubServer() as stub:
-        yield stub
-
-
-@pytest.fixture
-def gateway(serve: Callable[..., LightningServer], upstream: StubServer) -> LightningServer:
-    return serve(upstreams=[upstream.base_url])
-
-
-@pytest.fixture
 def base_url(gateway: LightningServer) -> str:
     """Of a rollout that runs."""
     return f"{gateway.url}/rollouts/a/v1"

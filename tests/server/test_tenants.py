@@ -34,12 +34,6 @@ OWN = ("/v1/session", "/v1/store/runs", "/v1/store/heartbeat", "/v1/store/flush"
 
 
 @pytest.fixture
-def upstream() -> Any:
-    with StubServer() as stub:
-        yield stub
-
-
-@pytest.fixture
 def guarded(serve: Callable[..., LightningServer], upstream: StubServer, tmp_path: Path) -> LightningServer:
     return serve(key=KEY, upstreams=[upstream.base_url], train_in=tmp_path)
 

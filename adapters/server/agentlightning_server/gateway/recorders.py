@@ -38,7 +38,10 @@ class Recorders:
                 409, f"rollout {rollout_id} is {rollout.status}, and calls are recorded for one that runs: lease it"
             )
         if attempt not in (None, rollout.attempt):
-            raise RequestError(409, f"attempt {attempt} of rollout {rollout_id} is over: now runs {rollout.attempt}")
+            raise RequestError(
+                409,
+                f"rollout {rollout_id} is at attempt {rollout.attempt}: none of {attempt} is recorded",
+            )
         key = (rollout_id, rollout.attempt)
         making = self._made.get(key)
         if making is None:

@@ -42,11 +42,16 @@ class Counts:
         self._groups = self._without_spread = self._without_calls = 0
         self._answers = self._cut_off = self._offered = self._calls = self._malformed = 0
         self._limits: Counter[int] = Counter()
+        self._of_rewards: dict[str, float] = {}
 
     def add(self, rollout: Rollout, spans: Iterable[Span], *, only_policy: bool) -> None:
         """Counts a rollout that has ended."""
         if rollout.is_trainable and rollout.total_reward is not None:
             self._rewards.append(rollout.total_reward)
+        for reward in rollout.rewards:
+            for name, number in reward.metrics.items():
+                key = f"{reward.name}/{name}"
+                self._of_rewards[key] = self._of_rewards.get(key, 0.0) + number
         for span in spans:
             answer = span.generation
             if answer is not None and answer.response is not None and (answer.policy is not None or not only_policy):
@@ -62,7 +67,7 @@ class Counts:
 
     def metrics(self) -> dict[str, float]:
         """The counts, and shares of them, by name: only what there was any of."""
-        found: dict[str, float] = {}
+        found = dict(self._of_rewards)
         if self._rewards:
             found |= {"rollouts": len(self._rewards)}
             found |= {"reward_min": min(self._rewards), "reward_max": max(self._rewards)}

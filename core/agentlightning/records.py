@@ -93,6 +93,9 @@ class Reward(Record, kw_only=True):
 
     ``value`` is None where the component cannot be scored: never zero in its place. ``span_id`` names the step: a
     reward that has one is a step reward. A step reward without one was given under no span, at the time ``at``.
+
+    ``metrics`` are numbers of how it was given, which add up over rollouts: of a reward that asks a model, ``calls``,
+    ``input_tokens``, ``output_tokens`` and ``dollars``. A group's are spread over its rollouts.
     """
 
     name: str
@@ -102,6 +105,7 @@ class Reward(Record, kw_only=True):
     span_id: str | None = None
     at: float = msgspec.field(default_factory=time.time)
     reason: str | None = None
+    metrics: dict[str, float] = {}
 
     def __post_init__(self) -> None:
         self.step = self.step or self.span_id is not None

@@ -226,3 +226,12 @@ def test_a_result_on_few_held_out_tasks_cannot_tell(count: int, says: list[str])
 def evaluated(count: int) -> Evaluation:
     tasks = [Task(id=str(number), input="") for number in range(count)]
     return Evaluation(step=1, tasks=tasks, rollouts=[], rewards=[1.0] * count)
+
+
+def test_what_rewards_counted_is_added_up_under_their_names() -> None:
+    counts = Counts()
+    for _ in range(2):
+        rollout = a_rollout(1.0)
+        rollout.rewards.append(Reward(name="judge", value=None, metrics={"calls": 3.0, "dollars": 0.25}))
+        counts.add(rollout, [], only_policy=False)
+    assert counts.metrics() == {"judge/calls": 6.0, "judge/dollars": 0.5}

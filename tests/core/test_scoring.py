@@ -246,3 +246,19 @@ def test_an_error_names_the_place_in_the_list() -> None:
 def test_an_unknown_name_is_a_plugin_error() -> None:
     with pytest.raises(PluginError, match=r"reward 'exact_match' is not installed: pip install \S+rewards/standard"):
         Scoring(["exact_match"], Plugins([]))
+
+
+async def test_what_a_reward_counted_is_kept_with_it() -> None:
+    def judged(rollout: Rollout, task: Task) -> Reward:
+        return Reward(name="judge", value=0.5, metrics={"calls": np.int64(2), "dollars": 0.25})
+
+    (reward,) = (await Scoring([judged], Plugins([])).score(ROLLOUT, TASK, SPANS)).rewards
+    assert reward.metrics == {"calls": 2.0, "dollars": 0.25}
+
+
+async def test_what_a_reward_counted_must_be_finite() -> None:
+    def judged(rollout: Rollout, task: Task) -> Reward:
+        return Reward(name="judge", value=0.5, metrics={"dollars": math.nan})
+
+    scored = await Scoring([judged], Plugins([])).score(ROLLOUT, TASK, SPANS)
+    assert [failure.type for failure in scored.failures] == ["reward_error"]

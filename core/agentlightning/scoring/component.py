@@ -126,6 +126,7 @@ class Component(Record, kw_only=True):
         value, weight = reward_value(reward.value), reward_value(reward.weight)
         if weight is None:
             raise RewardError("gave no weight: expected a number")
+        metrics = {str(key): reward_value(number) for key, number in reward.metrics.items()}
         reason = "the reward cannot score this rollout" if value is None else None
         return Reward(
             name=name,
@@ -135,6 +136,7 @@ class Component(Record, kw_only=True):
             span_id=None if reward.span_id is None else str(reward.span_id),
             at=reward.at,
             reason=reason if reward.reason is None else str(reward.reason),
+            metrics={key: number for key, number in metrics.items() if number is not None},
         )
 
 

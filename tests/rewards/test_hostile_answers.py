@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from worth import score, worth
 
+from agentlightning.answers import final_answer, output_text
 from agentlightning.errors import ConfigError, RewardError
 from agentlightning.records import Rollout, Task
 from agentlightning_rewards import patterns
 from agentlightning_rewards.regex import Regex, RegexConfig
-from agentlightning_rewards.text import final_answer, output_text
 
 BACKTRACKING = r"^(a|aa)+$"
 ANSWER = "a" * 60 + "b"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from worth import worth
 
+from agentlightning.answers import final_answer, output_text
 from agentlightning.errors import ConfigError
-from agentlightning_rewards.text import final_answer, output_text
 
 ANSWERS = [
     "Paris",

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
+from agentlightning.answers import final_answer, output_text
 from agentlightning.errors import RewardError
 from agentlightning.records import Rollout, Task
 from agentlightning_rewards.expected import accepted
-from agentlightning_rewards.text import final_answer, output_text
 
 _NUMBERS = (int, float, Decimal)
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

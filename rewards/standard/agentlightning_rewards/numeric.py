@@ -7,10 +7,10 @@ from typing import Annotated
 
 import msgspec
 
+from agentlightning.answers import output_text
 from agentlightning.records import Rollout, Task
 from agentlightning_rewards.expected import accepted
 from agentlightning_rewards.quantities import Quantity, read_answer
-from agentlightning_rewards.text import output_text
 
 Tolerance = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
 ROUNDING = Fraction(1, 10**6)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from agentlightning.answers import output_text
 from agentlightning.errors import ConfigError
 from agentlightning.records import Rollout, Task
 from agentlightning_rewards.expected import accepted
 from agentlightning_rewards.patterns import PatternError, compiled, matches
-from agentlightning_rewards.text import output_text
 
 
 class RegexConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

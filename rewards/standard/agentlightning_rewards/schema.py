@@ -14,10 +14,10 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, specification_with
 
+from agentlightning.answers import final_answer
 from agentlightning.errors import ConfigError
 from agentlightning.records import Rollout, Task
 from agentlightning_rewards.patterns import PatternError, compiled, matches
-from agentlightning_rewards.text import final_answer
 
 LONGEST_INTEGER = 100_000
 """Digits. What is longer is taken for no JSON."""

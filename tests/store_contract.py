@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from store_records import FOR_EVER, a_live_run, a_recorded, a_rollout, a_run, a_span, a_step
+from msgspec.structs import replace
+from store_records import FOR_EVER, a_live_run, a_promotion, a_recorded, a_rollout, a_run, a_span, a_step
 
 from agentlightning.errors import StoreError
 from agentlightning.records import Failure, ModelChoice, Policy, Prompt, Reward, Rollout, Task
@@ -613,6 +614,41 @@ class StoreContract:
         await finished(store, "2", "cancelled")
         assert await waiting == 2
         assert await store.wait_for_ended("nowhere", more_than=0, seconds=0) == 0
+
+    # Promotions
+
+    async def test_promotions_are_kept_with_the_number_of_the_change_that_wrote_them_last(self, store: Store) -> None:
+        prompt = Prompt(name="system", template="Be brief.")
+        first = a_promotion(id="1", resources=[prompt], published=[prompt.digest], evidence={"n": 30}, created_at=3.0)
+        assert await store.put_promotions("live", [first], revision=0)
+        second = a_promotion(id="2", previous="1", reason="better")
+        assert await store.put_promotions("live", [second, replace(first, status="superseded")], revision=1)
+        assert await store.put_promotions("other", [a_promotion("other", id="1")], revision=0)
+        mine = [replace(first, status="superseded", revision=2), replace(second, revision=2)]
+        assert await store.promotions("live") == mine
+        assert [(one.target, one.id) for one in await store.promotions()] == [
+            ("live", "1"),
+            ("live", "2"),
+            ("other", "1"),
+        ]
+        assert await store.promotions("nowhere") == []
+
+    async def test_promotions_that_somebody_has_changed_since_are_not_written(self, store: Store) -> None:
+        assert await store.put_promotions("live", [a_promotion(id="1")], revision=0)
+        assert not await store.put_promotions("live", [a_promotion(id="2")], revision=0)
+        assert [one.id for one in await store.promotions("live")] == ["1"]
+
+    async def test_a_promotion_of_another_target_is_refused(self, store: Store) -> None:
+        with pytest.raises(StoreError, match="was to be written for live"):
+            await store.put_promotions("live", [a_promotion(id="1"), a_promotion("other", id="2")], revision=0)
+        assert await store.promotions() == []
+
+    async def test_a_change_of_what_is_in_production_is_seen_by_who_waits_for_it(self, store: Store) -> None:
+        assert await store.wait_for_promotions("live", newer_than=0, seconds=0) == []
+        waiting = asyncio.ensure_future(store.wait_for_promotions("live", newer_than=0, seconds=FOR_EVER))
+        await store.put_promotions("live", [a_promotion(id="1")], revision=0)
+        assert [one.id for one in await waiting] == ["1"]
+        assert [one.id for one in await store.wait_for_promotions("live", newer_than=1, seconds=0)] == ["1"]
 
     # Closing
 

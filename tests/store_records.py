@@ -9,6 +9,7 @@ import numpy as np
 from agentlightning.records import Failure, Generation, Rollout, Span, Task
 from agentlightning.semconv import REQUEST_MODEL, TOOL_NAME
 from agentlightning.store import Recorded, RunRecord
+from agentlightning.store.promotions import Promotion
 
 FOR_EVER = 1e9
 """Seconds of a lease that does not end by itself."""
@@ -27,6 +28,10 @@ def a_recorded(id: str, *, run_id: str = "live") -> Recorded:
         id=id, run_id=run_id, group_id="group", task_id="task", purpose="observe", attempt=1, status="succeeded"
     )
     return Recorded(task=Task(id="task", input="two and two?"), rollout=rollout, spans=[a_span(id, tokens=8)])
+
+
+def a_promotion(target: str = "live", **fields: object) -> Promotion:
+    return Promotion(target=target, run_id="run", **fields)  # type: ignore[arg-type]
 
 
 def a_rollout(id: str, *, run_id: str = "run", collection: str = "train/1") -> Rollout:

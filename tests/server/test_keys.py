@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from store_records import FOR_EVER, a_live_run, a_recorded, a_rollout, a_run, a_span
+from store_records import FOR_EVER, a_live_run, a_promotion, a_recorded, a_rollout, a_run, a_span
 
 from agentlightning.errors import StoreError
 from agentlightning.records import Prompt, Reward, Task, decode, encode
@@ -54,6 +54,9 @@ ARGUMENTS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "put_resource": lambda run, rollout: {"run_id": run, "resource": Prompt(name="p", template="t")},
     "resources": lambda run, rollout: {"run_id": run},
     "resource": lambda run, rollout: {"run_id": run, "digest": "d"},
+    "promotions": lambda run, rollout: {"target": run},
+    "put_promotions": lambda run, rollout: {"target": run, "promotions": [a_promotion(run)], "revision": 0},
+    "wait_for_promotions": lambda run, rollout: {"target": run, "newer_than": 0, "seconds": 0.0},
     "put_checkpoint": lambda run, rollout: {"checkpoint": Checkpoint(run_id=run, step=1)},
     "last_checkpoint": lambda run, rollout: {"run_id": run},
 }

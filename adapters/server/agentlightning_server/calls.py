@@ -12,6 +12,7 @@ import msgspec
 from agentlightning.records import Record, Rollout, encode
 from agentlightning.redaction import scrub
 from agentlightning.store.base import Store
+from agentlightning.store.promotions import Promotion
 from agentlightning_server.errors import RequestError
 from agentlightning_server.methods import Method
 from agentlightning_server.sessions import Session
@@ -36,6 +37,13 @@ async def call(store: Store, method: Method, arguments: Any, stopping: asyncio.E
             return store.wait_for_ended(run_id, more_than=more_than, seconds=seconds)
 
         return await _wait(stopping, arguments.seconds, 0, wait)
+    if method.name == "wait_for_promotions":
+        target, newer_than = arguments.target, arguments.newer_than
+
+        def wait_for_change(seconds: float) -> Awaitable[list[Promotion]]:
+            return store.wait_for_promotions(target, newer_than=newer_than, seconds=seconds)
+
+        return await _wait(stopping, arguments.seconds, [], wait_for_change)
     return await getattr(store, method.name)(**_values(arguments))
 
 

@@ -144,6 +144,14 @@ _TABLE = (
     _method("put_resource", "write", runs=_run_id),
     _method("resources", "read", runs=_run_id),
     _method("resource", "read", runs=_run_id),
+    _method(
+        "promotions",
+        "read",
+        runs=lambda it: () if it.target is None else (it.target,),
+        shown=lambda result, run: [one for one in result if one.target == run],
+    ),
+    _method("put_promotions", "write", runs=lambda it: {it.target, *(one.target for one in it.promotions)}),
+    _method("wait_for_promotions", "read", runs=lambda it: [it.target]),
     _method("put_checkpoint", "write", runs=lambda it: [it.checkpoint.run_id]),
     _method("last_checkpoint", "read", runs=_run_id),
 )

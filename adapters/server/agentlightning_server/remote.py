@@ -15,6 +15,7 @@ from agentlightning.errors import StoreError
 from agentlightning.records import AnyResource, Failure, Purpose, Reward, Rollout, Span, Task, decode, encode
 from agentlightning.redaction import begin_redacting, scrub
 from agentlightning.store.base import Checkpoint, Metric, Recorded, RunRecord, RunStatus, RunSummary, Store
+from agentlightning.store.promotions import Promotion, revision_of
 from agentlightning.store.tries import TryCount
 from agentlightning_server.asking import PATIENCE_SECONDS
 from agentlightning_server.connection import Connection, closed
@@ -212,6 +213,24 @@ class RemoteStore(Store):
     async def resource(self, run_id: str, digest: str) -> AnyResource | None:
         found: AnyResource | None = await self._call("resource", run_id=run_id, digest=digest)
         return found
+
+    async def promotions(self, target: str | None = None) -> list[Promotion]:
+        found: list[Promotion] = await self._call("promotions", target=target)
+        return found
+
+    async def put_promotions(self, target: str, promotions: Sequence[Promotion], *, revision: int) -> bool:
+        records = [msgspec.Raw(_scrubbed(one)) for one in promotions]
+        written: bool = await self._conclude("put_promotions", target=target, promotions=records, revision=revision)
+        return written
+
+    async def wait_for_promotions(self, target: str, *, newer_than: int, seconds: float) -> list[Promotion]:
+        deadline = time.monotonic() + seconds
+        while True:
+            left = min(max(0.0, deadline - time.monotonic()), WAIT_SECONDS)
+            asked = {"target": target, "newer_than": newer_than, "seconds": left}
+            found: list[Promotion] = await self._call("wait_for_promotions", **asked)
+            if revision_of(found) > newer_than or time.monotonic() >= deadline:
+                return found
 
     async def put_checkpoint(self, checkpoint: Checkpoint) -> None:
         await self._conclude("put_checkpoint", checkpoint=checkpoint)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from agentlightning.records import AnyResource, Failure, Purpose, Record, Reward, Rollout, Span, Task
+from agentlightning.store.promotions import Promotion
 from agentlightning.store.tries import TryCount
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted", "live"]
@@ -296,6 +297,25 @@ class Store(ABC):
         """What a run has published last under each name, in the order of the names' first publication."""
         found = [await self.resource(run.id, digest) for digest in run.resources.values()]
         return [resource for resource in found if resource is not None]
+
+    # What is in production (`agentlightning.promotion`).
+
+    @abstractmethod
+    async def promotions(self, target: str | None = None) -> list[Promotion]:
+        """Every promotion of a target, or of all, in the order in which they were first written."""
+
+    @abstractmethod
+    async def put_promotions(self, target: str, promotions: Sequence[Promotion], *, revision: int) -> bool:
+        """Writes promotions of a target, those that are there by id in their place: all of them, in one change.
+
+        Returns False, and writes nothing, where the target's revision (`agentlightning.store.promotions.revision_of`)
+        is another: somebody has changed it since. Raises `StoreError` for a promotion of another target.
+        """
+
+    @abstractmethod
+    async def wait_for_promotions(self, target: str, *, newer_than: int, seconds: float) -> list[Promotion]:
+        """What `promotions` gives, as soon as the target's revision is above ``newer_than``, or when ``seconds`` have
+        passed. As `wait`, for whoever follows what is in production."""
 
     @abstractmethod
     async def put_checkpoint(self, checkpoint: Checkpoint) -> None:

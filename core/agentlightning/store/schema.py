@@ -90,6 +90,15 @@ MIGRATIONS: tuple[Migration, ...] = (
         """CREATE INDEX spans_as_tries ON spans
             (rollout_id, attempt, kind, agent, used, failure, fault, ended_at, id) WHERE ended_at IS NOT NULL""",
     ),
+    (
+        """CREATE TABLE promotions (
+            seq INTEGER PRIMARY KEY,
+            target TEXT NOT NULL,
+            id TEXT NOT NULL,
+            revision INTEGER NOT NULL,
+            record BLOB NOT NULL,
+            UNIQUE (target, id))""",
+    ),
 )
 """What leads from each version to the next: the n-th entry makes version n of version n - 1. A released
 entry is never changed; a new version is a new entry."""

@@ -32,18 +32,12 @@ from agentlightning.records import (
 )
 from agentlightning.redaction import begin_redacting
 from agentlightning.store import leases, tries
-from agentlightning.store.base import (
-    Checkpoint,
-    Metric,
-    Recorded,
-    RunRecord,
-    RunStatus,
-    RunSummary,
-    Store,
-)
+from agentlightning.store import promotions as promotion_rows
+from agentlightning.store.base import Checkpoint, Metric, Recorded, RunRecord, RunStatus, RunSummary, Store
 from agentlightning.store.bell import Bell
 from agentlightning.store.database import connect_reader, path_of, store_error
 from agentlightning.store.owner import Owner, this_process
+from agentlightning.store.promotions import Promotion
 from agentlightning.store.recorded import add_recorded, rows_of
 from agentlightning.store.span_rows import SPANS, span_row
 from agentlightning.store.sums import METRICS, metric_row, metrics_of, summary_of
@@ -319,6 +313,18 @@ class SQLiteStore(Store):
     async def resource(self, run_id: str, digest: str) -> AnyResource | None:
         rows = await self._read("SELECT record FROM resources WHERE run_id = ? AND digest = ?", run_id, digest)
         return self._decode(rows[0][0], AnyResource) if rows else None
+
+    async def promotions(self, target: str | None = None) -> list[Promotion]:
+        return promotion_rows.read(await self._read(promotion_rows.SELECT, target))
+
+    async def put_promotions(self, target: str, promotions: Sequence[Promotion], *, revision: int) -> bool:
+        written = await self._write(lambda db: promotion_rows.put(db, target, promotions, revision))
+        self._bell.ring()
+        return written
+
+    async def wait_for_promotions(self, target: str, *, newer_than: int, seconds: float) -> list[Promotion]:
+        is_newer = promotion_rows.newer_than(newer_than)
+        return promotion_rows.read(await self._wait(is_newer, seconds, promotion_rows.SELECT, target))
 
     async def put_checkpoint(self, checkpoint: Checkpoint) -> None:
         row = (checkpoint.run_id, operator.index(checkpoint.step), encode(checkpoint))

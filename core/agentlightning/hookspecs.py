@@ -54,6 +54,11 @@ def register_servers(register: Register) -> None:
 
 
 @hookspec
+def register_routers(register: Register) -> None:
+    """Register what chooses a model for each rollout: subclasses of `agentlightning.model_routing.Router`."""
+
+
+@hookspec
 def register_runners(register: Register) -> None:
     """Register runners: subclasses of `agentlightning.runner.Runner`."""
 

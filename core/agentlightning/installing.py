@@ -56,6 +56,7 @@ DISTRIBUTION_OF = {
     },
     "runners": dict.fromkeys(("clients", "processes"), "agentlightning-client"),
     "servers": {"torch": "agentlightning-policy", "forwarding": "agentlightning-selection"},
+    "routers": {"contextual": "agentlightning-selection"},
     "stores": dict.fromkeys(("http", "https"), "agentlightning-server"),
     "submitters": dict.fromkeys(("http", "https"), "agentlightning-server"),
 }

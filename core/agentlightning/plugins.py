@@ -29,6 +29,7 @@ KINDS: dict[str, str | None] = {
     "rewards": None,
     "runners": "agentlightning.runner:Runner",
     "servers": "agentlightning.serving:ModelServer",
+    "routers": "agentlightning.model_routing:Router",
     "credit": "agentlightning.credit:Credit",
     "backends": "agentlightning.backend:Backend",
     "stores": None,

@@ -6,7 +6,7 @@ Span          one thing that happened in a rollout
 Generation    what an ``llm`` span says: messages in, message out, and their tokens
 Reward        one component of what a rollout, or a step of it, was worth
 Failure       why a rollout or a step went wrong, and whose fault it was
-Resource      what an algorithm changes, versioned: Policy, Prompt or ModelChoice
+Resource      what an algorithm changes, versioned: Policy, Prompt, ModelChoice or ModelRouter
 
 Token arrays are one-dimensional numpy arrays in memory (ids int32, log-probabilities float32, masks
 bool) and packed bytes at rest; `encode` and `decode` (`agentlightning.codec`) do that for every record.
@@ -24,6 +24,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from agentlightning import semconv
 from agentlightning.codec import decode as decode
 from agentlightning.codec import encode as encode
 from agentlightning.redaction import redact
@@ -287,11 +288,13 @@ class Resource(Record, kw_only=True, tag_field="kind"):
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits, the same for the same content. Where a policy is served is no part of that: a run that
-        goes on serves the same weights at another port."""
+        """16 hexadecimal digits, the same for the same content. Where a policy is served, or where what a router has
+        learned lies, is no part of that: a run that goes on serves the same weights at another port."""
         content: dict[str, Any] = decode(encode(self), dict[str, Any])
         if isinstance(self, Policy):
             del content["base_url"]
+        if isinstance(self, ModelRouter) and self.learned is not None:
+            del content["path"]
         return hashlib.blake2b(_deterministic.encode(content), digest_size=8).hexdigest()
 
 
@@ -341,4 +344,23 @@ class ModelChoice(Resource, kw_only=True, tag="model_choice"):
         return (usage.input_tokens * self.input_price + usage.output_tokens * self.output_price) / 1e6
 
 
-AnyResource = Policy | Prompt | ModelChoice
+class ModelRouter(Resource, kw_only=True, tag="model_router"):
+    """Which of several models answers an agent's calls, decided for each rollout by what the user says first in it.
+
+    ``router`` names what decides, a plugin's or ``module:attribute`` (`agentlightning.model_routing.Router`). What it
+    has learned is in the folder ``path``, whose content has the digest ``learned``. Each of ``choices`` has a name of
+    its own, which stands in the span of each call that it answered.
+    """
+
+    choices: tuple[ModelChoice, ...]
+    router: str
+    path: str | None = None
+    learned: str | None = None
+
+    def chosen(self, call: Span) -> ModelChoice | None:
+        """The choice that answered a recorded call; None where none of them did."""
+        name = call.attributes.get(semconv.MODEL_CHOICE)
+        return next((choice for choice in self.choices if choice.name == name), None)
+
+
+AnyResource = Policy | Prompt | ModelChoice | ModelRouter

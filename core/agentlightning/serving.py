@@ -18,7 +18,7 @@ from agentlightning.config import decode_section
 from agentlightning.defaults import DIRECTORY
 from agentlightning.errors import ConfigError
 from agentlightning.plugins import plugins
-from agentlightning.records import AnyResource, ModelChoice, Policy, Prompt, Record
+from agentlightning.records import AnyResource, ModelChoice, ModelRouter, Policy, Prompt, Record
 from agentlightning.store.base import RunRecord
 from agentlightning.system_prompts import swap
 from agentlightning.threads import run_on_process_loop
@@ -143,7 +143,7 @@ class Servable(Record, kw_only=True):
         """
         prompts = [resource for resource in published if isinstance(resource, Prompt)]
         return cls(
-            **_model_of(run, [resource for resource in published if isinstance(resource, ModelChoice)]),
+            **_model_of(run, [resource for resource in published if isinstance(resource, ModelChoice | ModelRouter)]),
             prompts=[prompt for prompt in prompts if _applies(prompt)],
             passed_over=[
                 f"{prompt.name}: it is for {', '.join(prompt.agents)}, and a request does not say which agent makes it"
@@ -158,7 +158,7 @@ class Servable(Record, kw_only=True):
         return str(self.model.get("path") or self.model["model"])
 
 
-def _model_of(run: RunRecord, choices: Sequence[ModelChoice]) -> dict[str, Any]:
+def _model_of(run: RunRecord, choices: Sequence[ModelChoice | ModelRouter]) -> dict[str, Any]:
     folders, algorithm = model_folders(run), run.config.get("algorithm") or {}
     if len(folders) > 1:
         raise ConfigError(
@@ -173,6 +173,9 @@ def _model_of(run: RunRecord, choices: Sequence[ModelChoice]) -> dict[str, Any]:
         }
     if choices:
         chosen = choices[-1]
+        if isinstance(chosen, ModelRouter):
+            names = ", ".join(choice.name for choice in chosen.choices)
+            return {"server": FORWARDING, "model": {"model": names, "router": msgspec.to_builtins(chosen)}}
         return {
             "server": FORWARDING,
             "model": {"model": chosen.model, "base_url": chosen.base_url, "api_key_env": chosen.api_key_env},

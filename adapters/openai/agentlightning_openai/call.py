@@ -106,6 +106,8 @@ class Call:
             self.span, self._client, options.url, is_redirected=self.router is not None and self.router.redirects
         )
         write_request(self.span, self.operation, body, self._policy)
+        if self.router is not None and self.router.model_router is not None and self.router.choice is not None:
+            self.span.attributes[semconv.MODEL_CHOICE] = self.router.choice.name
 
     def built(self, request: Any) -> None:
         """An HTTP request for it was built, and is about to be sent."""

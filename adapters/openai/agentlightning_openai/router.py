@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from agentlightning.adapterkit.listening import is_loopback
 from agentlightning.errors import AdapterError
+from agentlightning.model_routing import choice_of_rollout
 from agentlightning.recording import Recorder, matches
 from agentlightning.recording.repeating import RecordedAnswers
-from agentlightning.records import ModelChoice, Policy, Prompt
+from agentlightning.records import ModelChoice, ModelRouter, Policy, Prompt
 from agentlightning.redaction import remember
 from agentlightning.system_prompts import swap
 from agentlightning_openai.additions import with_tokens, with_usage
@@ -34,12 +35,13 @@ _KEPT_HEADERS = ("accept", "accept-encoding", "connection", "content-type", "use
 class ResourceRouter:
     """The resources of a rollout that are for the calls of ``agent``.
 
-    A `Policy` decides alone where a call goes: where there is one, a `ModelChoice` is not looked at.
+    A `Policy` decides alone where a call goes: where there is one, no `ModelChoice` or `ModelRouter` is looked at. A
+    router has chosen once the call's body is known (`rewrite`).
     """
 
     def __init__(self, recorder: Recorder, agent: str | None) -> None:
         self.policy = recorder.resource(Policy, agent)
-        self.choice = recorder.resource(ModelChoice, agent) if self.policy is None else None
+        self.choice, self.model_router = _steering(recorder, agent) if self.policy is None else (None, None)
         self.prompts = [
             resource
             for resource in recorder.resources
@@ -50,7 +52,8 @@ class ResourceRouter:
     @property
     def has_resources(self) -> bool:
         """Whether any resource is for this agent; else its calls go out as they are."""
-        return self.policy is not None or self.choice is not None or len(self.prompts) > 0
+        steering = (self.policy, self.choice, self.model_router)
+        return any(resource is not None for resource in steering) or len(self.prompts) > 0
 
     @property
     def redirects(self) -> bool:
@@ -92,6 +95,8 @@ class ResourceRouter:
                 "the legacy completions API has no system prompt to put another in the place of; "
                 "call chat.completions or responses, or leave this agent out of the prompt's agents"
             )
+        if self.model_router is not None:
+            self.choice = choice_of_rollout(self._recorder, self.model_router, body, operation)
         changed = swap(body, operation, self.prompts)
         if self.policy is not None:
             changed = self._sampled_by(self.policy, changed, operation)
@@ -114,6 +119,14 @@ class ResourceRouter:
                 changed.pop(name, None)
             changed["max_output_tokens" if operation == "responses" else "max_tokens"] = limits[0]
         return changed
+
+
+def _steering(recorder: Recorder, agent: str | None) -> tuple[ModelChoice | None, ModelRouter | None]:
+    """The first choice or router that is for an agent."""
+    for resource in recorder.resources:
+        if isinstance(resource, ModelChoice | ModelRouter) and matches(agent, resource.agents):
+            return (resource, None) if isinstance(resource, ModelChoice) else (None, resource)
+    return None, None
 
 
 def _repeat(answers: RecordedAnswers, body: dict[str, Any], operation: Operation) -> None:

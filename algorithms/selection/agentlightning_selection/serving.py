@@ -1,4 +1,4 @@
-"""The model that a run chose, for an agent that nobody changes: requests go on to its endpoint, answers come back."""
+"""What a run chose, for an agent that nobody changes: requests go on to the model's endpoint, answers come back."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
 
 from agentlightning.config import Port
 from agentlightning.errors import PolicyError
-from agentlightning.records import Policy
+from agentlightning.model_routing import choice_for, load_router, request_text
+from agentlightning.records import ModelChoice, ModelRouter, Policy
 from agentlightning.redaction import remember
 from agentlightning.serving import ModelServer, prepared
 
@@ -30,11 +32,13 @@ PASSED_ON = ("content-type", "retry-after")
 
 
 class ChosenModel(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Which model answers, where, and the variable of this process's environment that holds the key."""
+    """Which model answers, where, and the variable of this process's environment that holds the key; with ``router``,
+    what chooses one of its models by what the user of a conversation said first."""
 
     model: str
     base_url: str | None = None
     api_key_env: str | None = None
+    router: ModelRouter | None = None
 
 
 class Listening(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -44,8 +48,32 @@ class Listening(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     port: Port = 0
 
 
+class Upstream(NamedTuple):
+    """The model that a request goes to, its endpoint, and the header that holds this process's key for it."""
+
+    model: str
+    base_url: str
+    authorization: str
+
+    @classmethod
+    def of(cls, chosen: ChosenModel | ModelChoice) -> Upstream:
+        """Raises `PolicyError` where the variable that holds its key is not set."""
+        variable = chosen.api_key_env or OPENAI_KEY
+        key = os.environ.get(variable, "")
+        if not key and chosen.api_key_env is not None:
+            raise PolicyError(
+                f"{chosen.model}: the environment variable {variable}, which should hold its API key, is not set"
+            )
+        remember(key)
+        return cls(chosen.model, (chosen.base_url or OPENAI).rstrip("/"), f"Bearer {key or 'none'}")
+
+
 class ForwardingServer(ModelServer):
-    """Sends each request on to the endpoint of a chosen model, under that model's name and with this process's key."""
+    """Sends each request on to the endpoint of a chosen model, under that model's name and with this process's key.
+
+    Where a router chooses, it does so for each request by the first message of its user, which stays the same as a
+    conversation goes on, and with it the model.
+    """
 
     ModelOptions = ChosenModel
     EngineOptions = Listening
@@ -53,15 +81,16 @@ class ForwardingServer(ModelServer):
     _client: httpx.Client | None = None
 
     async def start(self) -> Policy:
-        variable = self.model.api_key_env or OPENAI_KEY
-        key = os.environ.get(variable, "")
-        if not key and self.model.api_key_env is not None:
-            raise PolicyError(f"the environment variable {variable}, which should hold the API key, is not set")
-        remember(key)
-        self._client = httpx.Client(timeout=TIMEOUT, headers={"Authorization": f"Bearer {key or 'none'}"})
+        router = self.model.router
+        if router is None:
+            upstreams = {"": Upstream.of(self.model)}
+        else:
+            upstreams = {choice.name: Upstream.of(choice) for choice in router.choices}
+            await asyncio.to_thread(load_router, router)
+        self._client = httpx.Client(timeout=TIMEOUT)
         port = self.engine.port
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler(self._client))
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler(self._client, upstreams))
         except OSError as error:
             self._client.close()
             raise PolicyError(
@@ -79,8 +108,13 @@ class ForwardingServer(ModelServer):
         if self._client is not None:
             self._client.close()
 
-    def _handler(self, client: httpx.Client) -> type[BaseHTTPRequestHandler]:
-        upstream = (self.model.base_url or OPENAI).rstrip("/")
+    def _handler(self, client: httpx.Client, upstreams: Mapping[str, Upstream]) -> type[BaseHTTPRequestHandler]:
+        router = self.model.router
+
+        def upstream_of(body: bytes, operation: str) -> Upstream:
+            if router is None:
+                return upstreams[""]
+            return upstreams[choice_for(router, request_text(_decoded(body), operation)).name]
 
         def answer(handler: BaseHTTPRequestHandler) -> None:
             path = handler.path.removeprefix("/v1")
@@ -92,14 +126,20 @@ class ForwardingServer(ModelServer):
             if path not in OPERATIONS:
                 _answer_error(handler, 404, f"POST {handler.path} is not served")
                 return
-            if not self.any_name and _model_of(body) != self.engine.name:
+            if not self.any_name and _decoded(body).get("model") != self.engine.name:
                 _answer_error(handler, 404, f"only the model {self.engine.name!r} is served here")
                 return
-            body = prepared(body, OPERATIONS[path], prompts=self.prompts, model=self.model.model)
             try:
-                _forward(client, upstream + path, body, handler)
+                upstream = upstream_of(body, OPERATIONS[path])
+            except Exception as error:
+                logger.exception("no model could be chosen for a request")
+                _answer_error(handler, 500, f"no model could be chosen: {error}")
+                return
+            body = prepared(body, OPERATIONS[path], prompts=self.prompts, model=upstream.model)
+            try:
+                _forward(client, upstream, path, body, handler)
             except httpx.HTTPError as error:
-                _answer_error(handler, 502, f"{upstream} cannot be reached: {error}")
+                _answer_error(handler, 502, f"{upstream.base_url} cannot be reached: {error}")
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -114,12 +154,14 @@ class ForwardingServer(ModelServer):
         return Handler
 
 
-def _forward(client: httpx.Client, url: str, body: bytes, handler: BaseHTTPRequestHandler) -> None:
+def _forward(client: httpx.Client, upstream: Upstream, path: str, body: bytes, handler: BaseHTTPRequestHandler) -> None:
     """Streams the answer as it comes, in chunks: one that breaks off has no last chunk, which its client notices.
 
     Raises `httpx.HTTPError` where no answer has begun.
     """
-    with client.stream("POST", url, content=body, headers={"Content-Type": "application/json"}) as answer:
+    url = upstream.base_url + path
+    headers = {"Content-Type": "application/json", "Authorization": upstream.authorization}
+    with client.stream("POST", url, content=body, headers=headers) as answer:
         handler.send_response(answer.status_code)
         for name in PASSED_ON:
             if name in answer.headers:
@@ -148,9 +190,10 @@ def _answer_error(handler: BaseHTTPRequestHandler, status: int, message: str) ->
     handler.wfile.write(content)
 
 
-def _model_of(body: bytes) -> Any:
+def _decoded(body: bytes) -> dict[str, Any]:
+    """A request's body; empty where it is none, which its endpoint will say."""
     try:
         request = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
-        return None
-    return request.get("model") if isinstance(request, dict) else None
+        return {}
+    return request if isinstance(request, dict) else {}

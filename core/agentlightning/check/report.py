@@ -11,7 +11,7 @@ from typing import Any
 from agentlightning import semconv
 from agentlightning.diagnostics import CUT_OFF, holds_unread_call, is_well_formed
 from agentlightning.recording import matches
-from agentlightning.records import AnyResource, ModelChoice, Policy, Record, Rollout, Span, Task
+from agentlightning.records import AnyResource, ModelChoice, ModelRouter, Policy, Record, Rollout, Span, Task
 
 NAMELESS = "(no name)"
 
@@ -91,19 +91,19 @@ class Subject:
     several policies, each with agents of its own."""
 
     def __init__(self, resources: Sequence[AnyResource], train: Sequence[str]) -> None:
-        steering = [resource for resource in resources if isinstance(resource, Policy | ModelChoice)]
+        steering = [resource for resource in resources if isinstance(resource, Policy | ModelChoice | ModelRouter)]
         self.resource = steering[-1] if steering else None
         policies = [resource for resource in steering if isinstance(resource, Policy)]
         self.resources = policies if isinstance(self.resource, Policy) else steering[-1:]
         patterns = [pattern for resource in self.resources for pattern in resource.agents]
         self.patterns = tuple(patterns if self.resources else train)
-        self.is_one_of_several = isinstance(self.resource, ModelChoice)
+        self.is_one_of_several = isinstance(self.resource, ModelChoice | ModelRouter)
 
     def trains(self, agent: str | None) -> bool:
         """Whether an agent is one of those that are trained."""
         return matches(agent, self.patterns)
 
-    def for_agent(self, agent: str | None) -> Policy | ModelChoice | None:
+    def for_agent(self, agent: str | None) -> Policy | ModelChoice | ModelRouter | None:
         """What answers an agent's calls: the first that is for it."""
         return next((resource for resource in self.resources if matches(agent, resource.agents)), None)
 

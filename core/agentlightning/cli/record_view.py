@@ -19,7 +19,7 @@ from agentlightning.cli.tree import format_value, rollout_summary, rollout_tree
 from agentlightning.defaults import DIRECTORY
 from agentlightning.diagnostics import findings
 from agentlightning.formatting import format_duration, format_time
-from agentlightning.records import AnyResource, ModelChoice, Policy, Prompt, Rollout
+from agentlightning.records import AnyResource, ModelChoice, ModelRouter, Policy, Prompt, Rollout
 from agentlightning.report import compare_evaluations, evaluations_of
 from agentlightning.serving import model_folders
 from agentlightning.store.base import Metric, RunRecord, Store
@@ -124,10 +124,20 @@ def _resources(resources: Sequence[AnyResource]) -> Table:
         "Resources", "name", "kind", "latest version", "versions", "what", right=("latest version", "versions")
     )
     for name, resource in latest.items():
-        kind = {Policy: "policy", Prompt: "prompt", ModelChoice: "model choice"}[type(resource)]
-        what = resource.template if isinstance(resource, Prompt) else resource.model
+        kind = {Policy: "policy", Prompt: "prompt", ModelChoice: "model choice", ModelRouter: "model router"}[
+            type(resource)
+        ]
+        what = _content(resource)
         table.add_row(name, kind, str(resource.version), str(versions[name]), format_value(what))
     return table
+
+
+def _content(resource: AnyResource) -> str:
+    if isinstance(resource, Prompt):
+        return resource.template
+    if isinstance(resource, ModelRouter):
+        return ", ".join(choice.name for choice in resource.choices)
+    return resource.model
 
 
 def _metrics(metrics: Sequence[Metric]) -> Table:

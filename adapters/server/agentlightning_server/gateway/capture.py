@@ -55,10 +55,12 @@ class Capture:
         self._held: list[bytes] = []
         self._done = False
 
-    def sends(self, sent: Mapping[str, Any], policy: Policy | None) -> None:
-        """This is sent, for ``policy`` to answer it where that is not None."""
+    def sends(self, sent: Mapping[str, Any], policy: Policy | None, *, routed_to: str | None = None) -> None:
+        """This is sent, for ``policy`` to answer it where that is not None, or by the choice that a router made."""
         self._additions = Additions(self.original, sent)
         write_request(self.span, self.operation, sent, policy)
+        if routed_to is not None:
+            self.span.attributes[semconv.MODEL_CHOICE] = routed_to
 
     def sent_to(self, url: str, *, is_redirected: bool) -> None:
         """It was answered there."""

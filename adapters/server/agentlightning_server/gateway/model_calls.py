@@ -99,7 +99,7 @@ class ModelCalls:
     ) -> None:
         destination = self._services.routing.destination(recorder, agent, capture.original, self._operation)
         headers = {**headers, **destination.headers(recorder.rollout_id)}
-        capture.sends(destination.body, destination.policy)
+        capture.sends(destination.body, destination.policy, routed_to=destination.routed_to)
         content = _encoded(destination.body)
         outgoing = Outgoing(
             destination.upstreams, self._path, content, headers, recorder.rollout_id, key=destination.key

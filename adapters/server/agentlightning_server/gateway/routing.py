@@ -30,6 +30,8 @@ class Destination:
     policy: Policy | None = None
     is_redirected: bool = False
     key: str | None = None
+    routed_to: str | None = None
+    """The name of the choice that a router made for the call."""
 
     def headers(self, rollout_id: str) -> dict[str, str]:
         """Those that the request carries beside the client's."""
@@ -57,6 +59,14 @@ class Routing:
             raise
         except Exception as error:
             raise AdapterError(f"the request could not be matched with the rollout's resources: {error}") from error
+        destination = self._of_resources(router, body, original, operation)
+        if router.model_router is not None and router.choice is not None:
+            destination.routed_to = router.choice.name
+        return destination
+
+    def _of_resources(
+        self, router: ResourceRouter, body: dict[str, Any], original: Mapping[str, Any], operation: Operation
+    ) -> Destination:
         if router.policy is not None:
             upstreams = self._of(router.policy, router.policy.base_url)
             return Destination(upstreams, body, policy=router.policy, is_redirected=True)

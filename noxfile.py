@@ -28,6 +28,7 @@ TRAINING = (
     "algorithms/vllm",
     "rewards/standard",
     "rewards/intermediate",
+    "rewards/judge",
 )
 VLLM = (*TRAINING[:5], "algorithms/vllm", "rewards/standard")
 """What training with vLLM needs of these."""

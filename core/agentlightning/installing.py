@@ -30,6 +30,7 @@ FOLDERS = {
     "agentlightning-vllm": ("adapters/gateway", "algorithms/policy", "algorithms/vllm"),
     "agentlightning-rewards": ("rewards/standard",),
     "agentlightning-intermediate": ("rewards/intermediate",),
+    "agentlightning-judge": ("adapters/openai", "rewards/judge"),
 }
 """The folders in the checkout: of the distribution, and before it those that it needs."""
 
@@ -53,6 +54,7 @@ DISTRIBUTION_OF = {
     "rewards": {
         **dict.fromkeys(("exact_match", "numeric_match", "regex", "json_schema"), "agentlightning-rewards"),
         "intermediate": "agentlightning-intermediate",
+        **dict.fromkeys(("judge", "feedback"), "agentlightning-judge"),
     },
     "runners": dict.fromkeys(("clients", "processes"), "agentlightning-client"),
     "servers": {"torch": "agentlightning-policy", "forwarding": "agentlightning-selection"},

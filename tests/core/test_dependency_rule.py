@@ -1,6 +1,6 @@
 """Who may import whom: core no plugin; a plugin core and its own framework, never another plugin, except that
-adapters may use the model layer; and algorithms the trainable policy, and the gateway, which renders chats and serves
-what a sampler writes (the policy serves its own through it)."""
+adapters may use the model layer; rewards that layer's way to ask a model; and algorithms the trainable policy, and the
+gateway, which renders chats and serves what a sampler writes (the policy serves its own through it)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SHARED = {
     "adapters": {"agentlightning_openai"},
+    "rewards": {"agentlightning_openai"},
     "algorithms": {"agentlightning_policy", "agentlightning_gateway"},
 }
 

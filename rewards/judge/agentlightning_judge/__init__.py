@@ -1,0 +1,1 @@
+"""Judges and users' feedback as rewards."""

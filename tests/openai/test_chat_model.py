@@ -1,0 +1,60 @@
+"""Asking a model from within the library: counted, outside of every rollout, with errors that say what happened."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from stub_answers import Raw, text
+from stub_server import StubServer
+
+from agentlightning.errors import ConfigError
+from agentlightning_openai.chat_model import ChatModel, ChatModelConfig, ChatModelError
+
+QUESTION = [{"role": "user", "content": "Which is better?"}]
+
+
+def model(stub: StubServer, **options: object) -> ChatModel:
+    return ChatModel(ChatModelConfig(model="judge", base_url=stub.base_url, **options), at="algorithm.model")  # type: ignore[arg-type]
+
+
+async def test_the_answer_is_given_and_its_cost_counted(stub: StubServer) -> None:
+    stub.reply(text("The first."))
+    judge = model(stub, input_price=2.0, output_price=4.0)
+    assert await judge.ask(QUESTION, temperature=0.0, seed=7) == "The first."
+    assert (judge.calls, judge.usage.input_tokens > 0) == (1, True)
+    assert judge.dollars == pytest.approx((judge.usage.input_tokens * 2 + judge.usage.output_tokens * 4) / 1e6)
+    body = stub.requests[0].json
+    assert (body["model"], body["temperature"], body["seed"]) == ("judge", 0.0, 7)
+    await judge.aclose()
+
+
+def test_it_is_asked_from_several_event_loops(stub: StubServer) -> None:
+    judge = model(stub)
+    assert [asyncio.run(judge.ask(QUESTION)) for _ in range(2)] == ["Hello.", "Hello."]
+    assert judge.calls == 2
+
+
+async def test_an_endpoint_that_fails_is_named(stub: StubServer) -> None:
+    stub.reply(Raw(404, b'{"error": {"message": "no such model"}}'))
+    with pytest.raises(ChatModelError, match=rf"judge at {stub.base_url}: .*no such model"):
+        await model(stub, retries=0).ask(QUESTION)
+
+
+@pytest.mark.parametrize("nothing", ["", "  \n"])
+async def test_an_empty_answer_is_no_answer(stub: StubServer, nothing: str) -> None:
+    stub.reply(text(nothing))
+    with pytest.raises(ChatModelError, match="the answer is empty"):
+        await model(stub).ask(QUESTION)
+
+
+async def test_an_endpoint_that_is_not_there_is_named() -> None:
+    config = ChatModelConfig(model="judge", base_url="http://127.0.0.1:9/v1", retries=0)
+    with pytest.raises(ChatModelError, match=r"judge at http://127\.0\.0\.1:9/v1: "):
+        await ChatModel(config, at="algorithm.model").ask(QUESTION)
+
+
+def test_a_key_that_is_not_set_is_named(stub: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    with pytest.raises(ConfigError, match=r"algorithm\.model\.api_key_env: the environment variable JUDGE_KEY"):
+        model(stub, api_key_env="JUDGE_KEY")

@@ -29,7 +29,7 @@ class Seen:
 
     def __init__(self, request: Received) -> None:
         self.text: str = request.json["messages"][1]["content"]
-        (self.token,) = set(re.findall(r'^\{"token": "(\w+)"', self.text, re.MULTILINE))
+        self.token: str = re.findall(r"^<task-(\w+)>", self.text)[0]
         blocks = rf'<candidate-{self.token} name="(\w)">\n(.*?)\n</candidate-{self.token}>'
         self.candidates: dict[str, str] = dict(re.findall(blocks, self.text, re.DOTALL))
 

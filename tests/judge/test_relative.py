@@ -37,9 +37,9 @@ async def test_the_order_of_the_rollouts_changes_nothing_and_asks_the_same(stub:
 
 async def test_candidates_are_shown_in_a_random_order(stub: StubServer) -> None:
     stub.reply(by_worth())
-    firsts = set()
+    firsts, one = set(), make(stub.base_url)
     for number in range(12):
-        await judge(make(stub.base_url), rollouts(f"a {number}", f"b {number}"))
+        await judge(one, rollouts(f"a {number}", f"b {number}"))
         firsts.add(Seen(stub.requests[-1]).candidates["A"][0])
     assert firsts == {"a", "b"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlightning_judge.scores import expected_wins, log_strengths, mid_ranks, pairs, parts, ranking_wins, win_rates
@@ -12,12 +12,14 @@ from agentlightning_judge.scores import expected_wins, log_strengths, mid_ranks,
 PLACES = st.lists(st.integers(0, 5), min_size=2, max_size=9)
 
 
+@settings(max_examples=40)
 @given(PLACES)
 def test_a_ranking_gives_its_own_order_back_with_its_ties(places: list[int]) -> None:
     ranks = mid_ranks(log_strengths(ranking_wins(places)))
     np.testing.assert_allclose(ranks, mid_ranks(-np.array(places, float)))
 
 
+@settings(max_examples=40)
 @given(PLACES)
 def test_scores_are_in_range_and_their_mean_is_a_half(places: list[int]) -> None:
     wins = ranking_wins(places)
@@ -27,6 +29,7 @@ def test_scores_are_in_range_and_their_mean_is_a_half(places: list[int]) -> None
         assert scores.mean() == pytest.approx(0.5, abs=1e-6)
 
 
+@settings(max_examples=40)
 @given(PLACES, st.randoms(use_true_random=False))
 def test_the_order_in_which_candidates_are_given_changes_nothing(places: list[int], random: object) -> None:
     order = list(range(len(places)))

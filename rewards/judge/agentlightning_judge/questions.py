@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -191,6 +190,6 @@ def _better(answer: Any) -> float:
 
 def _score(answer: Any, low: float, high: float) -> float:
     is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
-    if not is_number or not math.isfinite(answer) or not low <= answer <= high:
+    if not is_number or not low <= answer <= high:  # nor is NaN
         raise UnusableReplyError(f'"score" is {str(answer)[:40]}: expected a number from {low:g} to {high:g}')
     return (float(answer) - low) / (high - low)

@@ -1,7 +1,7 @@
 """Agent Lightning, embedded: make any LLM agent learn from its own runs.
 
 For those who train: `Trainer`. For those who want to say more from inside an agent: `reward`, `annotate`
-and `span`, which do nothing outside a rollout. For those who record a deployed agent: `attach`, `detach`, `live` and
+and `span`, which do nothing outside a rollout, and `prompt`, for one that may be tuned. For those who record a deployed agent: `attach`, `detach`, `live` and
 `current_rollout`. For those who write plugins: `hookimpl`, `PolicyGradient`
 and `LossConfig`, `Algorithm`, `Backend`, `Credit`, `Adapter` and the records.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agentlightning.loss import LossConfig
     from agentlightning.online.attach import attach, detach
     from agentlightning.policy_gradient import PolicyGradient
-    from agentlightning.recording import annotate, current_rollout, live, reward, span
+    from agentlightning.recording import annotate, current_rollout, live, prompt, reward, span
     from agentlightning.records import Failure, Reward, Rollout, Span, Task
     from agentlightning.trainer import FitResult, Trainer
 
@@ -46,6 +46,7 @@ _HOMES = {
     "current_rollout": "recording",
     "detach": "online.attach",
     "live": "recording",
+    "prompt": "recording",
     "reward": "recording",
     "span": "recording",
     "FitResult": "trainer",
@@ -73,6 +74,7 @@ __all__ = [
     "detach",
     "hookimpl",
     "live",
+    "prompt",
     "reward",
     "span",
 ]

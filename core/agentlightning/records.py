@@ -317,14 +317,18 @@ class Policy(Resource, kw_only=True, tag="policy"):
 
 
 class Prompt(Resource, kw_only=True, tag="prompt"):
-    """A template (``{variable}`` fields) that takes the place of an agent's system prompt.
+    """What an agent's model is told before the conversation begins: a template (``{variable}`` fields) that takes the
+    place of its system prompt (None: that stays as it is), and ``demonstrations`` that follow on it.
 
-    With ``replaces`` only a system message equal to that text is replaced, without it the first one.
+    With ``replaces`` only requests that have a system message equal to that text are changed, without it all. Each
+    demonstration is a conversation in the shape of the OpenAI chat API, without a system message. A prompt that the
+    agent's code asks for by name (`agentlightning.prompt`) has no ``agents``.
     """
 
-    template: str
+    template: str | None = None
     variables: dict[str, str] = {}
     replaces: str | None = None
+    demonstrations: tuple[list[dict[str, Any]], ...] = ()
 
 
 class ModelChoice(Resource, kw_only=True, tag="model_choice"):

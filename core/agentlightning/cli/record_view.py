@@ -134,7 +134,9 @@ def _resources(resources: Sequence[AnyResource]) -> Table:
 
 def _content(resource: AnyResource) -> str:
     if isinstance(resource, Prompt):
-        return resource.template
+        shown = [] if resource.template is None else [resource.template]
+        count = len(resource.demonstrations)
+        return " ".join([*shown, *([f"({count} demonstration{'s' * (count != 1)})"] if count else [])])
     if isinstance(resource, ModelRouter):
         return ", ".join(choice.name for choice in resource.choices)
     return resource.model

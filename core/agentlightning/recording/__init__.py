@@ -4,7 +4,7 @@ A `Recorder` belongs to one attempt of one rollout and is current in a context. 
 here returns at once.
 """
 
-from agentlightning.recording.api import annotate, reward, span
+from agentlightning.recording.api import annotate, prompt, reward, span
 from agentlightning.recording.context import add_locator, current, innermost, locate, recording, remove_locator
 from agentlightning.recording.deployed import current_rollout, live
 from agentlightning.recording.failures import failure_of, guarded
@@ -26,6 +26,7 @@ __all__ = [
     "locate",
     "matches",
     "outside",
+    "prompt",
     "recording",
     "remove_locator",
     "reward",

@@ -1,4 +1,5 @@
-"""What an agent may say about itself: a span, a reward, a note. Outside a rollout each of them does nothing."""
+"""What an agent may say about itself: a span, a reward, a note, a prompt that may be tuned. Outside a rollout each of
+them does nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +8,14 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, get_args
 
+from agentlightning import semconv
 from agentlightning.errors import RewardError
 from agentlightning.recording.context import current, locate
 from agentlightning.recording.failures import failure_of, guarded
 from agentlightning.recording.recorder import Recorder, span_of_context
-from agentlightning.records import Failure, Reward, Span, SpanKind
+from agentlightning.records import Failure, Prompt, Reward, Span, SpanKind
 from agentlightning.reward_value import reward_value
+from agentlightning.system_prompts import render
 from agentlightning.threads import was_left
 
 
@@ -103,6 +106,32 @@ def _reward(value: Any, name: str, step: Any, weight: Any, reason: Any) -> tuple
         reason = "the agent could not score this"
     reason = None if reason is None else str(reason)
     return Reward(name=name, value=number, step=bool(step), weight=factor, reason=reason), None
+
+
+def prompt(name: str, default: str) -> str:
+    """The text of a prompt that may be tuned: what an algorithm published, or tries in this rollout, under ``name``;
+    ``default`` otherwise, and outside a rollout. Its ``{fields}`` are the caller's own to fill in, and are kept.
+
+        system = agl.prompt("solve", "Solve {question}. Think step by step.").format(question=question)
+    """
+    recorder = current()
+    if recorder is None:
+        return default
+    _note_prompt(recorder, str(name), str(default))
+    for resource in recorder.resources:
+        if isinstance(resource, Prompt) and resource.name == name and resource.template is not None:
+            return render(resource)
+    return default
+
+
+@guarded
+def _note_prompt(recorder: Recorder, name: str, default: str) -> None:
+    """Notes, once a rollout, that the code asks for a prompt by this name."""
+    known: set[str] = recorder.adapter_state.setdefault("prompts", set())
+    if name not in known:
+        known.add(name)
+        attributes = {semconv.PROMPT_NAME: name, semconv.PROMPT_DEFAULT: default}
+        recorder.end(recorder.start("annotation", "prompt", parent=locate(recorder), attributes=attributes))
 
 
 def annotate(name: str = "annotation", **attributes: Any) -> None:

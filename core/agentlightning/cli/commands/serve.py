@@ -15,6 +15,7 @@ from agentlightning.cli.commands.screen import own_screen
 from agentlightning.cli.commands.signals import ending_by_signal
 
 if TYPE_CHECKING:
+    from agentlightning.records import Prompt
     from agentlightning.serving import Servable, ServedModel
     from agentlightning.store.base import Store
 
@@ -55,7 +56,7 @@ def _introduction(what: Servable, served: ServedModel, name: str | None) -> str:
     body = json.dumps({"model": name or "any", "messages": [{"role": "user", "content": "What is 2 + 3?"}]})
     lines = [
         f"{what.name} answers at {served.base_url}, to {'any model name' if name is None else repr(name)}",
-        *(f"prompt for {', '.join(prompt.agents)}: {_short(prompt.template)}" for prompt in what.prompts),
+        *(f"prompt for {', '.join(prompt.agents)}: {_short(prompt)}" for prompt in what.prompts),
         *(f"not applied: {text}" for text in what.passed_over),
         "",
         *(f"export {variable}={value}" for variable, value in served.environment.items()),
@@ -66,7 +67,9 @@ def _introduction(what: Servable, served: ServedModel, name: str | None) -> str:
     return "\n".join(lines)
 
 
-def _short(text: str) -> str:
+def _short(prompt: Prompt) -> str:
     from textwrap import shorten
 
-    return repr(shorten(text, 80, placeholder=" …"))
+    demonstrated = f"{len(prompt.demonstrations)} demonstrations" if prompt.demonstrations else ""
+    text = "" if prompt.template is None else repr(shorten(prompt.template, 80, placeholder=" …"))
+    return ", ".join(part for part in (text, demonstrated) if part)

@@ -1,0 +1,54 @@
+"""The prompts of a run's agents: found in what was recorded, whatever the framework."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from agentlightning import semconv
+from agentlightning.records import Record, Span
+from agentlightning.store.base import Store
+from agentlightning.system_prompts import SYSTEM_ROLES, text_of
+
+
+class FoundPrompt(Record, kw_only=True, frozen=True, order=True):
+    """A prompt that is there to be changed, and how many ``calls`` had it (rollouts, where it has a name).
+
+    Either the system prompt of an agent, whose message has the ``role`` ``system`` (which a responses call's
+    ``instructions`` count as) or ``developer``; or one that the code asks for by its ``name``
+    (`agentlightning.prompt`), whose ``text`` is the default that stands there.
+    """
+
+    agent: str | None = None
+    name: str | None = None
+    role: str = "system"
+    text: str
+    calls: int = 0
+
+
+async def prompts_of(store: Store, run_id: str) -> list[FoundPrompt]:
+    """Every prompt of a run's agents, as `prompts_in` has them."""
+    spans: list[Span] = []
+    for rollout in [rollout for rollout in await store.rollouts(run_id) if rollout.counts]:
+        spans += await store.spans(rollout.id)
+    return prompts_in(spans)
+
+
+def prompts_in(spans: Sequence[Span]) -> list[FoundPrompt]:
+    """Every prompt in these spans: those with a name by name, then those of agents by their names, the most used of
+    each first."""
+    counts = Counter(prompt for span in spans for prompt in _prompts(span))
+    found = [
+        FoundPrompt(agent=it.agent, name=it.name, role=it.role, text=it.text, calls=calls)
+        for it, calls in counts.items()
+    ]
+    return sorted(found, key=lambda it: (it.name is None, it.name or "", it.agent or "", -it.calls, it.text))
+
+
+def _prompts(span: Span) -> Iterator[FoundPrompt]:
+    if span.kind == "annotation" and semconv.PROMPT_NAME in span.attributes:
+        attributes = span.attributes
+        yield FoundPrompt(name=attributes[semconv.PROMPT_NAME], text=attributes[semconv.PROMPT_DEFAULT])
+    for message in span.generation.messages if span.generation is not None else ():
+        if message.get("role") in SYSTEM_ROLES:
+            yield FoundPrompt(agent=span.agent, role=message["role"], text=text_of(message.get("content")) or "")

@@ -78,6 +78,26 @@ class RunnerConfig(Section):
     config: dict[str, Any] = {}
 
 
+class PromoteConfig(Section):
+    """What `agl promote` asks of a run before what it made goes into production.
+
+    It is better where the mean of the held-out tasks' differences, at least ``minimum`` of them, is above 0, and the
+    two-sided test of that has p ≤ ``alpha``; or else not worse by more than ``margin``, and cheaper. ``bounds`` are the
+    least and the largest outcome that there may be. A canary is promoted after ``enough`` runs in which it was not
+    found worse.
+    """
+
+    alpha: Annotated[float, msgspec.Meta(gt=0, le=0.5)] = 0.05
+    margin: Positive = 0.02
+    minimum: PositiveInt = 30
+    bounds: tuple[Weight, Weight] = (0.0, 1.0)
+    enough: PositiveInt = 500
+
+    def __post_init__(self) -> None:
+        if not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"bounds: expected the least outcome and the largest, got {list(self.bounds)}")
+
+
 class Config(Section):
     """A training run. ``algorithm`` is ``name`` and the algorithm's own options.
 
@@ -92,6 +112,7 @@ class Config(Section):
     train: list[str] = msgspec.field(default_factory=lambda: ["*"])
     prompts: dict[str, str] = {}
     runner: RunnerConfig = msgspec.field(default_factory=RunnerConfig)
+    promote: PromoteConfig = msgspec.field(default_factory=PromoteConfig)
     store: str = defaults.STORE
     directory: str = defaults.DIRECTORY
     name: str | None = None

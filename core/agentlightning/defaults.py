@@ -2,5 +2,7 @@
 
 STORE = "sqlite:///runs/agentlightning.db"
 DIRECTORY = "runs"
+LIVE_RUN = "live"
+"""The name of the run that deployed agents record into, and of what they are given."""
 LIVE_BUFFER = "runs/live"
 """The folder of what a deployed agent has recorded and its store has not acknowledged."""

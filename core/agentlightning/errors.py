@@ -37,6 +37,10 @@ class RewardError(AgentLightningError):
     """A reward plugin gave something that is not a finite number, a dict of them, or None."""
 
 
+class PromotionError(AgentLightningError):
+    """What is in production cannot be changed so: a canary goes on, say, or there is nothing to go back to."""
+
+
 class CheckError(AgentLightningError):
     """The first rollout showed that a run would be pointless; the message says why, a line for each reason."""
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentlightning.records import Rollout, Span, Task
     from agentlightning.share_changes import FailureChange
     from agentlightning.store.base import RunRecord
+    from agentlightning.store.promotions import Promotion
 
 hookspec = pluggy.HookspecMarker("agentlightning")
 hookimpl = pluggy.HookimplMarker("agentlightning")
@@ -96,6 +97,12 @@ def rollout_finished(rollout: Rollout, task: Task, spans: Sequence[Span]) -> Non
 @hookspec
 def run_finished(run: RunRecord) -> None:
     """A run has ended; its status says how."""
+
+
+@hookspec
+def promotion_changed(promotion: Promotion) -> None:
+    """What a deployed agent is given has changed: by `agl promote` or `agl rollback`, or as a server found a canary
+    worse, or good enough."""
 
 
 @hookspec

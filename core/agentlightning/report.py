@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
+import msgspec
 import numpy as np
 
 from agentlightning.algorithm import Evaluation
@@ -96,6 +97,27 @@ def _compare(before: Evaluation, after: Evaluation) -> Comparison | None:
 
 def _by_task(evaluation: Evaluation) -> dict[str, float | None]:
     return {task.id: value for task, value in zip(evaluation.tasks, evaluation.rewards, strict=True)}
+
+
+def on_shared_tasks(one: Evaluation, other: Evaluation) -> tuple[Evaluation, Evaluation]:
+    """The two on those tasks that both have: of the same id, input and expected answer."""
+    shared = {task_identity(task) for task in one.tasks} & {task_identity(task) for task in other.tasks}
+    return only_tasks(one, shared), only_tasks(other, shared)
+
+
+def only_tasks(evaluation: Evaluation, identities: Set[bytes]) -> Evaluation:
+    """The evaluation on those of its tasks that have one of these identities."""
+    kept = [index for index, task in enumerate(evaluation.tasks) if task_identity(task) in identities]
+    return msgspec.structs.replace(
+        evaluation,
+        tasks=[evaluation.tasks[index] for index in kept],
+        rewards=[evaluation.rewards[index] for index in kept],
+    )
+
+
+def task_identity(task: Task) -> bytes:
+    """What makes two runs' tasks the same."""
+    return msgspec.json.encode([task.id, task.input, task.expected], enc_hook=repr)
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:

@@ -16,7 +16,7 @@ from agentlightning.records import Task, encode
 from agentlightning.redaction import REDACTED
 from agentlightning.store.base import Checkpoint, RunRecord, Store
 
-MAY_CHANGE = ("runner", "directory", "tasks.source", "held_out.source", "objects")
+MAY_CHANGE = ("runner", "promote", "directory", "tasks.source", "held_out.source", "objects")
 """Paths in a run's config, with all that is under them, that change nothing of what is learned."""
 MAY_GROW = "algorithm.steps"
 MAX_NAMED = 6
@@ -89,6 +89,7 @@ def config_of(run: RunRecord) -> tuple[Config, str | None]:
         raise ConfigError(f"run {run.id} cannot be made again from its record, which keeps no secret: name its config")
     names = ("agent", "reward", "algorithm", "train", "prompts", "runner", "directory")
     values = {name: run.config[name] for name in names}
+    values |= {"promote": run.config["promote"]} if "promote" in run.config else {}
     values |= {"tasks": run.config["tasks"]["source"], "name": run.name, "seed": run.seed}
     return decode_section(values, Config, where=f"run {run.id}"), run.config["held_out"].get("source")
 

@@ -22,7 +22,7 @@ from agentlightning.agents import hook_in_adapters, load_agent
 from agentlightning.algorithm import Algorithm, Evaluation
 from agentlightning.check import CheckReport
 from agentlightning.checkpoints import CHECKPOINTS
-from agentlightning.config import Config, RewardConfig, RunnerConfig, Seed, decode_section, validated
+from agentlightning.config import Config, PromoteConfig, RewardConfig, RunnerConfig, Seed, decode_section, validated
 from agentlightning.data import load_split
 from agentlightning.diagnostics import findings
 from agentlightning.errors import AlgorithmError, ConfigError, advice
@@ -113,6 +113,7 @@ class Trainer:
         train: Sequence[str] = ("*",),
         prompts: Mapping[str, str] | None = None,
         runner: RunnerConfig | None = None,
+        promote: PromoteConfig | None = None,
         store: str | Store = defaults.STORE,
         directory: str | Path = defaults.DIRECTORY,
         name: str | None = None,
@@ -131,6 +132,7 @@ class Trainer:
         ]
         self._seed = decode_section(seed, Seed, at="seed")
         self._runner_config = validated(runner or RunnerConfig(), at="runner")
+        promote = validated(promote or PromoteConfig(), at="promote")
         self._runner = self._plugins.find("runners", self._runner_config.name)
         self._runner_options = decode_section(self._runner_config.config, self._runner.Options, at="runner.config")
         self._algorithm_name, self._algorithm = _algorithm(algorithm, self._plugins)
@@ -151,6 +153,7 @@ class Trainer:
             "train": self._train,
             "prompts": dict(prompts or {}),
             "runner": self._runner_config,
+            "promote": promote,
             "directory": str(self._directory.absolute()),
             "objects": objects_among(agent=agent, tasks=tasks, held_out=held_out, reward=rewards, algorithm=algorithm),
         }
@@ -184,6 +187,7 @@ class Trainer:
             train=config.train,
             prompts=config.prompts,
             runner=config.runner,
+            promote=config.promote,
             store=store or config.store,
             directory=config.directory,
             name=config.name,

@@ -21,6 +21,9 @@ COMMANDS = {
     "compare-runs": "compare_runs",
     "prompts": "prompts",
     "serve": "serve",
+    "promote": "promote",
+    "promoted": "promoted",
+    "rollback": "rollback",
     "export": "export",
     "plugins": "plugins",
     "prune": "prune",
@@ -99,6 +102,8 @@ def main(debug: bool) -> None:
     agl train agentlightning.yaml     train it
     agl eval agentlightning.yaml      measure it, and learn nothing
     agl serve RUN                     answer its calls with the trained model
+    agl promote RUN                   give it to the deployed agent, if it is shown to be better
+    agl rollback                      take that back
     agl runs                          what was trained
     agl show RUN                      one run, or one rollout
     agl failures RUN                  what went wrong, and how often
@@ -106,5 +111,6 @@ def main(debug: bool) -> None:
     \b
     Exit codes: 0 done; 1 the run failed, or check found something to mend;
     2 nothing was run: the command line, the config, or what it names is wrong;
+    3 not promoted: not shown to be better;
     130 Ctrl-C; 143 SIGTERM; 129 SIGHUP.
     """

@@ -8,8 +8,7 @@ import msgspec
 
 from agentlightning.algorithm import Evaluation
 from agentlightning.errors import DataError
-from agentlightning.records import Task
-from agentlightning.report import Comparison, compare
+from agentlightning.report import Comparison, compare, on_shared_tasks, task_identity
 
 
 def compare_runs(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> list[Comparison]:
@@ -26,7 +25,7 @@ def compare_runs(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> l
     for variant in variants:
         one, other = earlier.get(variant) or earlier.get(""), later.get(variant) or later.get("")
         if one is not None and other is not None:
-            comparison = compare(*_of_shared_tasks(one, other))
+            comparison = compare(*on_shared_tasks(one, other))
             if comparison is not None:
                 comparisons.append(msgspec.structs.replace(comparison, variant=variant))
     if not comparisons:
@@ -39,31 +38,15 @@ def compare_runs(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> l
 
 def unshared(first: Sequence[Evaluation], second: Sequence[Evaluation]) -> int:
     """How many tasks only one of the two runs was evaluated on."""
-    one, other = ({_identity(task) for run in _last(runs).values() for task in run.tasks} for runs in (first, second))
+    one, other = (
+        {task_identity(task) for run in _last(runs).values() for task in run.tasks} for runs in (first, second)
+    )
     return len(one ^ other)
 
 
 def _last(evaluations: Sequence[Evaluation]) -> dict[str, Evaluation]:
     """By variant, the evaluation of the highest step."""
     return {each.variant: each for each in sorted(evaluations, key=lambda each: each.step)}
-
-
-def _of_shared_tasks(one: Evaluation, other: Evaluation) -> tuple[Evaluation, Evaluation]:
-    shared = {_identity(task) for task in one.tasks} & {_identity(task) for task in other.tasks}
-    return _only(one, shared), _only(other, shared)
-
-
-def _only(evaluation: Evaluation, shared: set[bytes]) -> Evaluation:
-    kept = [index for index, task in enumerate(evaluation.tasks) if _identity(task) in shared]
-    return msgspec.structs.replace(
-        evaluation,
-        tasks=[evaluation.tasks[index] for index in kept],
-        rewards=[evaluation.rewards[index] for index in kept],
-    )
-
-
-def _identity(task: Task) -> bytes:
-    return msgspec.json.encode([task.id, task.input, task.expected], enc_hook=repr)
 
 
 def _ways(evaluations: Mapping[str, Evaluation]) -> str:

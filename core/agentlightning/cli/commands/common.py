@@ -71,6 +71,20 @@ def read_store(url: str, query: Callable[[Store], Awaitable[T]]) -> T:
     return asyncio.run(ask())
 
 
+def change_store(url: str, change: Callable[[Store], Awaitable[T]]) -> T:
+    """What came of changing a store, which is made where there is none."""
+    from agentlightning.store import open_store
+
+    async def ask() -> T:
+        store = open_store(url)
+        try:
+            return await change(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(ask())
+
+
 def store_hint(url: str) -> str:
     """The option that other commands need to find this store; empty for the default one."""
     return "" if url == STORE else f" --store {url}"

@@ -119,6 +119,28 @@ async def test_whoever_hands_over_more_than_may_wait_waits_for_the_disk(
     assert len(await store.spans("1")) == 3
 
 
+async def test_what_is_offered_is_taken_and_durable_or_not_taken_at_all(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentlightning.store.writer.WAITING_BYTES", 1)
+    hold = Hold(store)
+    hold.entered.wait(30)
+    taken = store.offer_spans([a_span("1", 0)])
+    assert taken is not None
+    assert store.offer_spans([a_span("1", 1)]) is None
+    hold.release()
+    await asyncio.wrap_future(taken)
+    assert [span.index for span in await store.spans("1")] == [0]
+
+
+async def test_a_rollout_stands_as_it_was_last_written(store: SQLiteStore) -> None:
+    assert store.standing("1") is None
+    await store.enqueue([a_rollout("1")])
+    assert store.standing("1") == ("queued", 0)
+    await store.lease("worker", seconds=FOR_EVER)
+    assert store.standing("1") == ("running", 1)
+
+
 async def test_a_view_for_another_owner_gives_up_its_own_and_leaves_the_store_open(store: SQLiteStore) -> None:
     await store.enqueue([a_rollout("1"), a_rollout("2")])
     await store.open_run(a_run())

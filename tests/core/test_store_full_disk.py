@@ -82,6 +82,17 @@ async def test_whoever_hands_over_more_is_told_and_it_is_kept(store: SQLiteStore
     assert [span.index for span in await store.spans("1", attempt=1)] == list(range(201))
 
 
+async def test_whoever_offered_it_is_told_and_it_is_kept(store: SQLiteStore) -> None:
+    await _fill(store)
+    taken = store.offer_spans([a_span("1", 200)])
+    assert taken is not None
+    with pytest.raises(StoreError, match="the disk is full"):
+        await asyncio.wrap_future(taken)
+    await _make_room(store)
+    await store.flush()
+    assert [span.index for span in await store.spans("1", attempt=1)] == list(range(201))
+
+
 async def test_it_goes_on_when_there_is_room_again(store: SQLiteStore) -> None:
     await _fill(store)
     await _make_room(store)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
-from store_records import a_rollout, a_span
+from store_records import a_rollout, a_run, a_span
 
 from agentlightning.cli import main
 from agentlightning.records import Reward
@@ -74,6 +74,25 @@ async def test_feedback_sent_twice_counts_once(rated: LightningServer) -> None:
         send(rated, rollout_id="done", thumbs="up")
     reward, words = await feedback_of(rated)
     assert (reward.value, words) == (1.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("reward", "outcome"),
+    [
+        (["exact", {"name": "feedback", "weight": 0.5}], 1.0),
+        ({"name": "feedback", "weight": 4.0}, 4.5),
+        (["exact", "feedback"], 1.5),
+        ([], 1.5),
+    ],
+)
+async def test_feedback_has_the_weight_that_the_config_of_its_run_gives_it(
+    rated: LightningServer, reward: Any, outcome: float
+) -> None:
+    store = RemoteStore(rated.url)
+    await store.open_run(a_run("run", config={"reward": reward}))
+    await store.close()
+    for _ in range(2):
+        assert send(rated, rollout_id="done", thumbs="up").json()["outcome"] == outcome
 
 
 async def test_feedback_is_shown_with_the_rollout(rated: LightningServer) -> None:

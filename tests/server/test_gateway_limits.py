@@ -22,6 +22,7 @@ from stub_server import StubServer
 
 from agentlightning.cli import main as agl
 from agentlightning_server import bodies
+from agentlightning_server.gateway import forward
 from agentlightning_server.gateway.gate import Gate
 from agentlightning_server.keys import Grant, Keys
 from agentlightning_server.remote import RemoteStore
@@ -90,6 +91,25 @@ async def test_a_key_calls_for_what_it_was_made_for_and_nothing_else(
     for key, statuses in allowed.items():
         assert tuple(status_of(call(guarded, path, key)) for path in paths) == statuses
     assert len(upstream.requests) == 8
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_call_to_an_upstream_that_falls_silent_ends_as_such(
+    guarded: LightningServer, upstream: StubServer, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    monkeypatch.setattr(forward, "SILENCE_SECONDS", 0.2)
+    held = threading.Event()
+    upstream.reply(text("Late.", hold=held))
+    answer = call(guarded, "/rollouts/mine-1/v1", body={**ASKED, "stream": streamed})
+    held.set()
+    store = RemoteStore(guarded.url, key=KEY)
+    [span] = await store.spans("mine-1")
+    await store.close()
+    assert answer.status_code == (200 if streamed else 504)
+    assert ("said nothing for 0.2 s" if streamed else "did not answer") in answer.text
+    assert span.failure is not None
+    assert (span.failure.type, span.failure.fault) == ("timeout", "infrastructure")
+    assert len(upstream.requests) == 1
 
 
 async def test_a_key_for_a_rollout_is_all_that_an_agent_needs_beside_the_base_url(guarded: LightningServer) -> None:

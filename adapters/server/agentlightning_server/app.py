@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -26,6 +25,7 @@ from agentlightning_server.bodies import Bodies
 from agentlightning_server.errors import RequestError
 from agentlightning_server.feedback import FeedbackKeeper
 from agentlightning_server.gateway.access import Access
+from agentlightning_server.gateway.fast_path import FastPath
 from agentlightning_server.gateway.routes import Gateway
 from agentlightning_server.gateway.upstreams import Upstream
 from agentlightning_server.keys import Grant, Keys
@@ -84,8 +84,9 @@ class App:
                 *MonitorRoutes(store, sessions, monitor.metrics).routes(self._granted),
                 *TrainingRoutes(trainings, self._bodies).routes(self._granted),
             ],
-            middleware=[Middleware(MeasuredRequests, metrics=monitor.metrics)],
         )
+        self.asgi = MeasuredRequests(FastPath(self.starlette, self._gateway.calls), monitor.metrics)
+        """What a server of HTTP calls."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -1,6 +1,7 @@
 """What users think of what an agent did: it becomes the reward ``feedback`` of the rollout, however late.
 
-Each user's word is a span of the rollout, so that it can be seen and replaced; the reward is the mean over the users.
+Each user's word is a span of the rollout, so that it can be seen and replaced; the reward is the mean over the users,
+with the weight that the config of the rollout's run gives the reward ``feedback``, where it does.
 """
 
 from __future__ import annotations
@@ -53,13 +54,22 @@ class FeedbackKeeper:
             await asyncio.to_thread(self._store.add_spans, [added])
             await self._store.flush()
             words = [span for span in spans if span.name == NAME and USER in span.attributes and span.id != added.id]
-            reward = _mean([*words, added])
+            reward = _mean([*words, added], await self._weight(rollout.run_id))
             if not await self._store.add_rewards(rollout.id, rollout.attempt, [reward]):
                 raise RequestError(409, f"rollout {rollout.id} is being run again: give feedback when it has finished")
             now = await self._store.rollout(rollout.id)
         if now is None:
             raise StoreError(f"rollout {rollout.id} was removed while it got its feedback")
         return {"rollout_id": now.id, "feedback": reward.value, "outcome": now.outcome}
+
+    async def _weight(self, run_id: str) -> float:
+        """That of the reward `NAME` in the config of a run; 1 where it says nothing of it."""
+        run = await self._store.run(run_id)
+        given = [] if run is None else run.config.get("reward") or []
+        for entry in given if isinstance(given, list) else [given]:
+            if isinstance(entry, dict) and entry.get("name") == NAME:
+                return float(entry.get("weight", 1.0))
+        return 1.0
 
 
 def _score_of(feedback: Feedback) -> float:
@@ -90,12 +100,13 @@ def _span(feedback: Feedback, score: float, attempt: int, spans: list[Span]) -> 
     )
 
 
-def _mean(words: list[Span]) -> Reward:
+def _mean(words: list[Span], weight: float) -> Reward:
     """The reward of all words; its reason says who said what."""
     rewards = [(span.attributes[USER], span.reward) for span in words if span.reward is not None]
     said = [f"{user or 'a user'}: {reward.value:g}{_comment(reward)}" for user, reward in rewards]
     values = [reward.value for _, reward in rewards if reward.value is not None]
-    return Reward(name=NAME, value=statistics.fmean(values), reason=shorten("; ".join(said), MAX_REASON))
+    reason = shorten("; ".join(said), MAX_REASON)
+    return Reward(name=NAME, value=statistics.fmean(values), weight=weight, reason=reason)
 
 
 def _comment(reward: Reward) -> str:

@@ -121,10 +121,11 @@ class LightningServer:
             "lifespan": "off",
             "ws": "none",
             "http": "httptools",
+            "proxy_headers": False,
         }
         self._http = uvicorn.Server(
             uvicorn.Config(
-                self.app.starlette,
+                self.app.asgi,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 **quiet,

@@ -25,6 +25,7 @@ from agentlightning.records import (
     Purpose,
     Reward,
     Rollout,
+    RolloutStatus,
     Span,
     Task,
     decode,
@@ -77,6 +78,7 @@ class SQLiteStore(Store):
         begin_redacting()
         self._writer = None if read_only else Writer(self._path)
         self._read_connection = connect_reader(self._path)
+        self._standings: sqlite3.Connection | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="agentlightning-store-reader")
         self._bell = Bell()
         self._closed = False
@@ -265,6 +267,24 @@ class SQLiteStore(Store):
         rows = await self._read("SELECT record, status, attempt FROM rollouts WHERE id = ?", rollout_id)
         return self._decode_rollout(*rows[0]) if rows else None
 
+    def standing(self, rollout_id: str) -> tuple[RolloutStatus, int] | None:
+        """The status of a rollout and the number of its attempt, as they are now; None where there is no such rollout.
+
+        For whoever asks with every call, always from the same thread: it is read there, where `rollout` waits for
+        another one. It waits for no lock: then, too, it raises `StoreError`.
+        """
+        if self._closed:
+            raise StoreError(f"the store {self._path} is closed; open it again to read")
+        try:
+            if self._standings is None:
+                self._standings = connect_reader(self._path)
+                self._standings.execute("PRAGMA busy_timeout = 0")
+            found = self._standings.execute("SELECT status, attempt FROM rollouts WHERE id = ?", (rollout_id,))
+            row: tuple[RolloutStatus, int] | None = found.fetchone()
+        except sqlite3.Error as error:
+            raise store_error(self._path, "read", error) from error
+        return row
+
     async def rollout_with_spans(self, rollout_id: str) -> tuple[Rollout, list[Span]]:
         rows = await self._read(
             "SELECT rollouts.record, status, rollouts.attempt, spans.record FROM rollouts LEFT JOIN spans "
@@ -279,6 +299,12 @@ class SQLiteStore(Store):
     def add_spans(self, spans: Sequence[Span]) -> None:
         rows = [span_row(span) for span in spans]
         self._writing().add(SPANS, rows, sum(len(row[-1]) + ROW_BYTES for row in rows))
+
+    def offer_spans(self, spans: Sequence[Span]) -> Future[None] | None:
+        """Hands spans to the writer as `add_spans` does, and never waits: None, and nothing is taken, where as much
+        waits already as may. The future is resolved when they are durable, or has the `StoreError`."""
+        rows = [span_row(span) for span in spans]
+        return self._writing().offer(SPANS, rows, sum(len(row[-1]) + ROW_BYTES for row in rows))
 
     async def spans(self, rollout_id: str, *, attempt: int | None = None) -> list[Span]:
         rows = await self._read(
@@ -354,6 +380,8 @@ class SQLiteStore(Store):
         finally:
             await asyncio.wrap_future(self._reader.submit(self._read_connection.close))
             self._reader.shutdown()
+            if self._standings is not None:
+                self._standings.close()
             if self._writer is not None:
                 await asyncio.wrap_future(self._writer.stop())
 

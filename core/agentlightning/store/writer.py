@@ -46,6 +46,7 @@ class _Rows(NamedTuple):
     insert: Insert
     rows: Sequence[tuple[Any, ...]]
     size: int
+    done: Future[None] | None = None
 
 
 class _Call(NamedTuple):
@@ -97,6 +98,23 @@ class Writer:
         if failure is not None:
             fate = "is kept in memory and tried again" if fits else "is too much to keep in memory, and lost"
             raise StoreError(f"{failure}; what is handed over now {fate}") from failure
+
+    def offer(self, insert: Insert, rows: Sequence[tuple[Any, ...]], size: int) -> Future[None] | None:
+        """Hands over rows and never waits: None, and nothing is taken, where `WAITING_BYTES` wait already.
+
+        The future is resolved when the rows are durable. Where their batch fails it has the `StoreError`, and the rows
+        are kept and tried again as those of `add`. Raises `StoreError` after `stop`.
+        """
+        done: Future[None] = Future()
+        done.set_running_or_notify_cancel()  # rows are written, whoever still waits for them
+        with self._changed:
+            self._refuse_if_stopping()
+            if not self._fits(size):
+                return None
+            self._queue.append(_Rows(insert, rows, size, done))
+            self._waiting += size
+            self._wake()
+        return done
 
     def submit(self, work: Work[T]) -> Future[T]:
         """Has ``work`` done within a transaction, no earlier than what was handed over before.
@@ -202,6 +220,9 @@ class Writer:
             self._waiting -= sum(item.size for item in batch if isinstance(item, _Rows))
             self._failure = None
             self._changed.notify_all()
+        for item in batch:
+            if isinstance(item, _Rows) and item.done is not None:
+                item.done.set_result(None)
         calls = [item for item in batch if isinstance(item, _Call)]
         for call, outcome in zip(calls, outcomes, strict=True):
             if outcome.error is not None:
@@ -216,14 +237,17 @@ class Writer:
             calls += [
                 item for item in self._queue if isinstance(item, _Call) and item.done.set_running_or_notify_cancel()
             ]
-            self._queue = deque(item for item in (*batch, *self._queue) if isinstance(item, _Rows))
+            rows = [item for item in (*batch, *self._queue) if isinstance(item, _Rows)]
+            self._queue = deque(item._replace(done=None) for item in rows)
             self._failure, self._stalled = failure, True
             self._changed.notify_all()
         logger.error("%s; %d bytes wait to be written", failure, self._waiting)
-        for call in calls:
+        waiting_for: list[Future[Any]] = [call.done for call in calls]
+        waiting_for += [item.done for item in rows if item.done is not None]
+        for done in waiting_for:
             refusal = type(failure)(str(failure))
             refusal.__cause__ = error
-            call.done.set_exception(refusal)
+            done.set_exception(refusal)
 
 
 def _power_of_two_within(count: int) -> int:

@@ -53,6 +53,7 @@ class Capture:
         self._texts = TextChunks(self._joiner)
         self._events = EventSplitter()
         self._held: list[bytes] = []
+        self._answered: dict[str, Any] | None = None
         self._done = False
 
     def sends(self, sent: Mapping[str, Any], policy: Policy | None, *, routed_to: str | None = None) -> None:
@@ -66,26 +67,27 @@ class Capture:
         """It was answered there."""
         write_endpoint(self.span, None, url, is_redirected=is_redirected)
 
-    def whole(self, body: bytes) -> tuple[Answer, bytes]:
-        """An answer that is no stream: what it says, and the body for the client."""
+    def whole(self, body: bytes) -> Answer:
+        """What an answer says that is no stream."""
         try:
-            if self.operation != "responses":
-                return self._completion(body)
-            data = msgspec.json.decode(body)
-            answer = read(data, self.operation)
+            if self.operation == "responses":
+                data = msgspec.json.decode(body)
+                answer = read(data, self.operation)
+                self._answered = data if isinstance(data, dict) else None
+            else:
+                self._answered = fields_in(body)
+                answer = read(parsed_completion(self._answered), self.operation)
         except Exception as error:  # noqa: BLE001 - whatever an upstream may have sent; the client gets it all the same
             logger.debug("an answer could not be read: %s", error)
-            return Answer(failure=unreadable(body.decode(errors="replace"))), body
-        if not isinstance(data, dict) or not self._additions.take_out(data):
-            return answer, body
-        return answer, msgspec.json.encode(data)
+            self._answered = None
+            return Answer(failure=unreadable(body.decode(errors="replace")))
+        return answer
 
-    def _completion(self, body: bytes) -> tuple[Answer, bytes]:
-        fields = fields_in(body)
-        answer = read(parsed_completion(fields), self.operation)
-        if self._additions.none or not self._additions.take_out(fields):
-            return answer, body
-        return answer, msgspec.json.encode(fields)
+    def shown(self, body: bytes) -> bytes:
+        """What of that answer the client is to get."""
+        if self._answered is None or self._additions.none or not self._additions.take_out(self._answered):
+            return body
+        return msgspec.json.encode(self._answered)
 
     def refused(self, status: int, body: bytes) -> Answer:
         """An answer whose status is an error."""

@@ -5,28 +5,30 @@ A stream has one for each token. They are read into structs, not dictionaries, a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from agentlightning_openai.stream import Joiner
 
+T = TypeVar("T")
 
-class _Token(msgspec.Struct):
+
+class _Token(msgspec.Struct, gc=False):
     logprob: Any
 
 
-class _Logprobs(msgspec.Struct):
+class _Logprobs(msgspec.Struct, gc=False):
     content: list[_Token] | None = None
 
 
-class _Delta(msgspec.Struct, forbid_unknown_fields=True):
+class _Delta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     content: str
     role: str | UnsetType | None = UNSET
 
 
-class _Choice(msgspec.Struct, forbid_unknown_fields=True):
+class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     index: int
     delta: _Delta
     logprobs: _Logprobs | UnsetType | None = UNSET
@@ -35,7 +37,7 @@ class _Choice(msgspec.Struct, forbid_unknown_fields=True):
     token_ids: list[int] | UnsetType | None = UNSET
 
 
-class _Chunk(msgspec.Struct, forbid_unknown_fields=True):
+class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str
     object: str
     created: int
@@ -45,7 +47,8 @@ class _Chunk(msgspec.Struct, forbid_unknown_fields=True):
     service_tier: str | UnsetType | None = UNSET
 
 
-_decoder = msgspec.json.Decoder(_Chunk)
+_decode = msgspec.json.Decoder(_Chunk).decode
+_encode = msgspec.json.Encoder().encode
 
 
 class TextChunks:
@@ -53,36 +56,50 @@ class TextChunks:
 
     def __init__(self, joiner: Joiner) -> None:
         self._joiner = joiner
-        self._row: list[_Chunk] = []
+        self._last: _Chunk | None = None
+        self._texts: list[str] = []
+        self._role: str | None = None
+        self._ids: list[int] | None = None
+        self._tokens: list[_Token] | None = None
 
     def take(self, data: bytes) -> bytes | None:
         """Takes a chunk; what of it is for the client. None where it is of another kind, and not taken."""
         try:
-            chunk = _decoder.decode(data)
+            chunk = _decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         choice = chunk.choices[0]
-        if self._row and self._row[0].choices[0].index != choice.index:
+        if self._last is not None and self._last.choices[0].index != choice.index:
             self.join()
-        self._row.append(chunk)
-        has_logprobs = choice.logprobs is not UNSET
-        shown = _Choice(choice.index, choice.delta, None if has_logprobs else UNSET, choice.finish_reason)
-        shown.stop_reason = choice.stop_reason
-        return msgspec.json.encode(msgspec.structs.replace(chunk, choices=(shown,)))
+        self._last = chunk
+        self._texts.append(choice.delta.content)
+        self._role = self._role or choice.delta.role or None
+        if choice.token_ids is not UNSET:
+            self._ids = _longer(self._ids, choice.token_ids)
+            choice.token_ids = UNSET
+        if choice.logprobs is not UNSET:
+            if choice.logprobs is not None and choice.logprobs.content:
+                self._tokens = _longer(self._tokens, choice.logprobs.content)
+            choice.logprobs = None
+        return _encode(chunk)
 
     def join(self) -> None:
         """Hands the joiner what has been taken since, as one chunk."""
-        if not self._row:
+        if self._last is None:
             return
-        last, choices = self._row[-1], [chunk.choices[0] for chunk in self._row]
-        ids = [choice.token_ids for choice in choices if isinstance(choice.token_ids, list)]
-        tokens = [it.logprobs.content for it in choices if isinstance(it.logprobs, _Logprobs) and it.logprobs.content]
-        roles = [choice.delta.role for choice in choices if isinstance(choice.delta.role, str)]
         row = {
-            "index": choices[0].index,
-            "delta": {"role": roles[0] if roles else None, "content": "".join([it.delta.content for it in choices])},
-            "token_ids": [id for some in ids for id in some] if ids else None,
-            "logprobs": {"content": [token for some in tokens for token in some]} if tokens else None,
+            "index": self._last.choices[0].index,
+            "delta": {"role": self._role, "content": "".join(self._texts)},
+            "token_ids": self._ids,
+            "logprobs": {"content": self._tokens} if self._tokens else None,
         }
-        self._row = []
-        self._joiner.add({"id": last.id, "model": last.model, "choices": [row]})
+        said = {"id": self._last.id, "model": self._last.model, "choices": [row]}
+        self._last, self._texts, self._role, self._ids, self._tokens = None, [], None, None, None
+        self._joiner.add(said)
+
+
+def _longer(known: list[T] | None, more: list[T] | None) -> list[T] | None:
+    if known is None or more is None:
+        return more if known is None else known
+    known += more
+    return known

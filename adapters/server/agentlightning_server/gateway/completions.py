@@ -11,11 +11,11 @@ _READ = ("id", "model", "usage", "prompt_token_ids", "policy_version", "logprobs
 _READ_OF_CHOICE = ("message", "text", "finish_reason", "token_ids", "prompt_token_ids", "error")
 
 
-class _Token(msgspec.Struct):
+class _Token(msgspec.Struct, gc=False):
     logprob: Any
 
 
-class _Logprobs(msgspec.Struct):
+class _Logprobs(msgspec.Struct, gc=False):
     content: list[_Token] | None = None
     token_logprobs: list[Any] | None = None
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 600.0
 """How long an upstream may say nothing."""
 CALL_SECONDS = 3600.0
+"""How long a stream may take."""
 PROBE_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 4.0
 """How long an idle connection is kept: less than the 5 s after which uvicorn, and vLLM with it, closes one."""
@@ -67,24 +69,45 @@ class Exchange:
         self.first = first
         self.is_stream = is_stream
         self._response = response
+        self._began = self._heard = time.monotonic()
+        self._too_long: str | None = None
+        self._next_look: asyncio.TimerHandle | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """A stream's pieces as they come. Raises `UnreachableError` where it breaks off."""
+        """A stream's pieces as they come. Raises `UnreachableError` where it breaks off, or nothing comes for too
+        long."""
         yield self.first
-        while True:
-            try:
-                data = await self._response.content.readany()
-            except (aiohttp.ClientError, TimeoutError) as error:
-                raise UnreachableError(
-                    502, f"upstream {self.upstream.name} broke off its stream: {_said(error)}"
-                ) from None
-            if not data:
-                return
-            yield data
+        read = self._response.content.readany
+        self._look()
+        try:
+            while data := await read():
+                self._heard = math.inf  # while the client reads it is not the upstream that is silent
+                yield data
+                self._heard = time.monotonic()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if self._too_long is not None:
+                raise UnreachableError(504, f"upstream {self.upstream.name} {self._too_long}") from None
+            raise UnreachableError(502, f"upstream {self.upstream.name} broke off its stream: {_said(error)}") from None
+
+    def _look(self) -> None:
+        """Ends a stream in which nothing comes, or that never ends. It looks when something last came: to set a timer
+        for each piece takes as long as to read one."""
+        now = time.monotonic()
+        if now - self._heard >= SILENCE_SECONDS:
+            self._too_long = f"said nothing for {SILENCE_SECONDS:g} s"
+        elif now - self._began >= CALL_SECONDS:
+            self._too_long = f"streamed for {CALL_SECONDS:g} s without an end"
+        if self._too_long is not None:
+            self._response.close()  # which ends the read that waits
+            return
+        left = min(self._heard + SILENCE_SECONDS - now, self._began + CALL_SECONDS - now, SILENCE_SECONDS)
+        self._next_look = asyncio.get_running_loop().call_later(left, self._look)
 
     def close(self) -> None:
         """Lets the connection go: to the next request, or, where the answer has not been read, for good, which ends
         the upstream's work."""
+        if self._next_look is not None:
+            self._next_look.cancel()
         self._response.release()
         self.upstream.in_flight -= 1
 
@@ -104,7 +127,7 @@ class Forwarder:
 
     def start(self) -> None:
         """Begins, within a running event loop."""
-        limits = aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         # No cookie of an upstream is kept. Proxies of the environment are for hosts that are not this machine.
         self._sessions = {
             outside: aiohttp.ClientSession(
@@ -178,15 +201,17 @@ class Forwarder:
         upstream.calls += 1
         response: aiohttp.ClientResponse | None = None
         try:
-            response = await self._session(upstream).request(
-                "GET" if outgoing.content is None else "POST",
-                upstream.url + outgoing.path,
-                data=_in_pieces(outgoing.content),
-                headers={**outgoing.headers, **_authorization(outgoing.key or upstream.key)},
-                allow_redirects=False,
-            )
-            is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
-            first = await response.content.readany() if is_stream else await _whole(response, upstream)
+            async with asyncio.timeout(SILENCE_SECONDS) as silence:
+                response = await self._session(upstream).request(
+                    "GET" if outgoing.content is None else "POST",
+                    upstream.url + outgoing.path,
+                    data=_in_pieces(outgoing.content),
+                    headers={**outgoing.headers, **_authorization(outgoing.key or upstream.key)},
+                    allow_redirects=False,
+                )
+                is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
+                read = response.content.readany
+                first = await read() if is_stream else await _whole(read, silence, upstream)
             return Exchange(upstream, response, first, is_stream=is_stream)
         except BaseException as error:
             upstream.in_flight -= 1
@@ -197,13 +222,14 @@ class Forwarder:
             raise
 
 
-async def _whole(response: aiohttp.ClientResponse, upstream: Upstream) -> bytes:
+async def _whole(read: Callable[[], Awaitable[bytes]], silence: asyncio.Timeout, upstream: Upstream) -> bytes:
     parts, size = [], 0
-    while data := await response.content.readany():
+    while data := await read():
         parts.append(data)
         size += len(data)
         if size > MAX_ANSWER_BYTES:
             raise RequestError(502, f"{upstream.name} answered more than {MAX_ANSWER_BYTES // 1024**2} MiB")
+        silence.reschedule(asyncio.get_running_loop().time() + SILENCE_SECONDS)
     return b"".join(parts)
 
 

@@ -132,14 +132,11 @@ class ModelCalls:
         return exchange
 
     async def _whole(self, exchange: Exchange, capture: Capture, reply: Reply) -> None:
-        body = exchange.first
-        if exchange.status < 400:
-            answer, body = capture.whole(body)
-        else:
-            answer = capture.refused(exchange.status, body)
-        capture.finish(answer)
+        body, is_answer = exchange.first, exchange.status < 400
+        capture.finish(capture.whole(body) if is_answer else capture.refused(exchange.status, body))
+        shown = capture.shown(body) if is_answer else body  # while the store writes
         await self._services.writer.durable()
-        await reply.whole(exchange.status, passed_on(exchange.headers), body)
+        await reply.whole(exchange.status, passed_on(exchange.headers), shown)
 
     async def _stream(self, exchange: Exchange, capture: Capture, reply: Reply) -> None:
         await reply.start(exchange.status, passed_on(exchange.headers))
@@ -183,18 +180,27 @@ async def pass_back(exchange: Exchange, reply: Reply) -> None:
 
 async def _while_client_stays(request: Request, answering: Coroutine[Any, Any, None]) -> None:
     """Answers a client, and stops where it leaves: raises `ClientDisconnect` then."""
-    work = asyncio.create_task(answering)
+    work = asyncio.current_task()
+    assert work is not None
     leaving = asyncio.create_task(client_leaves(request.receive))
-    try:
-        await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        if not work.done():
+    left = answered = False
+
+    def stop(_: asyncio.Task[None]) -> None:
+        nonlocal left
+        if not answered:  # then the request is over, which looks the same
+            left = True
             work.cancel()
-            await asyncio.wait((work,))
-    if work.cancelled():
-        raise ClientDisconnect
-    await work
+
+    leaving.add_done_callback(stop)
+    try:
+        await answering
+    except asyncio.CancelledError:
+        if left and work.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
+    finally:
+        answered = True
+        leaving.cancel()
 
 
 def _headers(request: Request, gateway: str) -> dict[str, str]:

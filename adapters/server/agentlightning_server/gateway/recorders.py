@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -11,8 +12,10 @@ from agentlightning.errors import StoreError
 from agentlightning.recording import Recorder
 from agentlightning.recording.repeating import RecordedAnswers
 from agentlightning.records import AnyResource, Rollout, Span
-from agentlightning.store.base import Store
+from agentlightning.store.sqlite import SQLiteStore
 from agentlightning_server.errors import RequestError
+
+logger = logging.getLogger(__name__)
 
 MAX_RECORDERS = 10_000
 
@@ -20,7 +23,7 @@ MAX_RECORDERS = 10_000
 class Recorders:
     """Of the attempts that run, each with the resources of its rollout; those that were asked for last are kept."""
 
-    def __init__(self, store: Store, writer: SpanWriter) -> None:
+    def __init__(self, store: SQLiteStore, writer: SpanWriter) -> None:
         self._store = store
         self._writer = writer
         self._made: OrderedDict[tuple[str, int], asyncio.Task[Recorder]] = OrderedDict()
@@ -30,34 +33,38 @@ class Recorders:
 
         Raises `RequestError`: 404 where there is no such rollout, 409 where it does not run.
         """
-        rollout = await self._store.rollout(rollout_id)  # each time: another attempt may have begun
-        if rollout is None:
+        standing = self._store.standing(rollout_id)  # each time: another attempt may have begun
+        if standing is None:
             raise RequestError(404, f"there is no rollout {rollout_id} in this store")
-        if rollout.status != "running":
+        status, present = standing
+        if status != "running":
             raise RequestError(
-                409, f"rollout {rollout_id} is {rollout.status}, and calls are recorded for one that runs: lease it"
+                409, f"rollout {rollout_id} is {status}, and calls are recorded for one that runs: lease it"
             )
-        if attempt not in (None, rollout.attempt):
+        if attempt not in (None, present):
             raise RequestError(
                 409,
-                f"rollout {rollout_id} is at attempt {rollout.attempt}: none of {attempt} is recorded",
+                f"rollout {rollout_id} is at attempt {present}: none of {attempt} is recorded",
             )
-        key = (rollout_id, rollout.attempt)
+        key = (rollout_id, present)
         making = self._made.get(key)
         if making is None:
-            making = self._made[key] = asyncio.create_task(self._make(rollout))
+            making = self._made[key] = asyncio.create_task(self._make(rollout_id, present))
             if len(self._made) > MAX_RECORDERS:
                 self._made.popitem(last=False)
         self._made.move_to_end(key)
         try:
-            return await asyncio.shield(making)
+            return making.result() if making.done() else await asyncio.shield(making)
         except StoreError:
             self._made.pop(key, None)
             raise
 
-    async def _make(self, rollout: Rollout) -> Recorder:
+    async def _make(self, rollout_id: str, attempt: int) -> Recorder:
+        rollout = await self._store.rollout(rollout_id)
+        if rollout is None:
+            raise StoreError(f"rollout {rollout_id} was removed while it was called for")
         run = await self._store.run(rollout.run_id)
-        written = await self._store.spans(rollout.id, attempt=rollout.attempt)
+        written = await self._store.spans(rollout.id, attempt=attempt)
         replays = rollout.replays
         repeats = None
         if replays is not None:
@@ -65,7 +72,7 @@ class Recorders:
             repeats = RecordedAnswers(answers, replays.calls)
         return Recorder(
             rollout.id,
-            rollout.attempt,
+            attempt,
             self._writer.add,
             await self._resources(rollout),
             seed=seed_of(run, rollout) if run is not None else None,
@@ -84,45 +91,45 @@ class Recorders:
 
 
 class SpanWriter:
-    """Hands spans to a store in batches, from an event loop that it does not block."""
+    """Hands spans to a store from an event loop that it does not block; the store writes what has come meanwhile at
+    once."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: SQLiteStore) -> None:
         self._store = store
-        self._waiting: list[Span] = []
-        self._next: asyncio.Future[Exception | None] | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._last: asyncio.Future[None] | None = None
+        self._writing: set[asyncio.Future[None]] = set()
 
     def add(self, spans: Sequence[Span]) -> None:
         """Has them written soon."""
-        self._waiting.extend(spans)
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
+        taken = self._store.offer_spans(spans)
+        if taken is not None:
+            self._last = asyncio.wrap_future(taken)
+        else:
+            self._last = asyncio.create_task(self._wait_and_write(spans))
+        self._writing.add(self._last)
+        self._last.add_done_callback(self._written)
 
     async def durable(self) -> None:
-        """Returns when everything added before is durable. Raises `StoreError` where it cannot be."""
-        if self._next is None:
-            await self.idle()
+        """Returns when what was added last is durable, and with it all before. Raises `StoreError` where it cannot
+        be."""
+        if self._last is None:
             return
-        failure = await asyncio.shield(self._next)
-        if failure is not None:
-            raise StoreError(f"the call could not be recorded: {failure}") from failure
+        try:
+            await asyncio.shield(self._last)
+        except StoreError as error:
+            raise StoreError(f"the call could not be recorded: {error}") from error
 
     async def idle(self) -> None:
         """Returns when nothing is being written."""
-        if self._writing is not None:
-            await asyncio.shield(self._writing)
+        while self._writing:
+            await asyncio.wait(self._writing)
 
-    async def _write(self) -> None:
-        while self._next is not None:
-            spans, written = self._waiting, self._next
-            self._waiting, self._next = [], None
-            try:
-                await asyncio.to_thread(self._store.add_spans, spans)
-                await self._store.flush()
-            except Exception as error:  # noqa: BLE001 - whoever waits is told
-                written.set_result(error)
-            else:
-                written.set_result(None)
-        self._writing = None
+    async def _wait_and_write(self, spans: Sequence[Span]) -> None:
+        """Too much waits already: for that in a thread."""
+        await asyncio.to_thread(self._store.add_spans, spans)
+        await self._store.flush()
+
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled() and writing.exception() is not None:
+            logger.debug("spans wait to be written again: %s", writing.exception())

@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
-from agentlightning.store.base import Store
+from agentlightning.store.sqlite import SQLiteStore
 from agentlightning_openai.request import Operation, path_of
 from agentlightning_server.errors import RequestError
 from agentlightning_server.gateway.access import Access, Endpoint, Handle, json_object
@@ -41,7 +41,7 @@ class Gateway:
     ``access`` says who may call. Its routes answer between `start` and `close`, both within the server's event loop.
     """
 
-    def __init__(self, store: Store, upstreams: Sequence[Upstream], access: Access) -> None:
+    def __init__(self, store: SQLiteStore, upstreams: Sequence[Upstream], access: Access) -> None:
         self._gate = Gate()
         self._writer = SpanWriter(store)
         self._forwarder = Forwarder()
@@ -55,6 +55,12 @@ class Gateway:
             writer=self._writer,
             id=new_gateway_id(),
         )
+        self.calls = [
+            self._route(f"{prefix}{path_of(operation)}", "POST", ModelCalls(self._services, operation).handle)
+            for prefix in PREFIXES
+            for operation in OPERATIONS
+        ]
+        """The routes of model calls."""
 
     def start(self) -> None:
         """Begins."""
@@ -70,13 +76,8 @@ class Gateway:
     def routes(self) -> list[BaseRoute]:
         """Its routes, each an ASGI application."""
         services = self._services
-        found = [
-            self._route(f"{prefix}{path_of(operation)}", "POST", ModelCalls(services, operation).handle)
-            for prefix in PREFIXES
-            for operation in OPERATIONS
-        ]
         return [
-            *found,
+            *self.calls,
             *(self._route(f"{prefix}/models", "GET", ModelList(services).handle) for prefix in PREFIXES),
             self._route("/v1/gateway", "GET", self._status),
             self._route("/v1/gateway/pause", "POST", self._pause),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 from agentlightning.records import Rollout, Span
@@ -29,6 +30,12 @@ class ObservedStore(SQLiteStore):
         super().add_spans(spans)
         if self.observer is not None:
             self.observer.spans_written(spans)
+
+    def offer_spans(self, spans: Sequence[Span]) -> Future[None] | None:
+        taken = super().offer_spans(spans)
+        if taken is not None and self.observer is not None:
+            self.observer.spans_written(spans)
+        return taken
 
     async def finish(self, rollout: Rollout) -> bool:
         finished = await super().finish(rollout)

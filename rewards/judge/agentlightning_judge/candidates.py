@@ -74,7 +74,7 @@ def _of_call(span: Span, call: Generation, seen: set[str], *, skip_results: bool
         if role in ("system", "developer") or (role == "tool" and skip_results) or key in seen:
             continue
         seen.add(key)
-        said = [output_text(message), *_calls(message.get("tool_calls") or ())]
+        said = [output_text(message.get("content")), *_calls(message.get("tool_calls") or ())]
         who = (span.agent or "assistant") if role == "assistant" else role
         yield f"{who}: " + "\n".join(part for part in said if part)
     if span.failure is not None:

@@ -56,8 +56,8 @@ def judge_agreement(run: str, reward: str, label: str, config: str | None, limit
     for line in _facts(found, reward, label):
         output.print(line, markup=False, soft_wrap=True)
     rows = [
-        ("rollouts of one group", within_groups(found.judged)),
-        ("all that were scored alone", over_all(found.judged)),
+        ("within groups", within_groups(found.judged)),
+        ("scored alone", over_all(found.judged)),
     ]
     known = [(name, agreement) for name, agreement in rows if agreement is not None]
     output.print()
@@ -97,8 +97,8 @@ def _facts(found: Labelled, reward: str, label: str) -> list[str]:
 def _table(rows: list[tuple[str, Agreement]]) -> Table:
     from agentlightning.cli.tables import plain_table
 
-    right = ("groups or tasks", "rollouts", "pairs", "right order", "Spearman", "Kendall")
-    table = plain_table("Agreement, with 95 % intervals", "among", *right, right=right)
+    right = ("units", "rollouts", "pairs", "right order", "Spearman", "Kendall")
+    table = plain_table("Agreement, with 95 % intervals (units: groups, or tasks)", "", *right, right=right)
     for name, one in rows:
         table.add_row(
             name,

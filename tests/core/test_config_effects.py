@@ -13,7 +13,8 @@ import msgspec
 import pytest
 import yaml
 
-from agentlightning.config import Config, RewardConfig, RunnerConfig, Section, TasksConfig, load_config
+from agentlightning.config import Config, PromoteConfig, RewardConfig, RunnerConfig, Section, TasksConfig, load_config
+from agentlightning.promotion.gate import rules_of
 from agentlightning.store import open_store
 from agentlightning.trainer import Trainer
 
@@ -26,7 +27,7 @@ import os
 import msgspec
 
 from agentlightning import Algorithm
-from agentlightning.errors import RedirectError
+from agentlightning.errors import BudgetError, RedirectError
 from agentlightning.local_runner import LocalRunner
 from agentlightning.records import Policy
 
@@ -81,8 +82,11 @@ class Once(Algorithm):
     async def run(self, run):
         await run.publish(Policy(name="policy", model="m", base_url="http://127.0.0.1:9/v1"))
         for step in range(1, self.config.steps + 1):
-            async for _ in run.collect(run.batches(3)(step), step=step):
-                pass
+            try:
+                async for _ in run.collect(run.batches(3)(step), step=step):
+                    pass
+            except BudgetError:
+                break
         await run.evaluate(step=1)
 
 
@@ -129,6 +133,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "algorithm": ({"name": "effects:Once", "steps": 2}, {}),
     "train": (["solver"], {}),
     "prompts": ({"solver": "Be brief."}, {}),
+    "budget": (2, {}),
     "runner": ({"retries": 1}, {}),
     "runner.name": ("effects:LabelledRunner", {}),
     "runner.concurrency": (1, {}),
@@ -136,6 +141,12 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "runner.reward_timeout": (0.05, {}),
     "runner.retries": (1, {}),
     "runner.config": ({"label": "fast"}, ANY_LABEL),
+    "promote": ({"minimum": 5}, {}),
+    "promote.alpha": (0.1, {}),
+    "promote.margin": (0.1, {}),
+    "promote.minimum": (5, {}),
+    "promote.bounds": ([0.0, 2.0], {}),
+    "promote.enough": (50, {}),
     "store": ("sqlite:///elsewhere.db", {}),
     "directory": ("folder", {}),
     "name": ("experiment", {}),
@@ -173,6 +184,8 @@ async def observed(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": run.name,
         "store": config.store,
+        # What they do to a promotion: test_promotion_gate.py, test_canary.py.
+        "promote": rules_of(run),
         "folder": next(path.parent.name for path in folder.glob(f"*/{run.id}")),
         "resources": [(one.name, one.agents, getattr(one, "template", None)) for one in resources],
         "rollouts": [
@@ -213,7 +226,12 @@ async def test_two_runs_of_one_config_do_the_same(project: Path) -> None:
 
 
 def test_every_key_is_among_them() -> None:
-    sections: dict[str, type[Section]] = {"tasks": TasksConfig, "reward": RewardConfig, "runner": RunnerConfig}
+    sections: dict[str, type[Section]] = {
+        "tasks": TasksConfig,
+        "reward": RewardConfig,
+        "runner": RunnerConfig,
+        "promote": PromoteConfig,
+    }
     keys = {field.name for field in msgspec.structs.fields(Config)}
     for name, section in sections.items():
         keys |= {f"{name}.{field.name}" for field in msgspec.structs.fields(section)}

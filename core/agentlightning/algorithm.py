@@ -75,6 +75,12 @@ class Run(Protocol):
         same tasks. To be called before anything is run."""
         ...
 
+    async def rollouts_left(self) -> int | None:
+        """How many rollouts are left of the run's budget for collections, branches and validations; None where it has
+        none. What is asked for again after a crash was paid for before. Asking for more raises `BudgetError`, and
+        nothing of it is run."""
+        ...
+
     def batches(self, size: int) -> Callable[[int], list[Task]]:
         """Task batches by step: reshuffled each epoch by the run's seed, the same for the same step."""
         ...

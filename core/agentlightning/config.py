@@ -102,7 +102,8 @@ class Config(Section):
     """A training run. ``algorithm`` is ``name`` and the algorithm's own options.
 
     ``train`` are name patterns of the agents that are trained; ``prompts`` maps an agent's name (or pattern) to
-    what takes the place of its system prompt.
+    what takes the place of its system prompt. ``budget`` is how many rollouts learning may cost, validation and
+    branches among them; evaluations of the held-out tasks and the first rollout are not counted.
     """
 
     agent: str
@@ -111,6 +112,7 @@ class Config(Section):
     reward: str | RewardConfig | list[str | RewardConfig] = []
     train: list[str] = msgspec.field(default_factory=lambda: ["*"])
     prompts: dict[str, str] = {}
+    budget: PositiveInt | None = None
     runner: RunnerConfig = msgspec.field(default_factory=RunnerConfig)
     promote: PromoteConfig = msgspec.field(default_factory=PromoteConfig)
     store: str = defaults.STORE

@@ -61,6 +61,10 @@ class AlgorithmError(AgentLightningError):
     """An algorithm cannot go on: nothing to train on, or a loss that is not finite."""
 
 
+class BudgetError(AlgorithmError):
+    """More rollouts were asked for than are left of the run's budget; none of them was run."""
+
+
 def advice(error: BaseException) -> str | None:
     """What an error of the system means, and what to do about it, in a line; None for one that says it itself."""
     link: BaseException | None = error

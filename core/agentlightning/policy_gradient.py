@@ -19,7 +19,7 @@ from agentlightning.backend import Backend
 from agentlightning.causes import explain_groups
 from agentlightning.config import decode_section, merged
 from agentlightning.credit import BranchPoint, Credit, CreditChoice, give_credit, load_credit, name_of
-from agentlightning.errors import AlgorithmError, ConfigError
+from agentlightning.errors import AlgorithmError, BudgetError, ConfigError
 from agentlightning.loss import LossConfig
 from agentlightning.plugins import plugins
 from agentlightning.policies import Policies, prefixed
@@ -94,8 +94,13 @@ class PolicyGradient(Algorithm):
             while step < config.steps and not validation.stops:
                 step += 1
                 started = time.perf_counter()
-                groups = await self.collect(run, step)
-                await self.explore(run, groups, step)
+                try:
+                    groups = await self.collect(run, step)
+                    await self.explore(run, groups, step)
+                except BudgetError as error:
+                    step -= 1
+                    run.stopped(step=step, reason=str(error))
+                    break
                 collected = time.perf_counter()
                 numbers = give_credit(self.assign_credit, groups, name=self.credit_name, step=step)
                 rows = self.select(groups, step)
@@ -205,19 +210,24 @@ class PolicyGradient(Algorithm):
 
     async def collect(self, run: Run, step: int) -> list[Group]:
         """The groups of a step, in an order that depends on nothing but what they hold. Raises `AlgorithmError` where
-        no policy wrote a token: a fault that more steps would not mend."""
+        no policy wrote a token: a fault that more steps would not mend; and `BudgetError` where nothing was run."""
         config, groups, informative, count = self.config, [], 0, self.config.batch_tasks
         wanted, left = config.informative_groups, config.max_tasks or MOST_TASKS * config.batch_tasks
         while count:
             places = range(self._taken, self._taken + count)
             self._taken, left = places.stop, left - count
             collection = run.collect(self.tasks(run, places), group_size=config.group_size, step=step)
-            async with aclosing(collection) as found:
-                async for group in found:
-                    groups.append(group)
-                    informative += self.informs(group)
-                    if 0 < wanted <= informative:
-                        break
+            try:
+                async with aclosing(collection) as found:
+                    async for group in found:
+                        groups.append(group)
+                        informative += self.informs(group)
+                        if 0 < wanted <= informative:
+                            break
+            except BudgetError:
+                if not groups:
+                    raise
+                break
             # as many more as it takes if they inform as often as those so far
             missing = max(0, wanted - informative)
             count = min(math.ceil(missing * (len(groups) + 1) / (informative + 1)), config.batch_tasks, left)

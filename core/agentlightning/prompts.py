@@ -11,7 +11,7 @@ from agentlightning.store.base import Store
 from agentlightning.system_prompts import SYSTEM_ROLES, text_of
 
 
-class FoundPrompt(Record, kw_only=True, frozen=True, order=True):
+class FoundPrompt(Record, kw_only=True):
     """A prompt that is there to be changed, and how many ``calls`` had it (rollouts, where it has a name).
 
     Either the system prompt of an agent, whose message has the ``role`` ``system`` (which a responses call's
@@ -39,16 +39,16 @@ def prompts_in(spans: Sequence[Span]) -> list[FoundPrompt]:
     each first."""
     counts = Counter(prompt for span in spans for prompt in _prompts(span))
     found = [
-        FoundPrompt(agent=it.agent, name=it.name, role=it.role, text=it.text, calls=calls)
-        for it, calls in counts.items()
+        FoundPrompt(agent=agent, name=name, role=role, text=text, calls=calls)
+        for (agent, name, role, text), calls in counts.items()
     ]
     return sorted(found, key=lambda it: (it.name is None, it.name or "", it.agent or "", -it.calls, it.text))
 
 
-def _prompts(span: Span) -> Iterator[FoundPrompt]:
+def _prompts(span: Span) -> Iterator[tuple[str | None, str | None, str, str]]:
+    """Agent, name, role and text of each."""
     if span.kind == "annotation" and semconv.PROMPT_NAME in span.attributes:
-        attributes = span.attributes
-        yield FoundPrompt(name=attributes[semconv.PROMPT_NAME], text=attributes[semconv.PROMPT_DEFAULT])
+        yield None, span.attributes[semconv.PROMPT_NAME], "system", span.attributes[semconv.PROMPT_DEFAULT]
     for message in span.generation.messages if span.generation is not None else ():
         if message.get("role") in SYSTEM_ROLES:
-            yield FoundPrompt(agent=span.agent, role=message["role"], text=text_of(message.get("content")) or "")
+            yield span.agent, None, message["role"], text_of(message.get("content")) or ""

@@ -18,7 +18,7 @@ from agentlightning.store.base import Checkpoint, RunRecord, Store
 
 MAY_CHANGE = ("runner", "promote", "directory", "tasks.source", "held_out.source", "objects")
 """Paths in a run's config, with all that is under them, that change nothing of what is learned."""
-MAY_GROW = "algorithm.steps"
+MAY_GROW = ("algorithm.steps", "budget")
 MAX_NAMED = 6
 
 
@@ -60,7 +60,7 @@ def refuse_what_differs(before: RunRecord, now: RunRecord) -> None:
     changes = {
         path: (old, new)
         for path, (old, new) in _changes(before, now).items()
-        if not _is_under(path, MAY_CHANGE) and not (path == MAY_GROW and _is_more(old, new))
+        if not _is_under(path, MAY_CHANGE) and not (path in MAY_GROW and _is_more(old, new))
     }
     if not changes:
         return
@@ -87,7 +87,7 @@ def config_of(run: RunRecord) -> tuple[Config, str | None]:
         )
     if REDACTED in str(run.config):
         raise ConfigError(f"run {run.id} cannot be made again from its record, which keeps no secret: name its config")
-    names = ("agent", "reward", "algorithm", "train", "prompts", "runner", "directory")
+    names = ("agent", "reward", "algorithm", "train", "prompts", "budget", "runner", "directory")
     values = {name: run.config[name] for name in names}
     values |= {"promote": run.config["promote"]} if "promote" in run.config else {}
     values |= {"tasks": run.config["tasks"]["source"], "name": run.name, "seed": run.seed}

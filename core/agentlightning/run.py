@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agentlightning.algorithm import Evaluation
+from agentlightning.budget import Budget
 from agentlightning.causes import explain_rollouts
 from agentlightning.check import CheckReport, render
 from agentlightning.check.first_rollout import CHECKED_TASKS, FirstRollouts
@@ -62,6 +63,7 @@ class TrainingRun:
         directory: Path,
         restored: Checkpoint | None = None,
         check_only: bool = False,
+        budget: int | None = None,
     ) -> None:
         self.id = record.id
         self.seed = record.seed
@@ -75,6 +77,7 @@ class TrainingRun:
         self._runner = runner
         self._progress = progress
         self._orders = WorkOrders(record.id, store)
+        self._budget = Budget(record.id, store, budget)
         self._group_rewards = GroupRewards(runner.setup)
         self._resources: dict[str, AnyResource] = {}
         self._counts = Counts()
@@ -127,6 +130,10 @@ class TrainingRun:
         """Takes so many tasks out of those that are trained on, by the run's seed."""
         self.tasks, apart = set_apart(self.tasks, count, self.seed)
         return apart
+
+    async def rollouts_left(self) -> int | None:
+        """How many rollouts are left of the run's budget; None where it has none."""
+        return await self._budget.left()
 
     def batches(self, size: int) -> Callable[[int], list[Task]]:
         """Task batches by step, from 1: each epoch a permutation of its own, the same for the same seed.
@@ -321,6 +328,7 @@ class TrainingRun:
         trains = any(isinstance(resource, Policy) for resource in applied.values())
         if not plan:
             return
+        await self._budget.take(plan)
         known = await self._orders.enqueue(plan, applied.values())
         self._progress.collection(plan[0].collection, len(plan), purpose=plan[0].purpose)
         pending = [rollout for rollout in known if not self._runner.is_done(rollout)]

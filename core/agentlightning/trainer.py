@@ -22,7 +22,16 @@ from agentlightning.agents import hook_in_adapters, load_agent
 from agentlightning.algorithm import Algorithm, Evaluation
 from agentlightning.check import CheckReport
 from agentlightning.checkpoints import CHECKPOINTS
-from agentlightning.config import Config, PromoteConfig, RewardConfig, RunnerConfig, Seed, decode_section, validated
+from agentlightning.config import (
+    Config,
+    PositiveInt,
+    PromoteConfig,
+    RewardConfig,
+    RunnerConfig,
+    Seed,
+    decode_section,
+    validated,
+)
 from agentlightning.data import load_split
 from agentlightning.diagnostics import findings
 from agentlightning.errors import AlgorithmError, ConfigError, advice
@@ -112,6 +121,7 @@ class Trainer:
         held_out: Any = None,
         train: Sequence[str] = ("*",),
         prompts: Mapping[str, str] | None = None,
+        budget: int | None = None,
         runner: RunnerConfig | None = None,
         promote: PromoteConfig | None = None,
         store: str | Store = defaults.STORE,
@@ -131,6 +141,7 @@ class Trainer:
             Prompt(name=f"prompt of {agent}", agents=(agent,), template=text) for agent, text in (prompts or {}).items()
         ]
         self._seed = decode_section(seed, Seed, at="seed")
+        self._budget = None if budget is None else decode_section(budget, PositiveInt, at="budget")
         self._runner_config = validated(runner or RunnerConfig(), at="runner")
         promote = validated(promote or PromoteConfig(), at="promote")
         self._runner = self._plugins.find("runners", self._runner_config.name)
@@ -152,6 +163,7 @@ class Trainer:
             "algorithm": {"name": self._algorithm_name, **msgspec.to_builtins(self._algorithm.config)},
             "train": self._train,
             "prompts": dict(prompts or {}),
+            "budget": self._budget,
             "runner": self._runner_config,
             "promote": promote,
             "directory": str(self._directory.absolute()),
@@ -186,6 +198,7 @@ class Trainer:
             held_out=held_out,
             train=config.train,
             prompts=config.prompts,
+            budget=config.budget,
             runner=config.runner,
             promote=config.promote,
             store=store or config.store,
@@ -287,6 +300,7 @@ class Trainer:
             directory=directory,
             restored=restored,
             check_only=check_only,
+            budget=self._budget,
         )
 
     async def _learn(self, run: TrainingRun, store: Store) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from agentlightning.algorithm import Run
 from agentlightning.checkpoints import remove_checkpoints, write_checkpoint
 from agentlightning.config import NonNegativeInt, PositiveInt, refuse_without_effect
-from agentlightning.errors import AlgorithmError, ConfigError
+from agentlightning.errors import AlgorithmError, BudgetError, ConfigError
 from agentlightning.policies import Policies
 from agentlightning.records import Task
 
@@ -83,7 +83,11 @@ class Validation:
         """Looks whether the weights after ``step`` are the best so far, where it is time to."""
         if not self._config.every or (step % self._config.every and not last):
             return
-        mean = await policies.validate(self._tasks, step=step, samples=self._config.samples)
+        try:
+            mean = await policies.validate(self._tasks, step=step, samples=self._config.samples)
+        except BudgetError as error:
+            logger.warning("step %d is not validated: %s", step, error)
+            return
         if mean is not None:
             self._run.log({"validation": mean}, step=step)
         if mean is None or (self.best is not None and mean <= self.best.mean):

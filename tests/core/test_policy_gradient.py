@@ -89,6 +89,13 @@ def test_a_run_that_was_cut_off_goes_on_from_its_policys_checkpoint(tmp_path: Pa
     assert preferences(result.results["model"])[-1] == 3
 
 
+def test_a_run_ends_before_the_step_that_its_budget_does_not_cover(tmp_path: Path) -> None:
+    result = train(tmp_path, {"name": f"{__name__}:Plain", **SECTION}, budget=39).fit()
+    assert preferences(result.results["model"])[-1] == 2  # each of its steps takes 16 rollouts
+    assert "after step 2" in result.results["stopped"]
+    assert "asks for 16 rollouts, and 7 are left of the budget of 39" in result.results["stopped"]
+
+
 class Pair(PolicyGradient):
     """A policy for each of two agents."""
 

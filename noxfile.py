@@ -24,6 +24,7 @@ TRAINING = (
     "algorithms/grpo",
     "algorithms/sft",
     "algorithms/selection",
+    "algorithms/prompt",
     "algorithms/credit",
     "algorithms/vllm",
     "rewards/standard",

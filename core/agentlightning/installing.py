@@ -26,6 +26,7 @@ FOLDERS = {
     "agentlightning-grpo": ("adapters/gateway", "algorithms/policy", "algorithms/grpo"),
     "agentlightning-sft": ("adapters/gateway", "algorithms/policy", "algorithms/sft"),
     "agentlightning-selection": ("adapters/openai", "algorithms/selection"),
+    "agentlightning-prompt": ("adapters/openai", "algorithms/prompt"),
     "agentlightning-credit": ("algorithms/credit",),
     "agentlightning-vllm": ("adapters/gateway", "algorithms/policy", "algorithms/vllm"),
     "agentlightning-rewards": ("rewards/standard",),
@@ -46,7 +47,12 @@ ADAPTER_OF = {
 """Which distribution runs the objects of a framework, by the first part of their type's module."""
 
 DISTRIBUTION_OF = {
-    "algorithms": {"grpo": "agentlightning-grpo", "sft": "agentlightning-sft", "selection": "agentlightning-selection"},
+    "algorithms": {
+        "grpo": "agentlightning-grpo",
+        "sft": "agentlightning-sft",
+        "selection": "agentlightning-selection",
+        "few_shot": "agentlightning-prompt",
+    },
     "backends": {"torch": "agentlightning-policy", "vllm": "agentlightning-vllm"},
     "credit": dict.fromkeys(
         ("discounted", "gigpo", "hgpo", "gagpo", "mt_grpo", "per_agent", "tree", "replay"), "agentlightning-credit"

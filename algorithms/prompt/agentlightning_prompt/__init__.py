@@ -1,0 +1,1 @@
+"""Algorithms that learn what an agent's model is told: demonstrations, and the text of prompts."""

@@ -6,15 +6,17 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
+import msgspec
+
 from agentlightning import semconv
 from agentlightning.answers import output_text
-from agentlightning.records import Generation, Record, Rollout, Span
+from agentlightning.records import Generation, Rollout, Span
 from agentlightning.redaction import redact
 
 NOTHING = "(nothing)"
 
 
-class Shown(Record, frozen=True):
+class Shown(msgspec.Struct, frozen=True):
     """A text, and how many characters of it were left out."""
 
     text: str

@@ -69,7 +69,7 @@ def test_nobody_else_may_read_it(tmp_path: Path) -> None:
 
 
 def test_threads_and_processes_may_share_it(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(2) as processes:
+    with multiprocessing.get_context("spawn").Pool(1) as processes:
         done = processes.starmap_async(_fill, [(str(tmp_path), number) for number in range(2)])
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda number: _fill(str(tmp_path), number), range(2, 6)))

@@ -48,6 +48,24 @@ async def test_an_empty_answer_is_no_answer(stub: StubServer, nothing: str) -> N
         await model(stub).ask(QUESTION)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b'"hello"',
+        b"{}",
+        b'{"choices": [null]}',
+        b'{"choices": [{"message": null}]}',
+        b'{"choices": [{"message": {"content": [1]}}]}',
+        b'{"choices": [], "usage": {"prompt_tokens": "many", "completion_tokens": null}}',
+    ],
+)
+async def test_what_is_no_chat_completion_is_no_answer(stub: StubServer, body: bytes) -> None:
+    stub.reply(Raw(200, body))
+    with pytest.raises(ChatModelError, match="judge at http"):
+        await model(stub).ask(QUESTION)
+
+
 async def test_an_endpoint_that_is_not_there_is_named() -> None:
     config = ChatModelConfig(model="judge", base_url="http://127.0.0.1:9/v1", retries=0)
     with pytest.raises(ChatModelError, match=r"judge at http://127\.0\.0\.1:9/v1: "):

@@ -110,19 +110,15 @@ class ChatModel:
                 )
         except openai.OpenAIError as error:
             raise ChatModelError(f"{self._name}: {redact(str(error)) or type(error).__name__}") from error
-        usage = Usage()
-        if answer.usage is not None:
-            usage = Usage(input_tokens=answer.usage.prompt_tokens, output_tokens=answer.usage.completion_tokens)
+        try:
+            read = _read(answer)
+        except (AttributeError, TypeError, msgspec.ValidationError) as error:
+            raise ChatModelError(f"{self._name}: the answer is no chat completion: {str(answer)[:200]!r}") from error
         with self._lock:
             self.calls += 1
-            self.usage.input_tokens += usage.input_tokens
-            self.usage.output_tokens += usage.output_tokens
-        choice = answer.choices[0] if answer.choices else None
-        return ChatAnswer(
-            text="" if choice is None else choice.message.content or "",
-            usage=usage,
-            cut_off=choice is not None and choice.finish_reason == "length",
-        )
+            self.usage.input_tokens += read.usage.input_tokens
+            self.usage.output_tokens += read.usage.output_tokens
+        return read
 
     async def aclose(self) -> None:
         """Closes the connections of the event loop that runs here. Safe to call twice."""
@@ -146,6 +142,19 @@ class ChatModel:
                     max_retries=self.config.retries,
                 )
             return client
+
+
+def _read(answer: Any) -> ChatAnswer:
+    """What an endpoint sent, of which the client checks nothing."""
+    usage, choice = answer.usage, answer.choices[0] if answer.choices else None
+    read = ChatAnswer(
+        text="" if choice is None else choice.message.content or "",
+        usage=Usage()
+        if usage is None
+        else Usage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
+        cut_off=choice is not None and choice.finish_reason == "length",
+    )
+    return msgspec.convert(msgspec.to_builtins(read), ChatAnswer)
 
 
 def _key_of(config: ChatModelConfig, at: str) -> str | None:

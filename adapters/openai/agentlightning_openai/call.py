@@ -32,7 +32,8 @@ def begin(recorder: Recorder, client: Any, options: Any) -> Call | None:
     None where it is no model call.
 
     An error of our own leaves the call unrecorded, with a log entry; but where the rollout has resources it
-    raises `RedirectError`, since the call could then reach an endpoint that it was not meant for.
+    raises `RedirectError`, since the call could then reach an endpoint that it was not meant for. A deployed agent's
+    call is sent as it is instead.
     """
     try:
         operation = operation_of(options)
@@ -40,7 +41,7 @@ def begin(recorder: Recorder, client: Any, options: Any) -> Call | None:
     except RedirectError:
         raise
     except Exception as error:
-        if recorder.resources:
+        if recorder.resources and not recorder.is_live:
             raise RedirectError(f"a model call could not be matched with the rollout's resources: {error}") from error
         logger.exception("a model call could not be recorded; it goes on unrecorded")
         return None
@@ -60,6 +61,10 @@ def _begin(recorder: Recorder, client: Any, options: Any, operation: Operation) 
     try:
         routed, sent = router.apply(client, options, body, operation)
     except Exception as error:
+        if recorder.is_live:
+            recorder.leave_resources(f"{span.name} of agent {agent or '(none)'}: {error}")
+            call.send(copy.copy(options), body or {})
+            return call
         write_request(span, operation, body or {})
         recorder.end(span, failure_of(error, "redirect_failed", "infrastructure"))
         raise RedirectError(f"{span.name} of agent {agent or '(none)'} was not sent: {error}") from error

@@ -31,8 +31,8 @@ def check(client: Any, options: Any) -> None:
     """Looks at a request that is about to be sent, of a call that is not being recorded.
 
     One that belongs to no rollout is noted (`agentlightning.recording.strays`). One that belongs to a rollout is an
-    error where that has resources, since it would be sent as it is: raises `RedirectError`; else a warning, once for
-    each location.
+    error where that has resources, since it would be sent as it is: raises `RedirectError`; else, and where it is a
+    deployed agent's, a warning, once for each location.
     """
     recorder = current()
     if recorder is None and not any_active():
@@ -46,6 +46,8 @@ def check(client: Any, options: Any) -> None:
         belongs_to_none(model, host)
         return
     reason, location = FORKED if recorder.forked else UNSEEN, caller()
+    if recorder.resources and recorder.is_live:
+        recorder.leave_resources(f"a call of {model} at {host}, made in {location}: {reason}")
     if recorder.resources:
         error = RedirectError(f"a call of {model} at {host}, made in {location}, was not sent: {reason}")
         if not recorder.forked:

@@ -18,7 +18,8 @@ from agentlightning.adapterkit.entry_points import EntryPoint, EntryPoints
 from agentlightning.errors import ConfigError
 from agentlightning.loading import load
 from agentlightning.online.buffer import Buffer
-from agentlightning.online.rollout import LeftOut, LiveRollout, is_sampled
+from agentlightning.online.production import NOTHING, Production
+from agentlightning.online.rollout import LeftOut, LiveRollout, Unrecorded, is_sampled
 from agentlightning.plugins import plugins
 from agentlightning.recording.context import follow_work
 from agentlightning.recording.strays import any_active
@@ -53,11 +54,14 @@ class _Attached:
         """Opens a run. An error of our own leaves it unrecorded, and is logged once."""
         try:
             rollout_id = new_id()
+            given = self.buffer.production.given(rollout_id) if self.buffer.production is not None else NOTHING
+            if self.buffer.production is not None:
+                self.buffer.start()
             if not is_sampled(rollout_id, self.sample):
-                return LeftOut()
+                return Unrecorded(rollout_id, given) if given.resources else LeftOut()
             self.buffer.start()
             name = self.agent if self.agent is not None else agent
-            return LiveRollout(self.buffer, rollout_id, input=read_input(), agent=name)
+            return LiveRollout(self.buffer, rollout_id, input=read_input(), agent=name, given=given)
         except Exception:
             if not self._failed:
                 logger.exception("a run of the agent could not be recorded; it goes on")
@@ -69,7 +73,8 @@ def attach(
     url: str,
     *,
     sample: float = 1.0,
-    run: str = "live",
+    run: str = defaults.LIVE_RUN,
+    apply: bool = False,
     agent: str | None = None,
     buffer: str | Path = defaults.LIVE_BUFFER,
     max_buffer: int = MAX_BUFFER,
@@ -82,13 +87,20 @@ def attach(
     place of its own. What the store has not acknowledged lies in the folder ``buffer``, ``max_buffer`` bytes of each
     process at most; a run that does not fit is dropped whole, and counted.
 
+    With ``apply`` the calls of all runs get what is in production for ``run`` (`agl promote`): prompts, models and
+    endpoints, as they are promoted and rolled back; attaching waits for the store's word, two seconds at most. Where
+    the store is away it is what was known last, from ``buffer``. A call that it cannot be applied to is sent as the
+    agent made it.
+
     Raises `ConfigError` where an argument makes no sense or this process is attached elsewhere; nothing later reaches
     the agent.
     """
     global _attached
     _check(url, sample=sample, max_buffer=max_buffer)
     record = RunRecord(id=run_id(run), name=run, algorithm=ALGORITHM, status="live", created_at=time.time())
-    kept = Buffer(url, Path(buffer).absolute(), record, max_bytes=max_buffer)
+    folder = Path(buffer).absolute()
+    production = Production(url, record.id, folder) if apply else None
+    kept = Buffer(url, folder, record, max_bytes=max_buffer, production=production)
     with _lock:
         if _attached is not None:
             raise ConfigError(
@@ -103,6 +115,8 @@ def attach(
         kept.start()
         _attached = attached
         set_opener(attached.open)
+    if production is not None:
+        production.wait_until_asked()
 
 
 def detach(timeout: float = 5.0) -> None:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agentlightning.online.delivery import Delivery
+from agentlightning.online.production import Production
 from agentlightning.online.spool import Item, Spool
 from agentlightning.store.base import RunRecord
 from agentlightning.threads import use_daemon_threads
@@ -38,10 +39,13 @@ class Buffer:
     """Keeps what is handed to it in a file in ``folder``, and hands that over to the store at ``url``.
 
     It holds ``max_bytes`` at most: what does not fit is refused, whole rollouts at a time, the newest first, so that
-    what was written stays. No method waits or raises, but `stop`, which waits.
+    what was written stays. No method waits or raises, but `stop`, which waits. ``production`` is followed meanwhile.
     """
 
-    def __init__(self, url: str, folder: Path, run: RunRecord, *, max_bytes: int) -> None:
+    def __init__(
+        self, url: str, folder: Path, run: RunRecord, *, max_bytes: int, production: Production | None = None
+    ) -> None:
+        self.production = production
         self.url, self.folder, self.run, self.max_bytes = url, folder, run, max_bytes
         self.dropped = 0
         """Rollouts that this process has dropped."""
@@ -63,7 +67,7 @@ class Buffer:
 
     def forked(self) -> Buffer:
         """The buffer of a process that was forked from this one's."""
-        return Buffer(self.url, self.folder, self.run, max_bytes=self.max_bytes)
+        return Buffer(self.url, self.folder, self.run, max_bytes=self.max_bytes, production=self.production)
 
     @property
     def used_bytes(self) -> int:
@@ -152,6 +156,7 @@ class Buffer:
     async def _serve(self) -> None:
         use_daemon_threads(asyncio.get_running_loop())
         delivering = asyncio.create_task(self._delivery.run())
+        following = asyncio.create_task(self.production.follow()) if self.production is not None else None
         self._delivery.own(self._open())
         while not self._stopping or self._queue or self._again:
             await self._wake.wait()
@@ -167,7 +172,11 @@ class Buffer:
             if self._stopping:
                 break
         self._delivery.written_all()
+        if following is not None:
+            following.cancel()
         await delivering
+        if following is not None:
+            await asyncio.gather(following, return_exceptions=True)
 
     def _write(self, items: list[Item]) -> None:
         """Writes what has come. Where the disk does not take it, the rollouts that it is of are dropped."""

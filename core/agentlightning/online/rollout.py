@@ -13,6 +13,7 @@ from agentlightning.adapterkit.attributes import agent_attributes
 from agentlightning.agent_here import attribute_failure, last_call_failure
 from agentlightning.codec import readable
 from agentlightning.online.buffer import Buffer
+from agentlightning.online.production import NOTHING, Given
 from agentlightning.online.spool import Item
 from agentlightning.recording.context import Unsampled, recording, unsampled
 from agentlightning.recording.failures import failure_of, guarded
@@ -49,13 +50,36 @@ class LeftOut:
         self._mark.ended = True
 
 
+class Unrecorded:
+    """A run that is not recorded, and whose calls get ``given`` all the same."""
+
+    def __init__(self, rollout_id: str, given: Given) -> None:
+        self.rollout_id: str | None = None
+        self._recorder = Recorder(rollout_id, 1, _drop, given.resources, is_live=True, is_kept=False)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        with recording(self._recorder):
+            yield
+
+    @guarded
+    def end(self, output: Any, error: BaseException | None) -> None:
+        self._recorder.close()
+
+
+def _drop(spans: Sequence[Span]) -> None:
+    """Nobody keeps them."""
+
+
 class LiveRollout:
-    """A run that is recorded: the rollout ``rollout_id`` of the buffer's live run.
+    """A run that is recorded: the rollout ``rollout_id`` of the buffer's live run, whose calls get what is ``given``.
 
     With ``agent`` the span of an agent of that name is around all of it.
     """
 
-    def __init__(self, buffer: Buffer, rollout_id: str, *, input: Any, agent: str | None) -> None:
+    def __init__(
+        self, buffer: Buffer, rollout_id: str, *, input: Any, agent: str | None, given: Given = NOTHING
+    ) -> None:
         self.rollout_id: str | None = rollout_id
         self._buffer = buffer
         input = readable(input)
@@ -67,13 +91,14 @@ class LiveRollout:
             group_id=_digest(f"{buffer.run.id}\0{self._task.id}".encode()),
             task_id=self._task.id,
             purpose="observe",
-            collection=COLLECTION,
+            collection=given.collection or COLLECTION,
+            resources={resource.name: resource.digest for resource in given.resources},
             attempt=1,
             status="running",
             created_at=now,
             started_at=now,
         )
-        self._recorder = Recorder(rollout_id, 1, self._keep, is_live=True)
+        self._recorder = Recorder(rollout_id, 1, self._keep, given.resources, is_live=True)
         self._dropped = False
         self._ended = False
         self._put("begin", self._record())
@@ -102,6 +127,8 @@ class LiveRollout:
         self._recorder.close(failure)
         rollout = self._rollout
         rollout.status = "succeeded" if failure is None else "cancelled" if failure.type == "cancelled" else "failed"
+        if self._recorder.not_applied is not None:
+            rollout.resources = {}
         rollout.failure, rollout.output = failure, readable(output)
         rollout.rewards, rollout.ended_at = list(self._recorder.rewards), time.time()
         self._put("end", self._record())

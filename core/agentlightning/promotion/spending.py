@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agentlightning.recording.recorder import matches
-from agentlightning.records import AnyResource, ModelChoice, Policy, Record, Rollout, Span
+from agentlightning.records import AnyResource, ModelChoice, ModelRouter, Policy, Record, Rollout, Span
 from agentlightning.store.base import Store
 
 DOLLARS = "dollars"
@@ -20,7 +20,7 @@ class Spending(Record, kw_only=True):
 
 
 async def spending_of(store: Store, rollouts: Iterable[Rollout]) -> Spending:
-    """What rollouts of one run cost. An agent's calls have the price of the `ModelChoice` that they were given."""
+    """What rollouts of one run cost. An agent's calls have the price of the `ModelChoice` that answered them."""
     dollars: dict[str, list[float | None]] = {}
     tokens: dict[str, list[float]] = {}
     models: set[str] = set()
@@ -46,11 +46,13 @@ async def spending_of(store: Store, rollouts: Iterable[Rollout]) -> Spending:
 
 def _price(span: Span, resources: Iterable[AnyResource]) -> float | None:
     """Dollars for a call; None where nobody has said what it costs."""
+    usage = span.generation.usage if span.generation is not None else None
     for resource in resources:
-        if isinstance(resource, Policy | ModelChoice) and matches(span.agent, resource.agents):
-            usage = span.generation.usage if span.generation is not None else None
-            has_price = isinstance(resource, ModelChoice) and (resource.input_price > 0 or resource.output_price > 0)
-            return resource.cost(usage) if has_price and usage is not None else None  # type: ignore[union-attr]
+        if isinstance(resource, Policy | ModelChoice | ModelRouter) and matches(span.agent, resource.agents):
+            choice = resource.chosen(span) if isinstance(resource, ModelRouter) else resource
+            if usage is None or not isinstance(choice, ModelChoice):
+                return None
+            return choice.cost(usage) if choice.input_price > 0 or choice.output_price > 0 else None
     return None
 
 

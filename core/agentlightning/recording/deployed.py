@@ -20,7 +20,7 @@ def current_rollout() -> str | None:
     """The id of the rollout that is recorded here; None outside, and where it is not recorded. It is what
     ``POST /v1/feedback`` of a Lightning Server takes."""
     recorder = current()
-    return recorder.rollout_id if recorder is not None and not recorder.closed else None
+    return recorder.rollout_id if recorder is not None and recorder.is_kept and not recorder.closed else None
 
 
 class LiveBlock:

@@ -48,6 +48,7 @@ class Recorder:
         repeats: RecordedAnswers | None = None,
         first_index: int = 0,
         is_live: bool = False,
+        is_kept: bool = True,
     ) -> None:
         self.rollout_id = rollout_id
         self.attempt = attempt
@@ -55,7 +56,12 @@ class Recorder:
         self.seed = seed
         self.repeats = repeats
         self.is_live = is_live
-        """Whether it watches a deployed agent: what others do meanwhile is none of its business."""
+        """Whether it watches a deployed agent: what others do meanwhile is none of its business, and a call to which
+        the resources cannot be applied is sent as it is."""
+        self.is_kept = is_kept
+        """Whether anybody keeps what is recorded: else it is there for its resources alone."""
+        self.not_applied: str | None = None
+        """Why the resources were left, where they were (`leave_resources`)."""
         self.rewards: list[Reward] = []
         self.failures: list[Failure] = []
         self.last_call: Span | None = None
@@ -197,6 +203,13 @@ class Recorder:
         if not self.closed:
             self.rewards.append(reward)
         self.end(span, failure)
+
+    def leave_resources(self, reason: str) -> None:
+        """The rollout, which is of a deployed agent, goes on without its resources, since they cannot be applied."""
+        if self.not_applied is None:
+            logger.warning("what is in production was not applied to a run of the agent: %s", reason)
+            self.not_applied, self.resources = reason, ()
+            self.end(self.start("annotation", "resources not applied", attributes={"reason": reason}))
 
     def resource(self, kind: type[R], agent: str | None) -> R | None:
         """The first resource of a kind whose patterns match the agent's name; `*` also matches an agent without one."""

@@ -95,7 +95,7 @@ class App:
         looking = asyncio.create_task(self._look_after_sessions())
         self._gateway.start()
         try:
-            async with self._monitor.running():
+            async with self._monitor.running(self._store):
                 yield
         finally:
             looking.cancel()

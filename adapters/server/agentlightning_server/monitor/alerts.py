@@ -1,4 +1,5 @@
-"""Alerts: a log line, the hook ``failure_share_changed`` of every plugin, and a POST. None holds anything up."""
+"""Alerts: a log line, a hook of every plugin (``failure_share_changed``, ``promotion_changed``), and a POST. None holds
+anything up."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from tenacity import (
 
 from agentlightning.redaction import redact, remember, remember_url
 from agentlightning.share_changes import FailureChange
+from agentlightning.store.promotions import Promotion
 from agentlightning_server.errors import ServerError
 
 logger = logging.getLogger(__name__)
@@ -35,15 +37,22 @@ LONGEST_PAUSE = 30.0
 HEADERS = {"Content-Type": "application/json"}
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-Notify = Callable[[FailureChange], None]
+Alert = FailureChange | Promotion
+Notify = Callable[[Alert], None]
 
 
-def alert_body(change: FailureChange) -> bytes:
-    """The JSON that is sent: the record, with its share before and since, and ``text`` for people (and for chats,
-    which show that)."""
-    fields = msgspec.to_builtins(change)
-    fields["change"] |= {"before": change.change.before, "since": change.change.since}
-    return msgspec.json.encode({"text": redact(str(change)), "event": "failure_share_changed", **fields})
+def alert_body(alert: Alert) -> bytes:
+    """The JSON that is sent: the record, of a failure with its share before and since, and ``text`` for people (and for
+    chats, which show that)."""
+    fields = msgspec.to_builtins(alert)
+    if isinstance(alert, FailureChange):
+        fields["change"] |= {"before": alert.change.before, "since": alert.change.since}
+    return msgspec.json.encode({"text": redact(str(alert)), "event": hook_of(alert), **fields})
+
+
+def hook_of(alert: Alert) -> str:
+    """The hook that plugins are told by."""
+    return "failure_share_changed" if isinstance(alert, FailureChange) else "promotion_changed"
 
 
 def checked_url(url: str) -> str:
@@ -69,8 +78,8 @@ class Alerts:
     def __init__(self, notify: Notify, url: str | None = None) -> None:
         self._notify = notify
         self._url = None if url is None else checked_url(url)
-        self._to_notify: queue.Queue[FailureChange | None] = queue.Queue(MAX_WAITING)
-        self._to_send: asyncio.Queue[FailureChange] = asyncio.Queue(MAX_WAITING)
+        self._to_notify: queue.Queue[Alert | None] = queue.Queue(MAX_WAITING)
+        self._to_send: asyncio.Queue[Alert] = asyncio.Queue(MAX_WAITING)
         self._sending: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -87,20 +96,20 @@ class Alerts:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
 
-    def tell(self, change: FailureChange) -> None:
-        """Logs the change, and has it told; returns at once."""
-        logger.warning("%s", change)
+    def tell(self, alert: Alert) -> None:
+        """Logs an alert, and has it told; returns at once."""
+        logger.warning("%s", alert)
         try:
-            self._to_notify.put_nowait(change)
+            self._to_notify.put_nowait(alert)
             if self._sending is not None:
-                self._to_send.put_nowait(change)
+                self._to_send.put_nowait(alert)
         except (queue.Full, asyncio.QueueFull):
             logger.error("%d alerts wait to be told: this one was logged only", MAX_WAITING)
 
     def _notify_all(self) -> None:
-        while (change := self._to_notify.get()) is not None:
+        while (alert := self._to_notify.get()) is not None:
             try:
-                self._notify(change)
+                self._notify(alert)
             except Exception:
                 logger.exception("whoever is told of failures failed")
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from agentlightning.plugins import plugins
+from agentlightning.promotion.production import tell
 from agentlightning.recording.failures import guarded
 from agentlightning.records import Rollout, Span
-from agentlightning.share_changes import FailureChange
+from agentlightning.store.base import Store
+from agentlightning.store.promotions import Promotion
 from agentlightning.store.tries import columns_of
-from agentlightning_server.monitor.alerts import Alerts, Notify
+from agentlightning_server.monitor.alerts import Alert, Alerts, Notify, hook_of
+from agentlightning_server.monitor.canaries import CanaryWatch
 from agentlightning_server.monitor.metrics import Metrics
 from agentlightning_server.monitor.tries import AttemptSteps
 from agentlightning_server.monitor.watch import ShareWatch
 
 
-def notify_plugins(change: FailureChange) -> None:
+def notify_plugins(alert: Alert) -> None:
     """Calls the hook of every plugin."""
-    plugins().notify("failure_share_changed", change=change)
+    if isinstance(alert, Promotion):
+        tell(alert)
+    else:
+        plugins().notify(hook_of(alert), change=alert)
 
 
 class Monitor:
@@ -32,15 +39,19 @@ class Monitor:
         self._alerts = Alerts(notify, alert_url)
         self._steps = AttemptSteps()
         self._watch = ShareWatch()
+        self._canaries = CanaryWatch(self._alerts.tell)
         self._lock = threading.Lock()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Inside the block, alerts are told."""
+    async def running(self, store: Store) -> AsyncIterator[None]:
+        """Inside the block, alerts are told, and the canaries in the store are watched."""
         self._alerts.start()
+        watching = asyncio.create_task(self._canaries.watch(store))
         try:
             yield
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             await self._alerts.close()
 
     @guarded
@@ -55,6 +66,12 @@ class Monitor:
         self.metrics.count_attempt(rollout)
         with self._lock:
             changes = self._watch.add(rollout, self._steps.end(rollout))
+        if rollout.purpose == "observe":
+            self._canaries.wake()
         for change in changes:
             self.metrics.count_alert(change.rose)
             self._alerts.tell(change)
+
+    @guarded
+    def rewards_added(self) -> None:
+        self._canaries.wake()

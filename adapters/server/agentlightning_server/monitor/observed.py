@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from agentlightning.records import Rollout, Span
+from agentlightning.records import Failure, Reward, Rollout, Span
 from agentlightning.store.base import Recorded, RunRecord
 from agentlightning.store.database import path_of
 from agentlightning.store.sqlite import SQLiteStore
@@ -19,6 +19,9 @@ class Observer(Protocol):
 
     def attempt_ended(self, rollout: Rollout) -> None:
         """An attempt has ended; where the rollout is tried again, its status is ``queued``."""
+
+    def rewards_added(self) -> None:
+        """A rollout that has ended was given rewards."""
 
 
 class ObservedStore(SQLiteStore):
@@ -42,6 +45,14 @@ class ObservedStore(SQLiteStore):
         if finished and self.observer is not None:
             self.observer.attempt_ended(rollout)
         return finished
+
+    async def add_rewards(
+        self, rollout_id: str, attempt: int, rewards: Sequence[Reward], failure: Failure | None = None
+    ) -> bool:
+        added = await super().add_rewards(rollout_id, attempt, rewards, failure)
+        if added and self.observer is not None:
+            self.observer.rewards_added()
+        return added
 
     async def add_recorded(self, run: RunRecord, recorded: Sequence[Recorded]) -> None:
         ids = [one.rollout.id for one in recorded]

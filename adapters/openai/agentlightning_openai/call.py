@@ -20,7 +20,7 @@ from agentlightning_openai.failures import classify
 from agentlightning_openai.internals import chunks_of, is_stream, replace_chunks
 from agentlightning_openai.request import Operation, body_of, operation_of
 from agentlightning_openai.response import Answer, hide_additions, read, unreadable
-from agentlightning_openai.router import ResourceRouter
+from agentlightning_openai.router import ResourceRouter, goes_to_gateway, recorded_here
 from agentlightning_openai.spans import write_answer, write_endpoint, write_request
 from agentlightning_openai.stream import JOINERS, AsyncWatched, Joiner, Watched
 
@@ -93,6 +93,8 @@ class Call:
         self._agents_parser: Callable[[Any], Any] | None = None
         self._joiner: Joiner | None = None
         self._hides_usage = False
+        self._gets_tokens = False
+        """Whether a gateway of ours leaves tokens in the answer, for this to record."""
         self._watch: BodyWatch | None = None
         self._started = time.perf_counter()
         self._last_chunk_at: float | None = None
@@ -104,12 +106,15 @@ class Call:
         self._agents_parser = options.post_parser if callable(options.post_parser) else None
         options.post_parser = self
         self.options = options
+        redirected = self.router is not None and self.router.redirects
+        if not redirected and goes_to_gateway(self._client, options, self.recorder.rollout_id):
+            recorded_here(options)
+            self._gets_tokens = True
+            self.original_body = self.original_body if self.router is not None else body
         wanted = (self.original_body if self.router is not None else body).get("stream_options") or {}
         sent = body.get("stream_options") or {}
         self._hides_usage = bool(sent.get("include_usage")) and not wanted.get("include_usage")
-        write_endpoint(
-            self.span, self._client, options.url, is_redirected=self.router is not None and self.router.redirects
-        )
+        write_endpoint(self.span, self._client, options.url, is_redirected=redirected)
         write_request(self.span, self.operation, body, self._policy)
         if self.router is not None and self.router.model_router is not None and self.router.choice is not None:
             self.span.attributes[semconv.MODEL_CHOICE] = self.router.choice.name
@@ -119,6 +124,11 @@ class Call:
         self.was_sent = True
         if self.router is not None and self.router.goes_directly:
             send_directly(request)
+
+    @property
+    def _hides_additions(self) -> bool:
+        """Whether answers hold what the agent has not asked for."""
+        return self._gets_tokens or self._policy is not None
 
     @property
     def _policy(self) -> Policy | None:
@@ -137,7 +147,7 @@ class Call:
     def _take(self, parsed: Any) -> None:
         if hasattr(parsed, "model_extra"):
             self.finish(read(parsed, self.operation))
-            if self._policy is not None:
+            if self._hides_additions:
                 hide_additions(parsed, self.original_body)
         elif is_stream(parsed):
             self._follow(parsed)
@@ -174,7 +184,7 @@ class Call:
             if self._joiner is not None and self._joiner.add(chunk):
                 elapsed = time.perf_counter() - self._started
                 self.span.attributes.setdefault(semconv.TIME_TO_FIRST_TOKEN, elapsed)
-            if self._policy is not None:
+            if self._hides_additions:
                 hide_additions(getattr(chunk, "response", chunk), self.original_body)
             return not (self._hides_usage and getattr(chunk, "usage", None) is not None and not chunk.choices)
         except Exception:

@@ -27,6 +27,9 @@ PLACEHOLDER_KEY = "agentlightning-placeholder"
 """What stands for an API key where none is needed: a client cannot be constructed, nor a request made, without."""
 
 ROLLOUT_HEADER = "x-agentlightning-rollout"
+RECORDED_HEADER = "x-agentlightning-recorded"
+"""Says that whoever calls records the call: a gateway of ours then records no span of its own, and leaves the tokens
+that it asked for in the answer."""
 
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _KEPT_HEADERS = ("accept", "accept-encoding", "connection", "content-type", "user-agent")
@@ -78,7 +81,7 @@ class ResourceRouter:
         changed = self.rewrite(body, operation)
         options = copy.copy(options)
         if self.policy is not None:
-            headers = {ROLLOUT_HEADER: self._recorder.rollout_id}
+            headers = {ROLLOUT_HEADER: self._recorder.rollout_id, RECORDED_HEADER: "1"}
             _redirect(client, options, self.policy, self.policy.base_url, operation, headers)
         elif self.choice is not None:
             if self.choice.base_url is not None:
@@ -214,6 +217,21 @@ def _redirect(
     options.params = dict.fromkeys(client.default_query, omit)
     if hasattr(options, "security"):
         options.security = {}
+
+
+def goes_to_gateway(client: Any, options: Any, rollout_id: str) -> bool:
+    """Whether a request that is not redirected goes to a gateway that would record it for the rollout: its address or
+    its headers name that one."""
+    address = options.url if "://" in options.url else str(client.base_url)
+    if f"/rollouts/{rollout_id}/" in urlsplit(address).path:
+        return True
+    headers = {**client.default_headers, **_headers_of(options)}
+    return any(name.lower() == ROLLOUT_HEADER and value == rollout_id for name, value in headers.items())
+
+
+def recorded_here(options: Any) -> None:
+    """Says to that gateway that the call is recorded here."""
+    options.headers = {**_headers_of(options), RECORDED_HEADER: "1"}
 
 
 def _is_kept(name: str) -> bool:

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from agentlightning.errors import AdapterError
 from agentlightning.recording import Recorder
 from agentlightning_openai.request import Operation, path_of
+from agentlightning_openai.router import RECORDED_HEADER, ROLLOUT_HEADER
 from agentlightning_server.errors import RequestError
 from agentlightning_server.gateway.access import CALL, LIST, Access, json_object
 from agentlightning_server.gateway.capture import Capture
@@ -67,6 +68,8 @@ class ModelCalls:
             headers = _headers(request, services.id)
             if rollout_id is None:
                 answering = self._pass_on(body, headers, reply)
+            elif RECORDED_HEADER in request.headers:
+                answering = self._hand_on(rollout_id, request, original, headers, reply)
             else:
                 answering = self._record(rollout_id, request, original, headers, reply)
             await _while_client_stays(request, answering)
@@ -76,6 +79,20 @@ class ModelCalls:
         async with self._services.gate.passing():
             outgoing = Outgoing(self._services.routing.default(), self._path, body, headers)
             await pass_back(await self._services.forwarder.open(outgoing), reply)
+
+    async def _hand_on(
+        self, rollout_id: str, request: Request, original: dict[str, Any], headers: dict[str, str], reply: Reply
+    ) -> None:
+        """A call of a rollout whose caller has applied its resources, and records it: the tokens that it has not asked
+        for stay in the answer, so that it can."""
+        async with self._services.gate.passing():
+            self._services.recorders.present_attempt(rollout_id, request.path_params.get("attempt"))
+            destination = self._services.routing.destination_as_asked(original, self._operation)
+            content = _encoded(destination.body)
+            outgoing = Outgoing(
+                destination.upstreams, self._path, content, {**headers, ROLLOUT_HEADER: rollout_id}, rollout_id
+            )
+            await pass_back(await self._open(destination, outgoing), reply)
 
     async def _record(
         self, rollout_id: str, request: Request, original: dict[str, Any], headers: dict[str, str], reply: Reply
@@ -104,6 +121,7 @@ class ModelCalls:
         outgoing = Outgoing(
             destination.upstreams, self._path, content, headers, recorder.rollout_id, key=destination.key
         )
+        capture.outgoing = outgoing
         exchange = await self._open(destination, outgoing, capture)
         try:
             capture.sent_to(exchange.upstream.url + self._path, is_redirected=destination.is_redirected)
@@ -114,18 +132,19 @@ class ModelCalls:
         finally:
             exchange.close()
 
-    async def _open(self, destination: Destination, outgoing: Outgoing, capture: Capture) -> Exchange:
+    async def _open(self, destination: Destination, outgoing: Outgoing, capture: Capture | None = None) -> Exchange:
         """An upstream may refuse to be asked for tokens, as most providers do: then it is asked without, and from now
         on for this model."""
-        capture.outgoing = outgoing
         exchange = await self._services.forwarder.open(outgoing)
         plain = destination.without_tokens
         if plain is None or exchange.status not in REFUSED_STATUSES:
             return exchange
         exchange.close()
-        capture.sends(plain, None)
-        capture.outgoing = replace(outgoing, content=_encoded(plain))
-        exchange = await self._services.forwarder.open(capture.outgoing)
+        outgoing = replace(outgoing, content=_encoded(plain))
+        if capture is not None:
+            capture.sends(plain, None)
+            capture.outgoing = outgoing
+        exchange = await self._services.forwarder.open(outgoing)
         known = destination.upstreams.without_tokens
         if exchange.status not in REFUSED_STATUSES and len(known) < MAX_MODELS_WITHOUT_TOKENS:
             known.add(str(plain.get("model")))

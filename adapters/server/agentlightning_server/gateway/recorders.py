@@ -28,8 +28,8 @@ class Recorders:
         self._writer = writer
         self._made: OrderedDict[tuple[str, int], asyncio.Task[Recorder]] = OrderedDict()
 
-    async def of(self, rollout_id: str, attempt: int | None = None) -> Recorder:
-        """The recorder of a rollout's present attempt, which has to be the one that is asked for, if any.
+    def present_attempt(self, rollout_id: str, attempt: int | None = None) -> int:
+        """The attempt of a rollout that runs, which has to be the one that is asked for, if any.
 
         Raises `RequestError`: 404 where there is no such rollout, 409 where it does not run.
         """
@@ -46,6 +46,11 @@ class Recorders:
                 409,
                 f"rollout {rollout_id} is at attempt {present}: none of {attempt} is recorded",
             )
+        return present
+
+    async def of(self, rollout_id: str, attempt: int | None = None) -> Recorder:
+        """The recorder of that attempt. Raises as `present_attempt` does."""
+        present = self.present_attempt(rollout_id, attempt)
         key = (rollout_id, present)
         making = self._made.get(key)
         if making is None:

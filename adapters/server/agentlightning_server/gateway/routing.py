@@ -77,6 +77,14 @@ class Routing:
             destination.key = key_of(router.choice)
         return destination
 
+    def destination_as_asked(self, original: Mapping[str, Any], operation: Operation) -> Destination:
+        """Where a call goes whose caller has applied the resources of its rollout: to an upstream of the server. Raises
+        `RequestError` where it has none."""
+        upstreams = self.default()
+        if str(original.get("model")) in upstreams.without_tokens:
+            return Destination(upstreams, dict(original))
+        return Destination(upstreams, _asking(original, original, operation), without_tokens=dict(original))
+
     def upstreams_for_models(self, recorder: Recorder | None) -> Upstreams:
         """Whose list of models a client is shown."""
         policies = [it for it in recorder.resources if isinstance(it, Policy)] if recorder is not None else []
@@ -100,10 +108,15 @@ class Routing:
         upstreams = self.default()
         if str(body.get("model")) in upstreams.without_tokens:
             return Destination(upstreams, body)
-        asking = with_usage(with_tokens(body, operation), operation)
-        if asks_for_logprobs(original):
-            asking["logprobs"] = original["logprobs"]
-        return Destination(upstreams, asking, without_tokens=body)
+        return Destination(upstreams, with_usage(_asking(body, original, operation), operation), without_tokens=body)
+
+
+def _asking(body: Mapping[str, Any], original: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
+    """A request that asks for tokens beside what ``original`` asks for."""
+    asking = with_tokens(body, operation)
+    if asks_for_logprobs(original):
+        asking["logprobs"] = original["logprobs"]
+    return asking
 
 
 def _router(recorder: Recorder, agent: str | None) -> ResourceRouter:

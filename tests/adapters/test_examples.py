@@ -60,10 +60,11 @@ def agl(command: str, name: str, folder: Path, model: Path, heading: str = "") -
     )
 
 
-def train(name: str, folder: Path, model: Path, heading: str = "") -> None:
-    """Trains the example's agents."""
+def train(name: str, folder: Path, model: Path, heading: str = "") -> str:
+    """Trains the example's agents; returns what is printed."""
     ran = agl("train", name, folder, model, heading)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout + ran.stderr
 
 
 async def rollouts_of(folder: Path) -> list[tuple[Rollout, list[Span]]]:
@@ -98,11 +99,9 @@ def check_calls(name: str, rollout: Rollout, spans: list[Span]) -> set[str | Non
 needs_grpo = pytest.mark.skipif(find_spec("agentlightning_grpo") is None, reason="trains with agentlightning-grpo")
 
 
-@needs_grpo
-@pytest.mark.timeout(600)
-def test_a_check_names_the_agents_and_where_their_calls_went(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    ran = agl("check", name, tmp_path, tiny_model)
-    said = " ".join(ran.stdout.split())
+def check_report(name: str, printed: str) -> None:
+    """The first rollout names the agents and where their calls went."""
+    said = " ".join(printed.split())
     called = set(re.findall(r"(\w+) \(trained\): \d+ calls? to policy", said))
     assert called <= set(EXAMPLES[name].instructions)
     assert " error " not in said
@@ -110,6 +109,14 @@ def test_a_check_names_the_agents_and_where_their_calls_went(name: str, tiny_mod
         assert "solver" in called
     else:
         assert called == set(EXAMPLES[name].instructions)
+
+
+@needs_grpo
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(bool(absent(EXAMPLES["langgraph"].packages)), reason="langgraph or its adapter not installed")
+def test_a_check_runs_the_agent_and_keeps_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    ran = agl("check", "langgraph", tmp_path, tiny_model)
+    check_report("langgraph", ran.stdout)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert not (tmp_path / "store.db").exists()
 
@@ -119,7 +126,7 @@ def test_a_check_names_the_agents_and_where_their_calls_went(name: str, tiny_mod
 def test_every_model_call_of_three_steps_becomes_a_transition_under_its_agents_name(
     name: str, tiny_model: Path, tmp_path: Path
 ) -> None:
-    train(name, tmp_path, tiny_model)
+    check_report(name, train(name, tmp_path, tiny_model))
     found = asyncio.run(rollouts_of(tmp_path))
     assert len(found) == 3 * 2 * 4, "steps, tasks, runs of each"
     agents = [check_calls(name, rollout, spans) for rollout, spans in found]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from credit.made import Call, advantages, group, member, tool
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agentlightning.training_rows import Group
@@ -83,6 +83,7 @@ def close(found: list[list[float]], expected: list[list[float]], *, within: floa
 
 
 @by_name
+@settings(max_examples=40)
 @given(drawn=rollouts)
 def test_every_call_gets_an_advantage(choice: str | dict[str, Any], drawn: Drawn) -> None:
     """`agentlightning.credit.give_credit` ends the step where one has none, or none that is finite."""
@@ -91,6 +92,7 @@ def test_every_call_gets_an_advantage(choice: str | dict[str, Any], drawn: Drawn
 
 
 @by_name
+@settings(max_examples=40)
 @given(drawn=rollouts, seed=st.integers(0, 99))
 def test_the_order_of_rollouts_does_not_matter(choice: str | dict[str, Any], drawn: Drawn, seed: int) -> None:
     one, other = made(drawn), made(drawn)
@@ -101,6 +103,7 @@ def test_the_order_of_rollouts_does_not_matter(choice: str | dict[str, Any], dra
 
 
 @by_name
+@settings(max_examples=40)
 @given(steps=calls, outcome=quarters, count=st.integers(1, 4))
 def test_rollouts_that_earn_the_same_teach_nothing(
     choice: str | dict[str, Any], steps: list[tuple[int, float | None]], outcome: float, count: int
@@ -111,12 +114,14 @@ def test_rollouts_that_earn_the_same_teach_nothing(
 
 
 @pytest.mark.parametrize("choice", UNDISCOUNTED, ids=str)
+@settings(max_examples=40)
 @given(drawn=rollouts, more=st.sampled_from([-8.0, -0.5, 2.0, 16.0]))
 def test_what_all_earn_alike_changes_nothing(choice: str | dict[str, Any], drawn: Drawn, more: float) -> None:
     assume(all(outcome is not None for _, outcome in drawn))
     assert close(advantages(choice, made(drawn, more=more)), advantages(choice, made(drawn)))
 
 
+@settings(max_examples=40)
 @given(drawn=rollouts, eps=st.sampled_from([1e-6, 1e-4, 0.5]))
 def test_gigpo_without_states_is_broadcast(drawn: Drawn, eps: float) -> None:
     gigpo = advantages({"name": "gigpo", "omega": 0.0, "eps": eps}, made(drawn))
@@ -125,6 +130,7 @@ def test_gigpo_without_states_is_broadcast(drawn: Drawn, eps: float) -> None:
     assert gigpo == advantages({"name": "broadcast", "scale": "none"}, made(drawn))
 
 
+@settings(max_examples=40)
 @given(drawn=rollouts)
 def test_one_agents_credit_is_that_of_all_calls(drawn: Drawn) -> None:
     """But for rollouts without a call, which are left out."""
@@ -132,6 +138,7 @@ def test_one_agents_credit_is_that_of_all_calls(drawn: Drawn) -> None:
     assert advantages({"name": "per_agent", "of": "broadcast"}, made(drawn)) == advantages("broadcast", made(drawn))
 
 
+@settings(max_examples=40)
 @given(drawn=rollouts, history=st.integers(0, 3), alpha=st.sampled_from([0.0, 1.0, 2.5]))
 def test_hgpo_is_what_its_definition_says(drawn: Drawn, history: int, alpha: float) -> None:
     found = advantages({"name": "hgpo", "history": history, "alpha": alpha, "gamma": 0.5}, made(drawn))

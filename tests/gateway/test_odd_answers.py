@@ -57,7 +57,7 @@ ODD = {
     "a number out of range": '<tool_call>{"name": "add", "arguments": {"a": 1e999}}</tool_call>',
     "a number of 300 digits": f'<tool_call>{{"name": "add", "arguments": {{"a": {"9" * 300}}}}}</tool_call>',
     "a deep argument": f'<tool_call>{{"name": "add", "arguments": {{"a": {"[" * 127}{"]" * 127}}}}}</tool_call>',
-    "too deep an argument": f'<tool_call>{{"name": "add", "arguments": {{"a": {"[" * 300}{"]" * 300}}}}}</tool_call>',
+    "too deep an argument": f'<tool_call>{{"name": "add", "arguments": {{"a": {"[" * 130}{"]" * 130}}}}}</tool_call>',
     "a call in a thought": f"<think>{CALL}</think> 71",
     "a call in a thought without an end": f"<think>{CALL}",
     "a call after a thought": f"<think>{CALL}</think>{CALL}",

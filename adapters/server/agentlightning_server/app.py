@@ -220,8 +220,11 @@ class App:
                 feedback = msgspec.json.decode(body, type=Feedback)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise RequestError(400, f"the body is no feedback: {error}") from None
-        await scope.refuse_what_is_not_granted(grant, FEEDBACK, feedback, self._run_of)
-        return JSONResponse(await self._feedback.add(feedback))
+        call = await self._feedback.call(feedback, grant, self._run_of)
+        rollout_id = call.rollout_id if call is not None else str(feedback.rollout_id)
+        named = msgspec.structs.replace(feedback, rollout_id=rollout_id)
+        await scope.refuse_what_is_not_granted(grant, FEEDBACK, named, self._run_of)
+        return JSONResponse(await self._feedback.add(feedback, rollout_id, call))
 
     async def _run_of(self, rollout: str) -> str | None:
         """The run of a rollout, which never changes."""

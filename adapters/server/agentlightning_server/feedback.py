@@ -16,10 +16,12 @@ from typing import Any
 
 from agentlightning import semconv
 from agentlightning.errors import StoreError
-from agentlightning.records import Reward, Span
-from agentlightning.store.base import Store
+from agentlightning.records import Reward, Rollout, Span
+from agentlightning.store.sqlite import AnsweredCall, SQLiteStore
 from agentlightning_server.errors import RequestError
+from agentlightning_server.keys import Grant
 from agentlightning_server.methods import Feedback
+from agentlightning_server.scope import RunOf
 
 NAME = "feedback"
 USER = "user.id"
@@ -32,25 +34,58 @@ MAX_REASON = 2000
 class FeedbackKeeper:
     """Gives the feedback that it gets to the rollouts of a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: SQLiteStore) -> None:
         self._store = store
         self._adding = asyncio.Lock()
 
-    async def add(self, feedback: Feedback) -> dict[str, Any]:
-        """Keeps one user's word; returns what the rollout's feedback and outcome are now.
+    async def call(self, feedback: Feedback, grant: Grant, run_of: RunOf) -> AnsweredCall | None:
+        """The call whose response the feedback names, among those that the key is for; None where it names a rollout
+        alone. Raises `RequestError`: 400 where it names neither, 404 where there is no such call, 409 where it may be
+        one of several rollouts'."""
+        if feedback.response_id is None:
+            if feedback.rollout_id is None:
+                raise RequestError(400, 'say what it is about: "rollout_id", or "response_id", the id of an answer')
+            return None
+        found = [
+            call
+            for call in await self._store.answered_calls(feedback.response_id)
+            if feedback.rollout_id in (None, call.rollout_id) and await _is_granted(grant, call, run_of)
+        ]
+        if not found:
+            of = "" if feedback.rollout_id is None else f" of rollout {feedback.rollout_id}"
+            raise RequestError(
+                404,
+                f"no call{of} that this key is for was answered with the id {feedback.response_id}: give the id that "
+                "the client saw, or the rollout's",
+            )
+        if len({call.rollout_id for call in found}) > 1:
+            raise RequestError(
+                409, f"calls of several rollouts were answered with the id {feedback.response_id}: add rollout_id"
+            )
+        return max(found, key=lambda call: call.attempt)
+
+    async def add(self, feedback: Feedback, rollout_id: str, call: AnsweredCall | None = None) -> dict[str, Any]:
+        """Keeps one user's word on a rollout, or on the response that a ``call`` of its got; returns what the rollout's
+        feedback and outcome are now.
 
         Raises `RequestError`: 400 without exactly one of score and thumbs, 404 for a rollout that is not there, 409 for
-        one that has not finished.
+        one that has not finished, or has been run again since it got that response.
         """
         score = _score_of(feedback)
         async with self._adding:  # the mean is of all that have come
-            rollout = await self._store.rollout(feedback.rollout_id)
+            rollout = await self._store.rollout(rollout_id)
             if rollout is None:
-                raise RequestError(404, f"there is no rollout {feedback.rollout_id} in this store")
+                raise RequestError(404, f"there is no rollout {rollout_id} in this store")
+            if call is not None and call.attempt != rollout.attempt:
+                raise RequestError(
+                    409,
+                    f"the response is one of attempt {call.attempt} of rollout {rollout.id}, which is at attempt "
+                    f"{rollout.attempt}: what came of an earlier attempt counts for nothing",
+                )
             if not rollout.finished:
                 raise RequestError(409, f"rollout {rollout.id} is {rollout.status}: give feedback when it has finished")
             spans = await self._store.spans(rollout.id, attempt=rollout.attempt)
-            added = _span(feedback, score, rollout.attempt, spans)
+            added = _span(feedback, score, rollout, spans, call)
             await asyncio.to_thread(self._store.add_spans, [added])
             await self._store.flush()
             words = [span for span in spans if span.name == NAME and USER in span.attributes and span.id != added.id]
@@ -81,15 +116,23 @@ def _score_of(feedback: Feedback) -> float:
     return score
 
 
-def _span(feedback: Feedback, score: float, attempt: int, spans: list[Span]) -> Span:
+async def _is_granted(grant: Grant, call: AnsweredCall, run_of: RunOf) -> bool:
+    if grant.rollout is not None:
+        return call.rollout_id == grant.rollout
+    return grant.run is None or await run_of(call.rollout_id) == grant.run
+
+
+def _span(feedback: Feedback, score: float, rollout: Rollout, spans: list[Span], call: AnsweredCall | None) -> Span:
     user = feedback.user or ""
-    id = hashlib.blake2b(f"{NAME}\0{feedback.rollout_id}\0{user}".encode(), digest_size=8).hexdigest()
+    about = rollout.id if call is None else f"{rollout.id}\0{call.span_id}"
+    id = hashlib.blake2b(f"{NAME}\0{about}\0{user}".encode(), digest_size=8).hexdigest()
     before = next((span for span in spans if span.id == id), None)
     now = time.time()
     return Span(
         id=id,
-        rollout_id=feedback.rollout_id,
-        attempt=attempt,
+        rollout_id=rollout.id,
+        attempt=rollout.attempt,
+        parent_id=call.span_id if call is not None else None,
         index=max((span.index for span in spans), default=-1) + 1 if before is None else before.index,
         kind="reward",
         name=NAME,

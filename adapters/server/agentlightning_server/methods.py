@@ -160,13 +160,15 @@ METHODS = {method.name: method for method in _TABLE}
 
 
 class Feedback(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a user thinks of a rollout: a score, or a thumb. One of a user replaces that user's last."""
+    """What a user thinks of a rollout, or of the response that a call of its got: a score, or a thumb. One of a user
+    replaces that user's last. A response is named by the id that the client saw."""
 
-    rollout_id: str
+    rollout_id: str | None = None
+    response_id: typing.Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] | None = None
     score: float | None = None
     thumbs: Literal["up", "down"] | None = None
     comment: typing.Annotated[str, msgspec.Meta(max_length=10_000)] | None = None
     user: typing.Annotated[str, msgspec.Meta(max_length=200)] | None = None
 
 
-FEEDBACK = Method("feedback", "write", Feedback, None, _nothing, lambda it: [it.rollout_id])
+FEEDBACK = Method("feedback", "write", Feedback, None, _nothing, lambda it: [it.rollout_id or ""])

@@ -6,7 +6,9 @@ without touching the record.
 
 Spans are rows in the order they came, so that writing them is appending; the index that makes them unique
 is small and holds the spans of an attempt side by side. The indexes ``…_as_tries`` hold all that counting tries and
-failures needs (`agentlightning.store.tries`), so that no record is read for it.
+failures needs (`agentlightning.store.tries`), so that no record is read for it. That of the spans is also read from one
+end to the other for the call that got a response of some id: an index by these ids, which are random, would have each
+span write a page of its own.
 """
 
 from __future__ import annotations
@@ -98,6 +100,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             revision INTEGER NOT NULL,
             record BLOB NOT NULL,
             UNIQUE (target, id))""",
+    ),
+    (
+        "ALTER TABLE spans ADD COLUMN response_id TEXT",
+        "DROP INDEX spans_as_tries",
+        """CREATE INDEX spans_as_tries ON spans
+            (rollout_id, attempt, kind, agent, used, failure, fault, ended_at, id, response_id)
+            WHERE ended_at IS NOT NULL""",
     ),
 )
 """What leads from each version to the next: the n-th entry makes version n of version n - 1. A released

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -51,6 +51,14 @@ LOOK_AGAIN_SECONDS = 0.5
 """How often `wait` looks for what other processes have written; what this one writes wakes it."""
 ROW_BYTES = 200
 """What a row takes beside its record, about."""
+
+
+class AnsweredCall(NamedTuple):
+    """A call of a model, by its span."""
+
+    rollout_id: str
+    attempt: int
+    span_id: str
 
 
 def open_sqlite(url: str) -> SQLiteStore:
@@ -315,6 +323,15 @@ class SQLiteStore(Store):
             attempt,
         )
         return [self._decode(record, Span) for (record,) in rows]
+
+    async def answered_calls(self, response_id: str) -> list[AnsweredCall]:
+        """The calls of models whose answers had this id. It looks through all calls, and may take a while."""
+        rows = await self._read(
+            "SELECT rollout_id, attempt, id FROM spans INDEXED BY spans_as_tries WHERE ended_at IS NOT NULL "
+            "AND response_id = ?",
+            response_id,
+        )
+        return [AnsweredCall(*row) for row in rows]
 
     def add_metrics(self, metrics: Sequence[Metric]) -> None:
         self._writing().add(METRICS, [metric_row(item) for item in metrics], len(metrics) * ROW_BYTES)

@@ -152,6 +152,15 @@ class Servable(Record, kw_only=True):
             ],
         )
 
+    @classmethod
+    def of_beginning(cls, run: RunRecord) -> Servable:
+        """The model that a run's training began with. Raises `ConfigError` where it trained none."""
+        algorithm = run.config.get("algorithm") or {}
+        if not model_folders(run) or not algorithm.get("model"):
+            raise ConfigError(f"run {run.id} ({run.algorithm}) trained no model, so it began with none")
+        model = {key: value for key, value in algorithm["model"].items() if key not in UNTRAINED}
+        return cls(model=model, engine=_engine_of(algorithm))
+
     @property
     def name(self) -> str:
         """The model's folder, or its name."""
@@ -169,7 +178,7 @@ def _model_of(run: RunRecord, choices: Sequence[ModelChoice | ModelRouter]) -> d
         model = {key: value for key, value in trained.items() if key not in (*UNTRAINED, *IN_FOLDER)}
         return {
             "model": {**model, "path": str(folders[0])},
-            "engine": {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ADDRESS},
+            "engine": _engine_of(algorithm),
         }
     if choices:
         chosen = choices[-1]
@@ -181,6 +190,10 @@ def _model_of(run: RunRecord, choices: Sequence[ModelChoice | ModelRouter]) -> d
             "model": {"model": chosen.model, "base_url": chosen.base_url, "api_key_env": chosen.api_key_env},
         }
     raise ConfigError(f"run {run.id} ({run.algorithm}, {run.status}) left no model, and chose none")
+
+
+def _engine_of(algorithm: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ADDRESS}
 
 
 def _applies(prompt: Prompt) -> bool:
@@ -211,6 +224,10 @@ class ServedModel:
     def environment(self) -> dict[str, str]:
         """The variables that send an agent's OpenAI client here."""
         return {"OPENAI_BASE_URL": self.base_url, "OPENAI_API_KEY": KEY}
+
+    def use_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Has requests that come from now on get these prompts."""
+        self._server.prompts = list(prompts)
 
     def stop(self) -> None:
         """Ends serving. Safe to call twice."""

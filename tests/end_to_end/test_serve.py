@@ -8,8 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_project import make_project
@@ -87,21 +89,30 @@ def run(trained: Path) -> str:
     return agl(trained, "runs").splitlines()[1].split()[0]
 
 
-@pytest.fixture(scope="module")
-def variables(trained: Path, run: str) -> Iterator[dict[str, str]]:
-    """The variables that ``agl serve RUN`` says to set, while it serves; then it is ended by Ctrl-C."""
+Served = Callable[[], tuple[str, dict[str, str]]]
+"""Waits until something is served: its folder, and the variables that `agl serve` says to set."""
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str) -> Iterator[Served]:
+    """``agl serve`` with these arguments, inside the block; then it is ended by Ctrl-C."""
     listening = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background job is not
     )
-    command = [sys.executable, "-c", f"{listening}; {AGL[-1]}", "serve", run, "--port", "0"]
-    with subprocess.Popen(command, cwd=trained, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            said: list[str] = []
+    command = [sys.executable, "-c", f"{listening}; {AGL[-1]}", "serve", *arguments, "--port", "0"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+
+        def served() -> tuple[str, dict[str, str]]:
+            said = ""
             for line in server.stdout:  # type: ignore[union-attr]
-                said.append(line)
+                said += line
                 if line.startswith("Ctrl-C"):
                     break
-            yield dict(re.findall(r"^export (\w+)=(.*)$", "".join(said), re.MULTILINE))
+            (model,) = re.findall(r"^(.*) answers at ", said, re.MULTILINE)
+            return model, dict(re.findall(r"^export (\w+)=(.*)$", said, re.MULTILINE))
+
+        try:
+            yield served
         finally:
             server.send_signal(signal.SIGINT)
             try:
@@ -111,18 +122,30 @@ def variables(trained: Path, run: str) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def expected(trained: Path, run: str) -> str:
-    """What the trained weights answer at temperature 0, with the run's prompt in the agent's own one's place."""
+def variables(trained: Path, run: str) -> Iterator[dict[str, str]]:
+    """The variables that ``agl serve RUN`` says to set, while it serves."""
+    with serving(trained, run) as served:
+        yield served()[1]
+
+
+def answer_of(folder: Path, system: str | None) -> str:
+    """What weights answer at temperature 0."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = trained / "runs" / run / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    messages = [{"role": "system", "content": PROMPT}, {"role": "user", "content": QUESTION}]
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    messages.append({"role": "user", "content": QUESTION})
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     with torch.no_grad():
         ids = AutoModelForCausalLM.from_pretrained(folder).generate(**prompt, max_new_tokens=8, do_sample=False)
     return str(tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+@pytest.fixture(scope="module")
+def expected(trained: Path, run: str) -> str:
+    """What the trained weights answer at temperature 0, with the run's prompt in the agent's own one's place."""
+    return answer_of(trained / "runs" / run / "model", PROMPT)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +175,34 @@ def test_the_trained_model_is_evaluated_as_a_run_of_its_own_and_compared(trained
     compared = agl(trained, "compare-runs", run, other)
     (line,) = [line for line in compared.splitlines() if line.startswith("sampled")]
     assert line.split()[1] == "6"
+
+
+def asked_at(base_url: str) -> str | None:
+    """What is answered there at temperature 0."""
+    import openai
+
+    messages: Any = [{"role": "user", "content": QUESTION}]
+    with openai.OpenAI(base_url=base_url, api_key="none") as client:
+        answer = client.chat.completions.create(model="any", messages=messages, max_tokens=8, temperature=0)
+    return answer.choices[0].message.content
+
+
+def test_what_is_promoted_is_served_for_its_target_until_it_is_rolled_back(
+    trained: Path, run: str, tiny_model: Path, expected: str
+) -> None:
+    refused = subprocess.run([*AGL, "promote", run], cwd=trained, capture_output=True, text=True, timeout=300)
+    assert refused.returncode == 3, refused.stderr
+    assert "only 6 held-out tasks were scored" in refused.stdout
+    agl(trained, "promote", run, "--force", "so few tasks can tell nothing")
+    with serving(trained, "--target", "live") as served:
+        model, variables = served()
+        assert Path(model) == trained / "runs" / run / "model"
+        assert asked_at(variables["OPENAI_BASE_URL"]) == expected
+        assert "the agent has its own prompts and models again" in agl(trained, "rollback", "live")
+        model, after = served()
+        assert (Path(model), after) == (tiny_model, variables)
+        assert asked_at(variables["OPENAI_BASE_URL"]) == answer_of(tiny_model, None)
+    assert "rolled back" in agl(trained, "promoted")
 
 
 def test_the_result_serves_itself(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

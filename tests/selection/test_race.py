@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agentlightning_selection.config import Candidate, SelectionConfig
-from agentlightning_selection.race import Race, p_greater
+from agentlightning_selection.config import Candidate, RacingConfig
+from agentlightning_selection.paired import p_greater
+from agentlightning_selection.race import Race
 
 
-def config(**options: Any) -> SelectionConfig:
-    return SelectionConfig(candidates=[Candidate(model="a"), Candidate(model="b")], **options)
+def config(**options: Any) -> RacingConfig:
+    return RacingConfig(candidates=[Candidate(model="a"), Candidate(model="b")], **options)
 
 
 def race_over(rewards: list[Any], costs: list[float] | None = None, *, batch: int = 30, **options: Any) -> Race:
@@ -29,6 +30,11 @@ def race_over(rewards: list[Any], costs: list[float] | None = None, *, batch: in
         if race.decided:
             break
     return race
+
+
+def winner(race: Race) -> int | None:
+    verdict = race.verdict(race.remaining, ["a", "b", "c", "d"])
+    return None if verdict is None else verdict.winner
 
 
 def draws(*rates: float, tasks: int, seed: int = 0) -> list[list[float]]:
@@ -56,7 +62,7 @@ def test_ties_say_little_when_they_are_few() -> None:
 def test_a_candidate_that_is_clearly_worse_is_dropped_early() -> None:
     race = race_over(draws(0.8, 0.3, 0.75, tasks=600))
     assert 1 not in race.remaining
-    assert race.winner() == 0
+    assert winner(race) == 0
 
 
 def test_nobody_is_dropped_before_the_minimum() -> None:
@@ -79,7 +85,7 @@ def test_equal_candidates_stay_and_the_first_wins() -> None:
     same = draws(0.5, 0.5, tasks=300)
     race = race_over(same)
     assert race.remaining == [0, 1]
-    assert race.winner() == 0
+    assert winner(race) == 0
 
 
 def test_the_best_is_dropped_no_more_often_than_the_confidence_allows() -> None:
@@ -94,14 +100,14 @@ def test_the_best_is_dropped_no_more_often_than_the_confidence_allows() -> None:
 
 def test_cost_counts_as_much_as_its_weight_says() -> None:
     rewards = draws(0.8, 0.7, tasks=900)
-    assert race_over(rewards, [0.02, 0.001]).winner() == 0
-    assert race_over(rewards, [0.02, 0.001], cost_weight=10.0).winner() == 1
+    assert winner(race_over(rewards, [0.02, 0.001])) == 0
+    assert winner(race_over(rewards, [0.02, 0.001], cost_weight=10.0)) == 1
 
 
 def test_the_cheapest_that_is_good_enough_wins() -> None:
     rewards = draws(0.80, 0.79, 0.40, 0.795, tasks=3000)
     race = race_over(rewards, [0.02, 0.002, 0.0001, 0.004], objective="cheapest", margin=0.05)
-    assert race.winner() == 1
+    assert winner(race) == 1
     assert race.remaining == [0, 1]
     assert race.decided
 
@@ -115,7 +121,7 @@ def test_a_dear_one_is_not_dropped_while_it_may_be_better_by_more_than_the_margi
 
 
 def test_among_equal_prices_the_better_one_wins() -> None:
-    assert race_over(draws(0.5, 0.53, tasks=200), objective="cheapest", margin=0.05).winner() == 1
+    assert winner(race_over(draws(0.5, 0.53, tasks=200), objective="cheapest", margin=0.05)) == 1
 
 
 def test_tasks_that_one_side_could_not_be_scored_on_are_not_compared() -> None:
@@ -131,11 +137,11 @@ def test_tasks_that_one_side_could_not_be_scored_on_are_not_compared() -> None:
 def test_a_candidate_that_never_answers_is_dropped_and_cannot_win() -> None:
     race = race_over([[None] * 60, [0.2] * 60])
     assert race.remaining == [1]
-    assert race.winner() == 1
+    assert winner(race) == 1
     silent = race_over([[None] * 10, [0.2] * 10])
     assert silent.remaining == [0, 1]
-    assert silent.winner() == 1
-    assert race_over([[None] * 60, [None] * 60]).winner() is None
+    assert winner(silent) == 1
+    assert winner(race_over([[None] * 60, [None] * 60])) is None
 
 
 def test_what_was_spent_counts_every_rollout() -> None:

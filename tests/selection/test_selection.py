@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 
 from agentlightning import Task, Trainer
-from agentlightning.errors import AlgorithmError, ConfigError
+from agentlightning.errors import AlgorithmError
 from agentlightning.recording import current
 from agentlightning.records import Failure, Generation, ModelChoice, Rollout, Usage
 from agentlightning.store import open_store
-from agentlightning_selection.algorithm import Selection
-from agentlightning_selection.config import Candidate, SelectionConfig
 from agentlightning_selection.race import Race
 
 CANDIDATES = [
@@ -95,6 +93,13 @@ async def metrics_of(folder: Path, run_id: str) -> dict[tuple[int, str], float]:
         await store.close()
 
 
+def of_the_models(result: Any) -> dict[str, str]:
+    """What came of a run, but for where its files are."""
+    return {
+        name: text for name, text in result.results.items() if name not in ("front table", "front picture", "curve")
+    }
+
+
 def test_the_best_model_is_published_and_the_worst_dropped(tmp_path: Path) -> None:
     result = train(tmp_path)
     assert result.results["model"] == "large"
@@ -148,8 +153,8 @@ async def test_rollouts_metrics_and_evaluations_of_a_round_are_of_one_step(tmp_p
     assert [evaluation.step for evaluation in result.evaluations] == [0, max(steps)]
 
 
-async def test_the_budget_ends_the_race(tmp_path: Path) -> None:
-    run_id = (await train_in_thread(tmp_path, budget=0.3)).run_id
+async def test_a_limit_of_dollars_ends_the_race(tmp_path: Path) -> None:
+    run_id = (await train_in_thread(tmp_path, max_dollars=0.3)).run_id
     metrics = await metrics_of(tmp_path, run_id)
     assert max(step for step, _ in metrics) == 1
 
@@ -167,7 +172,7 @@ def test_a_race_that_was_cut_off_goes_on_with_what_it_has(tmp_path: Path, monkey
     monkeypatch.setattr(Race, "eliminate", cut_off_at_the_second_look)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path)
-    assert trainer(tmp_path).fit(resume=True).results == whole.results
+    assert of_the_models(trainer(tmp_path).fit(resume=True)) == of_the_models(whole)
     times = [times for (_, question), times in asked.items() if question >= HELD_OUT]
     assert sum(times) == len(times) + 1, "each once, but for the question of the check, which is asked once more"
 
@@ -176,41 +181,15 @@ def test_an_endpoint_that_cannot_be_reached_is_left_out(tmp_path: Path, monkeypa
     monkeypatch.setattr("agentlightning.attempts.BACKOFF_SECONDS", 0.0)
     result = train(tmp_path, candidates=[{"model": "unreachable"}, *CANDIDATES])
     assert result.results["model"] == "large"
-    assert result.results["unreachable out after round 1"] == "none of its 32 rollouts could be scored"
+    assert result.results["unreachable out"].startswith(
+        "5 rollouts in a row broke down: 5 × engine_unavailable: no route"
+    )
 
 
-def test_a_race_that_nobody_can_finish_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_selection_whose_candidates_are_all_gone_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentlightning.attempts.BACKOFF_SECONDS", 0.0)
     same = [{"model": "unreachable"}, {"model": "unreachable", "base_url": "http://127.0.0.1:9"}]
-    with pytest.raises(AlgorithmError, match="no rollout of any candidate could be scored"):
+    with pytest.raises(
+        AlgorithmError, match="every candidate is gone after 64 rollouts: unreachable at its own endpoint"
+    ):
         train(tmp_path, candidates=same)
-
-
-@pytest.mark.parametrize(
-    ("candidates", "message"),
-    [
-        ([Candidate(model="a")], "algorithm.candidates: expected at least 2 models, got 1"),
-        ([Candidate(model="a")] * 2, "algorithm.candidates: a is there twice"),
-    ],
-)
-def test_candidates_that_make_no_race_are_refused(candidates: list[Candidate], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Selection(SelectionConfig(candidates=candidates))
-
-
-def test_one_model_at_two_endpoints_is_a_race() -> None:
-    Selection(SelectionConfig(candidates=[Candidate(model="a"), Candidate(model="a", base_url="http://127.0.0.1:1")]))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch": 0}, "algorithm.batch: expected int >= 1"),
-        ({"confidence": 1.0}, "algorithm.confidence: expected float < 1"),
-        ({"objective": "cheap"}, "algorithm.objective: invalid enum value 'cheap'"),
-        ({"candidates": [{"model": "a", "price": 1}]}, r"algorithm.candidates\[0\].price: unknown key"),
-    ],
-)
-def test_wrong_options_are_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        train(tmp_path, **options)

@@ -2,141 +2,125 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from agentlightning.algorithm import Algorithm, Run
-from agentlightning.causes import explain_rollouts
 from agentlightning.config import refuse_without_effect
-from agentlightning.errors import AlgorithmError, ConfigError
-from agentlightning.recording import matches
-from agentlightning.records import ModelChoice, Rollout, Span
-from agentlightning.training_rows import Group
-from agentlightning_selection.config import Candidate, SelectionConfig
-from agentlightning_selection.race import Race
+from agentlightning.errors import ConfigError
+from agentlightning.loading import nearest
+from agentlightning_selection.config import (
+    CONFIGS,
+    ContextualConfig,
+    FixedConfig,
+    HalvingConfig,
+    RacingConfig,
+    SelectionConfig,
+    ThompsonConfig,
+    UCBConfig,
+)
+from agentlightning_selection.contest import Contest
+from agentlightning_selection.fixed import halve, race
+from agentlightning_selection.halving import least_budget
 
-logger = logging.getLogger(__name__)
-
-_OF_OBJECTIVE = {
-    field.name: field.default
-    for field in msgspec.structs.fields(SelectionConfig)
-    if field.name in ("cost_weight", "margin")
+_OBJECTIVES = {"cost_weight": ("reward",), "time_weight": ("reward",), "margin": ("cheapest", "fastest")}
+"""What counts under some objectives alone."""
+_LEARNERS = {
+    "nearest": ("cost_limit", "compare_held_out", "neighbours", "temperatures", "folds"),
+    "linucb": ("alpha", "regularisation"),
 }
-"""What counts under one objective alone, with its defaults."""
+"""What counts for one learner alone."""
 
 
 class Selection(Algorithm):
-    """Races the candidates on the same tasks, round by round, drops those that cannot win, and publishes the winner
-    as a `ModelChoice`. How it decides: `agentlightning_selection.race`.
+    """Tries the candidates on the tasks by one of five strategies, and publishes a `ModelChoice`, or a `ModelRouter`
+    that chooses for each rollout: `agentlightning_selection.fixed` (``racing``, ``successive_halving``),
+    `agentlightning_selection.traffic` (``thompson``, ``ucb``), `agentlightning_selection.contextual`.
 
-    A round is a step, and each candidate's collection in it has a key of its own, so a race that was cut off replays
-    what it has and goes on.
+    Each collection has a key of its own, and what is decided follows from what was recorded and the run's seed: a run
+    that was cut off replays what it has, and goes on.
     """
 
-    Config = SelectionConfig
+    Config = RacingConfig
 
     def __init__(self, config: SelectionConfig) -> None:
         super().__init__(config)
         if len(config.candidates) < 2:
             raise ConfigError(f"algorithm.candidates: expected at least 2 models, got {len(config.candidates)}")
-        twice = [key for key, count in Counter(map(_key, config.candidates)).items() if count > 1]
+        count = Counter((one.model, one.base_url) for one in config.candidates)
+        twice = [model for (model, _), times in count.items() if times > 1]
         if twice:
-            raise ConfigError(f"algorithm.candidates: {twice[0][0]} is there twice")
-        refuse_without_effect(
-            [name for name, default in _OF_OBJECTIVE.items() if getattr(config, name) != default],
-            {"margin": "objective is cheapest"}
-            if config.objective == "reward"
-            else {"cost_weight": "objective is reward"},
-            at="algorithm",
-        )
+            raise ConfigError(f"algorithm.candidates: {twice[0]} is there twice")
+        refuse_without_effect(_changed(config), _unused(config), at="algorithm")
+        _check_budget(config)
+        if isinstance(config, ContextualConfig) and None not in (config.quality_price, config.cost_limit):
+            raise ConfigError("algorithm.cost_limit: it finds the quality_price, so only one of them can be given")
+
+    @classmethod
+    def config_type(cls, section: Mapping[str, Any]) -> type[msgspec.Struct]:
+        strategy = section.get("strategy", "racing")
+        if strategy not in CONFIGS:
+            hint = nearest(str(strategy), CONFIGS)
+            raise ConfigError(f"algorithm.strategy: there is no strategy {strategy!r}{hint}")
+        return CONFIGS[strategy]
 
     async def run(self, run: Run) -> None:
-        choices = self._choices(run)
-        labels = _labels(choices)
-        size = min(self.config.batch, len(run.tasks))
-        rounds = math.ceil(len(run.tasks) / size)
-        race = Race(len(choices), rounds, self.config)
-        batch = run.batches(size)
-        excluded: list[Rollout] = []
+        config, contest = self.config, Contest(run, self.config)
+        if isinstance(config, RacingConfig):
+            await race(contest, config)
+        elif isinstance(config, HalvingConfig):
+            await halve(contest, config)
+        elif isinstance(config, ThompsonConfig | UCBConfig):
+            from agentlightning_selection.traffic import allot
 
-        await run.publish(choices[0])
-        await run.check()
-        await run.evaluate(step=0)
-        for round in range(1, rounds + 1):
-            tasks = batch(round)[: len(run.tasks) - (round - 1) * size]
-            for index in race.remaining:
-                async for group in run.collect(tasks, step=round, resources=[choices[index]], key=f"{round}/{index}"):
-                    await _record(race, index, group, choices[index], run)
-                    excluded += group.excluded
-            for index, reason in race.eliminate().items():
-                logger.info("round %d: %s is out: %s", round, labels[index], reason)
-                run.result(f"{labels[index]} out after round {round}", reason)
-            run.log(_metrics(race, labels), step=round)
-            run.progress(step=round, steps=rounds)
-            if race.decided or (self.config.budget is not None and race.spent >= self.config.budget):
-                break
+            await allot(contest, config)
+        else:
+            from agentlightning_selection.contextual import learn_linucb, learn_nearest
 
-        winner = race.winner()
-        if winner is None:
-            raise AlgorithmError(f"no rollout of any candidate could be scored: {explain_rollouts(excluded)}")
-        await run.publish(choices[winner])
-        await run.evaluate(step=round)
-        run.result("model", labels[winner])
-
-    def _choices(self, run: Run) -> list[ModelChoice]:
-        """One version of one resource per candidate: a rollout's record names the one it ran with."""
-        agents = tuple(self.config.agents if self.config.agents is not None else run.train)
-        return [
-            ModelChoice(
-                name="model",
-                version=index,
-                agents=agents,
-                model=candidate.model,
-                base_url=candidate.base_url,
-                api_key_env=candidate.api_key_env,
-                input_price=candidate.input_price,
-                output_price=candidate.output_price,
-            )
-            for index, candidate in enumerate(self.config.candidates)
-        ]
+            await (learn_nearest if config.learner == "nearest" else learn_linucb)(contest, config)
 
 
-async def _record(race: Race, index: int, group: Group, choice: ModelChoice, run: Run) -> None:
-    ended = [(member.rollout, member.spans) for member in group.rollouts]
-    ended += [(rollout, await run.spans(rollout)) for rollout in group.excluded]
-    for rollout, spans in ended:
-        outcome = rollout.outcome if rollout.is_scorable else None
-        race.record(index, group.task.id, outcome, dollars(choice, spans))
-
-
-def dollars(choice: ModelChoice, spans: list[Span]) -> float:
-    """What the calls of the agents that the choice is for cost, by the usage that their endpoint counted."""
-    return sum(
-        choice.cost(span.generation.usage)
-        for span in spans
-        if span.generation is not None and span.generation.usage is not None and matches(span.agent, choice.agents)
-    )
-
-
-def _metrics(race: Race, labels: list[str]) -> dict[str, float]:
-    metrics = {"remaining": float(len(race.remaining)), "spent": race.spent}
-    for index, label in enumerate(labels):
-        metrics[f"reward/{label}"] = race.reward(index)
-        metrics[f"cost/{label}"] = race.cost(index)
-        metrics[f"win_rate/{label}"] = race.win_rate(index)
-    return {name: value for name, value in metrics.items() if not math.isnan(value)}
-
-
-def _labels(choices: list[ModelChoice]) -> list[str]:
-    count = Counter(choice.model for choice in choices)
+def _changed(config: SelectionConfig) -> list[str]:
+    """The keys that do not have their default."""
+    fields = msgspec.structs.fields(type(config))
     return [
-        choice.model if count[choice.model] == 1 else f"{choice.model} at {choice.base_url or 'its own endpoint'}"
-        for choice in choices
+        field.name
+        for field in fields
+        if getattr(config, field.name)
+        != (field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory())
     ]
 
 
-def _key(candidate: Candidate) -> tuple[str, str | None]:
-    return candidate.model, candidate.base_url
+def _unused(config: SelectionConfig) -> dict[str, str]:
+    """Keys without effect, and where they would have one."""
+    if isinstance(config, FixedConfig):
+        return {
+            key: f"objective is {' or '.join(objectives)}"
+            for key, objectives in _OBJECTIVES.items()
+            if config.objective not in objectives
+        }
+    if isinstance(config, ContextualConfig):
+        other = "linucb" if config.learner == "nearest" else "nearest"
+        unused = dict.fromkeys(_LEARNERS[other], f"learner is {other}")
+        return {**unused, "confidence": "learner is nearest"} if config.learner == "linucb" else unused
+    return {}
+
+
+def _check_budget(config: SelectionConfig) -> None:
+    """Raises `ConfigError` where a budget is too small for one task."""
+    models = len(config.candidates)
+    least = 1
+    if isinstance(config, HalvingConfig):
+        least = least_budget(models, config.eta)
+    elif isinstance(config, RacingConfig):
+        least = models
+    elif isinstance(config, ContextualConfig) and config.learner == "nearest":
+        least = models * config.folds
+    budget = getattr(config, "budget", None)
+    if budget is not None and budget < least:
+        raise ConfigError(
+            f"algorithm.budget: expected at least {least} rollouts, for {models} candidates, got {budget}"
+        )

@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 from store_records import FOR_EVER, a_live_run, a_promotion, a_recorded, a_rollout, a_run, a_span, a_step
 
-from agentlightning.errors import StoreError
+from agentlightning.errors import StoreError, StoreRefusedError
 from agentlightning.records import Failure, ModelChoice, Policy, Prompt, Reward, Rollout, Task
 from agentlightning.store import Checkpoint, Metric, Store
 
@@ -276,13 +276,13 @@ class StoreContract:
         strange = a_recorded("r")
         strange.spans[0].rollout_id = "other"
         for wrong in (other, unfinished, strange):
-            with pytest.raises(StoreError):
+            with pytest.raises(StoreRefusedError):
                 await store.add_recorded(a_live_run(), [a_recorded("s"), wrong])
         assert await store.runs() == []
 
     async def test_nothing_is_recorded_into_a_run_of_an_algorithm(self, store: Store) -> None:
         await store.open_run(a_run("live"))
-        with pytest.raises(StoreError, match="not a live one"):
+        with pytest.raises(StoreRefusedError, match="not a live one"):
             await store.add_recorded(a_live_run(), [a_recorded("r")])
         assert await store.rollout("r") is None
 

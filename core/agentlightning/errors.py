@@ -49,6 +49,11 @@ class StoreError(AgentLightningError):
     """The store cannot be opened, read or written."""
 
 
+class StoreRefusedError(StoreError):
+    """The store will never take what it was given, as that is: to try it again is in vain. Any other `StoreError` may
+    pass: a disk is full, a server is away."""
+
+
 class StoreBusyError(StoreError):
     """Another live process holds what was asked for."""
 

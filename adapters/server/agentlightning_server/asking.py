@@ -27,11 +27,12 @@ class NoAnswerError(Exception):
 
 
 class RefusedError(Exception):
-    """The server has answered that it does not do it."""
+    """The server has answered that it does not do it, with an HTTP status."""
 
-    def __init__(self, problem: wire.Problem) -> None:
+    def __init__(self, problem: wire.Problem, status: int) -> None:
         super().__init__(problem.message)
         self.problem = problem
+        self.status = status
 
 
 def address(url: str) -> SplitResult | None:
@@ -80,4 +81,4 @@ def content_of(response: httpx.Response) -> bytes:
         )
     if response.status_code in AGAIN_STATUSES:
         raise NoAnswerError(problem.message)
-    raise RefusedError(problem)
+    raise RefusedError(problem, response.status_code)

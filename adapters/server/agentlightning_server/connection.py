@@ -18,7 +18,7 @@ import httpx
 import msgspec
 import tenacity
 
-from agentlightning.errors import StoreBusyError, StoreError
+from agentlightning.errors import StoreBusyError, StoreError, StoreRefusedError
 from agentlightning_server import asking, wire
 from agentlightning_server.methods import Method
 
@@ -160,8 +160,14 @@ class Connection:
         try:
             return asking.content_of(response)
         except asking.RefusedError as error:
-            kind = StoreBusyError if error.problem.error == StoreBusyError.__name__ else StoreError
-            raise kind(str(error)) from None
+            raise _as_store_error(error) from None
+
+
+def _as_store_error(error: asking.RefusedError) -> StoreError:
+    """The store's own error; what was malformed or too large will be so again."""
+    kinds = {kind.__name__: kind for kind in (StoreBusyError, StoreRefusedError)}
+    usual = StoreRefusedError if error.status in (400, 413) else StoreError
+    return kinds.get(error.problem.error, usual)(str(error))
 
 
 def closed(url: str) -> StoreError:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agentlightning.errors import StoreError
+from agentlightning.errors import StoreError, StoreRefusedError
 from agentlightning.records import AnyResource, Failure, Purpose, Reward, Rollout, Span, Task, decode, encode
 from agentlightning.redaction import begin_redacting, scrub
 from agentlightning.store.base import Checkpoint, Metric, Recorded, RunRecord, RunStatus, RunSummary, Store
@@ -335,7 +335,9 @@ def _chunks(records: Iterable[bytes]) -> Iterator[list[msgspec.Raw]]:
 
 
 def _refuse_if_too_large(data: bytes) -> bytes:
-    """Raises `StoreError` for what no server takes."""
+    """Raises `StoreRefusedError` for what no server takes."""
     if len(data) > MAX_BODY_BYTES - ENVELOPE_BYTES:
-        raise StoreError(f"{len(data):,} bytes at once are more than a server takes ({MAX_BODY_BYTES:,}): write less")
+        raise StoreRefusedError(
+            f"{len(data):,} bytes at once are more than a server takes ({MAX_BODY_BYTES:,}): write less"
+        )
     return data

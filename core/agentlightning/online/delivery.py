@@ -11,10 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from agentlightning.online.spool import OWNED_SECONDS, Spool, orphans
+from agentlightning.errors import StoreError, StoreRefusedError
+from agentlightning.online.spool import OWNED_SECONDS, Refused, Spool, orphans
 from agentlightning.redaction import redact
 from agentlightning.store import open_store
-from agentlightning.store.base import Store
+from agentlightning.store.base import Recorded, RunRecord, Store
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,9 @@ LONGEST_PAUSE = 30.0
 """Seconds between two attempts, at least and at most: the longer, the longer the store is away."""
 TOGETHER_SECONDS = 1.0
 """What ends within so long is handed over at once."""
+REFUSED = "refused"
+"""The folder, in that of the spools, of what the store refused for good."""
+MAX_REFUSED_BYTES = 256 * 1024**2
 LOOK_SECONDS = OWNED_SECONDS / 4
 """How often to say that this process lives, and to look for files of processes that do not."""
 
@@ -44,6 +48,7 @@ class Delivery:
         self._deadline = float("inf")
         self._looked_at = float("-inf")
         self._away = False
+        self._has_refused = False
         self.lost_own = False
         """Whether another process has taken over this one's spool."""
 
@@ -105,13 +110,50 @@ class Delivery:
             if self._store is None:
                 self._store = await asyncio.to_thread(open_store, self._url)
             run = spool.run()
-            await self._store.add_recorded(run, batch)
+            refused = await self._add(self._store, run, batch)
+            if refused:
+                self._set_aside(spool, refused)
             freed = spool.delivered([one.rollout.id for one in batch], run)
             if spool is self._own:
                 self._freed(freed)
         if spool is not self._own:
             self._others.remove(spool)
             spool.close()
+
+    async def _add(self, store: Store, run: RunRecord, batch: list[Recorded]) -> list[Refused]:
+        """Hands over a batch; returns what of it the store will never take. Raises what `Store.add_recorded` does, also
+        where it takes nothing of this run."""
+        try:
+            await store.add_recorded(run, batch)
+        except StoreRefusedError as error:
+            if not batch:
+                raise
+            await store.add_recorded(run, [])
+            if len(batch) == 1:
+                return [Refused(batch[0], str(error))]
+            half = len(batch) // 2
+            return [*await self._add(store, run, batch[:half]), *await self._add(store, run, batch[half:])]
+        return []
+
+    def _set_aside(self, spool: Spool, refused: list[Refused]) -> None:
+        """Keeps what the store refuses in a file of its own, so that the rest goes on. Raises `StoreError` where too
+        much is kept so: something else is wrong."""
+        folder = self._folder / REFUSED
+        held = sum(path.stat().st_size for path in folder.glob("*"))
+        if held > MAX_REFUSED_BYTES:
+            raise StoreError(
+                f"{folder} holds {held // 1024**2} MiB of what the store refused, and no more is set aside: see the "
+                f"reasons there. {refused[0].reason}"
+            )
+        path = spool.set_aside(folder, refused)
+        level = logging.DEBUG if self._has_refused else logging.ERROR
+        self._has_refused = True
+        logger.log(
+            level,
+            "the store at %s refuses %d of the recorded rollouts for good (%s): they are kept in %s, with the reasons "
+            "beside it; moved into %s, that file is handed over again. Others are not held up, nor told of",
+            *(redact(self._url), len(refused), redact(refused[0].reason), path, self._folder),
+        )
 
     async def _say_away(self, error: Exception) -> None:
         if not self._away:

@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from agentlightning.records import Failure, Span, decode, encode
+from agentlightning.redaction import redact
 from agentlightning.store.base import Recorded, RunRecord
 from agentlightning.store.database import FILE_MODE, FOLDER_MODE
 from agentlightning.store.owner import Owner, has_ended, this_process
@@ -57,6 +58,13 @@ class Item(NamedTuple):
         return len(self.record) + ROW_BYTES if self.kind != "drop" else 0
 
 
+class Refused(NamedTuple):
+    """A rollout that the store will never take, and why."""
+
+    recorded: Recorded
+    reason: str
+
+
 class Spool:
     """One file, used by one thread. What raises `sqlite3.Error` has changed nothing."""
 
@@ -74,11 +82,9 @@ class Spool:
         path.touch(FILE_MODE, exist_ok=False)
         spool = cls(path, _connect(path), owner)
         label = f"{owner.host}:{owner.pid}:{owner.token[:4]}"
+        row = (encode(owner), time.time() + OWNED_SECONDS, url, encode(run), label)
         with spool._transaction() as db:
-            for statement in _TABLES:
-                db.execute(statement)
-            row = (encode(owner), time.time() + OWNED_SECONDS, url, encode(run), label)
-            db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, 0, 0)", row)
+            _make_tables(db, row)
         return spool
 
     @classmethod
@@ -207,6 +213,30 @@ class Spool:
                 db.execute("DELETE FROM rollouts WHERE id = ?", (id,))
         return freed
 
+    def set_aside(self, folder: Path, refused: Sequence[Refused]) -> Path:
+        """Writes rollouts into a spool of their own in ``folder``, which is nobody's, and the reasons beside it;
+        returns its path. Then it is on the disk, and they may be deleted here. Raises `OSError` and `sqlite3.Error`."""
+        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        path = folder / f"{secrets.token_hex(8)}{SUFFIX}"
+        reasons = "".join(f"{one.recorded.rollout.id}: {one.reason}\n" for one in refused)
+        path.touch(FILE_MODE, exist_ok=False)
+        path.with_suffix(".txt").touch(FILE_MODE)
+        path.with_suffix(".txt").write_text(redact(reasons), "utf-8", "backslashreplace")
+        url, run, label = self._db.execute("SELECT url, run, label FROM spool").fetchone()
+        kept = Spool(path, _connect(path), self._owner)
+        with kept._transaction() as db:
+            _make_tables(db, (None, 0.0, url, run, label))
+            for recorded, _ in refused:
+                spans, recorded = recorded.spans, msgspec.structs.replace(recorded, spans=[])
+                id = recorded.rollout.id
+                records = [Item("span", id, encode(span)) for span in spans]
+                whole = Item("end", id, encode(recorded))
+                kept._write(db, whole._replace(kind="begin"))
+                for item in (*records, whole):
+                    kept._write(db, item)
+        kept._db.close()
+        return path
+
     @property
     def stored_bytes(self) -> int:
         """What it holds, about."""
@@ -233,6 +263,13 @@ class Spool:
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+
+
+def _make_tables(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:
+    """``row`` is the owner, until when, the URL, the run and the label."""
+    for statement in _TABLES:
+        db.execute(statement)
+    db.execute("INSERT INTO spool VALUES (?, ?, ?, ?, ?, 0, 0)", row)
 
 
 def orphans(folder: Path) -> list[Path]:

@@ -203,9 +203,9 @@ class Store(ABC):
         """Adds rollouts that have ended elsewhere to a run that nobody owns: all at once, or none.
 
         The run, whose status is ``live``, is made where there is none; its ``results`` are added to those that it has.
-        A rollout that is there already stays as it is, with the rewards that it was given since. Raises `StoreError`
-        where the run that is there is no live one, a rollout has not ended or is of another run, or a span is of
-        another rollout.
+        A rollout that is there already stays as it is, with the rewards that it was given since. Raises
+        `StoreRefusedError` where the run that is there is no live one, a rollout has not ended or is of another run, or
+        a span is of another rollout.
         """
 
     @abstractmethod

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from agentlightning.errors import StoreError
+from agentlightning.errors import StoreRefusedError
 from agentlightning.records import FINAL_STATUSES, decode, encode
 from agentlightning.redaction import scrub
 from agentlightning.store.base import Recorded, RunRecord
@@ -31,34 +31,38 @@ class RecordedRows(NamedTuple):
 
 
 def rows_of(run: RunRecord, recorded: Sequence[Recorded]) -> list[RecordedRows]:
-    """What is written. Raises `StoreError` for what cannot be added to ``run``."""
+    """What is written. Raises `StoreRefusedError` for what cannot be added to ``run``."""
     if run.status != "live":
-        raise StoreError(f"run {run.id} is {run.status}: what was recorded elsewhere is added to a live run alone")
+        raise StoreRefusedError(
+            f"run {run.id} is {run.status}: what was recorded elsewhere is added to a live run alone"
+        )
     return [_rows(run, one) for one in recorded]
 
 
 def _rows(run: RunRecord, recorded: Recorded) -> RecordedRows:
     rollout, task = recorded.rollout, recorded.task
     if rollout.run_id != run.id:
-        raise StoreError(f"rollout {rollout.id} is of run {rollout.run_id}, and was to be added to run {run.id}")
+        raise StoreRefusedError(f"rollout {rollout.id} is of run {rollout.run_id}, and was to be added to run {run.id}")
     if rollout.status not in FINAL_STATUSES:
-        raise StoreError(f"rollout {rollout.id} is {rollout.status}: it can be added when it has ended")
+        raise StoreRefusedError(f"rollout {rollout.id} is {rollout.status}: it can be added when it has ended")
     if task.id != rollout.task_id:
-        raise StoreError(f"rollout {rollout.id} is one of task {rollout.task_id}, and came with task {task.id}")
+        raise StoreRefusedError(f"rollout {rollout.id} is one of task {rollout.task_id}, and came with task {task.id}")
     for span in recorded.spans:
         if span.rollout_id != rollout.id or span.attempt != rollout.attempt:
-            raise StoreError(f"span {span.id} is not of attempt {rollout.attempt} of rollout {rollout.id}")
+            raise StoreRefusedError(f"span {span.id} is not of attempt {rollout.attempt} of rollout {rollout.id}")
     spans = [span_row(span) for span in recorded.spans]
     return RecordedRows(row_of(rollout), (run.id, task.id, scrub(encode(task))), spans)
 
 
 def add_recorded(db: sqlite3.Connection, run: RunRecord, rows: Sequence[RecordedRows]) -> None:
-    """Adds what is new. Raises `StoreError` where the run that is there is no live one."""
+    """Adds what is new. Raises `StoreRefusedError` where the run that is there is no live one."""
     found = db.execute("SELECT record FROM runs WHERE id = ?", [run.id]).fetchone()
     if found is not None:
         known: RunRecord = decode(found[0], RunRecord)
         if known.status != "live":
-            raise StoreError(f"run {run.id} is a run of {known.algorithm}, not a live one: record under another name")
+            raise StoreRefusedError(
+                f"run {run.id} is a run of {known.algorithm}, not a live one: record under another name"
+            )
         known.results = {**known.results, **run.results}
         run = known
     db.execute(

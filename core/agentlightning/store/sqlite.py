@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from agentlightning.errors import StoreError
+from agentlightning.errors import StoreError, StoreRefusedError
 from agentlightning.records import (
     FINAL_STATUSES,
     AnyResource,
@@ -239,8 +239,11 @@ class SQLiteStore(Store):
         return await self._write(lambda db: leases.add_rewards(db, rollout_id, attempt, rewards, failure))
 
     async def add_recorded(self, run: RunRecord, recorded: Sequence[Recorded]) -> None:
-        rows = await asyncio.to_thread(rows_of, run, recorded)
-        await self._write(lambda db: add_recorded(db, run, rows))
+        try:
+            rows = await asyncio.to_thread(rows_of, run, recorded)
+            await self._write(lambda db: add_recorded(db, run, rows))
+        except (OverflowError, TypeError, ValueError, sqlite3.DataError, sqlite3.IntegrityError) as error:
+            raise StoreRefusedError(f"what was recorded cannot be kept in {self._path}: {error}") from error
         self._bell.ring()
 
     async def rollouts(

@@ -34,8 +34,8 @@ TRAINING = (
 VLLM = (*TRAINING[:5], "algorithms/vllm", "rewards/standard")
 """What training with vLLM needs of these."""
 FRAMEWORKS = ("adapters/langgraph", "adapters/autogen", "adapters/openai-agents")
-APART = ("adapters/otel", "adapters/server", "adapters/client")
-"""For agents that run in other processes."""
+APART = ("adapters/otel", "adapters/import", "adapters/server", "adapters/client")
+"""For agents that run in other processes, or have run."""
 CREWAI = "adapters/crewai"
 TRACING = (
     "openinference-instrumentation-openai",

@@ -85,6 +85,11 @@ def register_submitters(register: Register) -> None:
 
 
 @hookspec
+def register_importers(register: Register) -> None:
+    """Register what reads the exports of other tools: subclasses of `agentlightning.importers.base.Importer`."""
+
+
+@hookspec
 def register_commands(register: Register) -> None:
     """Register commands of ``agl``: `click.Command` objects."""
 

@@ -20,6 +20,7 @@ FOLDERS = {
     "agentlightning-crewai": ("adapters/openai", "adapters/crewai"),
     "agentlightning-openai-agents": ("adapters/openai", "adapters/openai-agents"),
     "agentlightning-otel": ("adapters/otel",),
+    "agentlightning-import": ("adapters/import",),
     "agentlightning-server": ("adapters/openai", "adapters/server"),
     "agentlightning-client": ("adapters/client",),
     "agentlightning-policy": ("adapters/gateway", "algorithms/policy"),
@@ -64,6 +65,10 @@ DISTRIBUTION_OF = {
     },
     "runners": dict.fromkeys(("clients", "processes"), "agentlightning-client"),
     "servers": {"torch": "agentlightning-policy", "forwarding": "agentlightning-selection"},
+    "importers": {
+        "otlp": "agentlightning-otel",
+        **dict.fromkeys(("langfuse", "langsmith", "openai"), "agentlightning-import"),
+    },
     "routers": {"contextual": "agentlightning-selection"},
     "stores": dict.fromkeys(("http", "https"), "agentlightning-server"),
     "submitters": dict.fromkeys(("http", "https"), "agentlightning-server"),

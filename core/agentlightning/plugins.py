@@ -34,6 +34,7 @@ KINDS: dict[str, str | None] = {
     "backends": "agentlightning.backend:Backend",
     "stores": None,
     "submitters": None,
+    "importers": "agentlightning.importers.base:Importer",
     "commands": None,
 }
 """What the hook ``register_<kind>`` registers, and the class that each of the kind is a subclass of; None where any

@@ -18,6 +18,7 @@ FRAMEWORKS = {
     "agentlightning-crewai": {"crewai"},
     "agentlightning-openai-agents": {"openai-agents"},
     "agentlightning-otel": set(),
+    "agentlightning-import": set(),
     "agentlightning-client": set(),
     "agentlightning-server": set(),
     "agentlightning-gateway": {"transformers"},

@@ -1,4 +1,5 @@
-"""Registers the command ``agl otel``, and sends rollouts as they finish where the environment asks for it."""
+"""Registers the command ``agl otel`` and the format ``otlp`` of ``agl import``; sends rollouts as they finish where the
+environment asks for it."""
 
 from __future__ import annotations
 
@@ -24,6 +25,11 @@ ENDPOINT_VARIABLES = (
 @hookimpl
 def register_commands(register: Register) -> None:
     register("otel", "agentlightning_otel.commands:otel")
+
+
+@hookimpl
+def register_importers(register: Register) -> None:
+    register("otlp", "agentlightning_otel.exports:Otlp")
 
 
 @hookimpl

@@ -316,7 +316,7 @@ class Receiver:
             if open is None:
                 return
             spans = await self._spans_of(open.rollout)
-            rollout, task = await asyncio.to_thread(_concluded, open.rollout, spans)
+            rollout, task = await asyncio.to_thread(concluded, open.rollout, spans)
             await self._store.add_tasks(rollout.run_id, [task])
             if not await self._store.finish(rollout):
                 logger.warning("rollout %s was taken over by another process", trace)
@@ -353,7 +353,7 @@ def _spans(received: Sequence[ReceivedSpan], rollout: Rollout) -> list[Span]:
     return spans
 
 
-def _concluded(rollout: Rollout, spans: Mapping[str, Span]) -> tuple[Rollout, Task]:
+def concluded(rollout: Rollout, spans: Mapping[str, Span]) -> tuple[Rollout, Task]:
     """The rollout's result, and its task. Whatever is wrong with one trace, it ends."""
     try:
         outcome = outcome_of(spans)

@@ -25,6 +25,7 @@ COMMANDS = {
     "promoted": "promoted",
     "rollback": "rollback",
     "export": "export",
+    "import": "import_rollouts",
     "plugins": "plugins",
     "prune": "prune",
     "init": "init",

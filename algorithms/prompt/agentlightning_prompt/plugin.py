@@ -8,3 +8,5 @@ from agentlightning.hookspecs import Register, hookimpl
 @hookimpl
 def register_algorithms(register: Register) -> None:
     register("few_shot", "agentlightning_prompt.few_shot:FewShot")
+    register("gepa", "agentlightning_prompt.gepa:GEPA")
+    register("apo", "agentlightning_prompt.apo:APO")

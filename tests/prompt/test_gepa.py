@@ -1,0 +1,108 @@
+"""GEPA through a run of ours finds what the package finds alone, and keeps to the budget of the run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rule_tasks
+from gepa.api import optimize
+from gepa.core.adapter import EvaluationBatch
+from gepa.utils import MaxCandidateProposalsStopper
+from stub_server import StubServer
+
+from agentlightning import Task
+from agentlightning.data import set_apart
+from agentlightning.records import Prompt
+from agentlightning.store import open_store
+
+
+def candidates_of(folder: Path, run_id: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads((folder / run_id / "gepa" / "candidates.json").read_text())
+    return found
+
+
+class Alone:
+    """The same task for the package by itself: no run, no store, no rollouts."""
+
+    propose_new_texts = None
+
+    def evaluate(self, batch: list[Task], candidate: dict[str, str], capture_traces: bool = False) -> Any:
+        scores = [float(rule_tasks.is_right(candidate["rules"], task.input)) for task in batch]
+        return EvaluationBatch(outputs=scores, scores=scores, trajectories=list(zip(batch, scores, strict=True)))
+
+    def make_reflective_dataset(self, candidate: dict[str, str], batch: Any, names: list[str]) -> Any:
+        examples = [
+            {"Inputs": {"task": task.input}, "Feedback": f"Score: {score:g}"} for task, score in batch.trajectories
+        ]
+        return dict.fromkeys(names, examples)
+
+
+def gepa_alone(folder: Path, train: list[Task], validation: list[Task], *, seed: int, steps: int) -> Any:
+    return optimize(
+        seed_candidate={"rules": rule_tasks.OWN},
+        trainset=train,
+        valset=validation,
+        adapter=Alone(),
+        reflection_lm=lambda prompt: f"```\n{rule_tasks.improved(str(prompt))}\n```",
+        reflection_minibatch_size=3,
+        stop_callbacks=MaxCandidateProposalsStopper(steps),
+        seed=seed,
+        logger=type("Silent", (), {"log": lambda self, message: None})(),
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_same_candidates_are_accepted_as_by_the_package_alone(
+    tmp_path: Path, stub: StubServer, seed: int
+) -> None:
+    stub.reply(rule_tasks.reflect)
+    trainer = rule_tasks.trainer(tmp_path, stub, seed=seed, steps=12)
+    result = await asyncio.to_thread(trainer.fit)
+    train, validation = set_apart(rule_tasks.tasks(36)[6:], 12, seed)
+    alone = gepa_alone(tmp_path, train, validation, seed=seed, steps=12)
+    assert candidates_of(tmp_path, result.run_id) == alone.candidates
+    assert len(alone.candidates) > 2
+    published = await published_prompt(tmp_path, result.run_id)
+    assert published.template == alone.best_candidate["rules"]
+    assert f"→ {alone.val_aggregate_scores[alone.best_idx]:.3f}" in result.results["prompts"]
+
+
+async def published_prompt(folder: Path, run_id: str) -> Prompt:
+    store = open_store(f"sqlite:///{folder}/runs.db")
+    try:
+        run = await store.run(run_id)
+        assert run is not None
+        (prompt,) = await store.published(run)
+    finally:
+        await store.close()
+    assert isinstance(prompt, Prompt)
+    return prompt
+
+
+async def costs(folder: Path, run_id: str) -> tuple[int, dict[str, float]]:
+    """How many rollouts of a run counted for its budget, and its last metrics."""
+    store = open_store(f"sqlite:///{folder}/runs.db")
+    try:
+        count = Counter(rollout.purpose for rollout in await store.rollouts(run_id))
+        metrics = {metric.name: metric.value for metric in await store.metrics(run_id)}
+    finally:
+        await store.close()
+    return count["train"] + count["validate"], metrics
+
+
+@pytest.mark.parametrize("budget", [12, 17, 24, 31, 40, 57])
+async def test_the_budget_is_never_exceeded_and_all_that_was_paid_for_is_used(
+    tmp_path: Path, stub: StubServer, budget: int
+) -> None:
+    stub.reply(rule_tasks.reflect)
+    trainer = rule_tasks.trainer(tmp_path, stub, budget=budget)
+    result = await asyncio.to_thread(trainer.fit)
+    spent, metrics = await costs(tmp_path, result.run_id)
+    assert budget - 12 < spent <= budget
+    assert metrics.get("candidate_rollouts_unused", 0) == 0
+    assert "rollouts are left of the budget" in result.results["stopped"]

@@ -17,7 +17,7 @@ from agentlightning.records import Failure, Generation, Reward, Rollout, Span, T
 from agentlightning.store import Recorded, RunRecord, Store, open_store
 from agentlightning_gateway.chat import Chat
 from agentlightning_sft.algorithm import SFT
-from agentlightning_sft.recorded import chats_of, rows_of_recorded
+from agentlightning_sft.recorded import rows_of_recorded
 
 RUN = RunRecord(id="live", name="live", algorithm="live", status="live")
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}

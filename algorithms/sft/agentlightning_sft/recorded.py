@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
+from agentlightning.chats import chats_of
 from agentlightning.errors import AlgorithmError, DataError
-from agentlightning.recording import matches
-from agentlightning.records import Span
 from agentlightning.store.base import Recorded
 from agentlightning.training_rows import TrainingRow
 from agentlightning_gateway.chat import Chat
@@ -22,17 +20,6 @@ from agentlightning_gateway.protocol import ApiError
 from agentlightning_sft.demonstrations import Demonstration, render
 
 logger = logging.getLogger(__name__)
-
-Messages = list[dict[str, Any]]
-
-
-class RecordedChat(msgspec.Struct):
-    """A chat with the model, as far as one rollout took it; ``answers`` are the places of the messages that the model
-    wrote in it. Those of earlier turns, which the agent was given, are not among them."""
-
-    messages: Messages
-    tools: list[dict[str, Any]]
-    answers: set[int]
 
 
 def rows_of_recorded(
@@ -57,39 +44,3 @@ def rows_of_recorded(
         why = left_out[0] if left_out else f"in none did an agent of the names {', '.join(agents)} get a whole answer"
         raise AlgorithmError(f"nothing to learn from in {len(recorded)} recorded rollouts: {why}")
     return rows
-
-
-def chats_of(spans: Sequence[Span], agents: Sequence[str]) -> list[RecordedChat]:
-    """The chats in a rollout: a call that goes on from what an earlier one was asked and answered is one with it.
-
-    A call that failed, or whose answer was cut off at its length, teaches nothing.
-    """
-    chats: list[RecordedChat] = []
-    for span in spans:
-        generation = span.generation
-        if span.kind != "llm" or generation is None or generation.response is None or not matches(span.agent, agents):
-            continue
-        if span.failure is not None or generation.finish_reason == "length" or not generation.messages:
-            continue
-        answered = [*generation.messages, {**generation.response, "role": "assistant"}]
-        before = next((one for one in chats if _goes_on(one.messages, generation.messages)), None)
-        answers = {len(generation.messages)}
-        if before is not None:
-            answers |= before.answers
-            chats.remove(before)
-        chats.append(RecordedChat(answered, generation.tools, answers))
-    return chats
-
-
-def _goes_on(earlier: Messages, later: Messages) -> bool:
-    return len(earlier) <= len(later) and list(map(_said, earlier)) == list(map(_said, later[: len(earlier)]))
-
-
-def _said(message: dict[str, Any]) -> tuple[Any, ...]:
-    """What a message says, whatever else a framework leaves out or adds when it sends it again."""
-    calls = [(call.get("function") or {}) for call in message.get("tool_calls") or ()]
-    return (
-        message.get("role"),
-        message.get("content") or "",
-        [(function.get("name"), function.get("arguments")) for function in calls],
-    )

@@ -11,6 +11,7 @@ import pytest
 from drawn_run import DrawnRun
 from transformers import AutoTokenizer
 
+from agentlightning.chats import chats_of
 from agentlightning.errors import AlgorithmError, ConfigError, StoreError
 from agentlightning.recorded import FromLive, best_recorded
 from agentlightning.records import Failure, Generation, Reward, Rollout, Span, Task

@@ -9,6 +9,7 @@ import click
 from agentlightning.cli.commands.common import console, read_store, store_option
 
 if TYPE_CHECKING:
+    from agentlightning.cli.prompt_versions import PromptVersion
     from agentlightning.prompts import FoundPrompt
     from agentlightning.store.base import Store
 
@@ -18,10 +19,55 @@ SHOWN = 3
 
 @click.command()
 @click.argument("run")
-@click.option("--all", "every", is_flag=True, help=f"Show all prompts of an agent, not only the {SHOWN} most used.")
+@click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help=f"Show all prompts of an agent, not only the {SHOWN} most used; with --diff all versions that were tried.",
+)
+@click.option("--diff", "diff", is_flag=True, help="Show what the run changed, up to what it published.")
 @store_option
-def prompts(run: str, every: bool, url: str) -> None:
+def prompts(run: str, every: bool, diff: bool, url: str) -> None:
     """List the prompts of a RUN's agents: system prompts, and those that the code asks for by name."""
+    if diff:
+        _show_versions(read_store(url, lambda store: _versions(store, run)), every)
+        return
+    _show_found(run, every, url)
+
+
+def _show_versions(prompts_of_run: dict[str, list[PromptVersion]], every: bool) -> None:
+    from rich.text import Text
+
+    from agentlightning.cli.prompt_versions import coloured, difference, first_of
+
+    if not prompts_of_run:
+        click.echo("this run changed no prompt")
+        return
+    screen = console()
+    for name, versions in prompts_of_run.items():
+        screen.print(Text(name, style="bold"))
+        first = first_of(versions)
+        shown = [one for one in versions if one.prompt != first.prompt and (every or one.published)]
+        for version in shown:
+            screen.print(Text(f"  version {first.prompt.version} → {_heading(version)}", style="dim"))
+            for line in difference(first.prompt, version.prompt):
+                screen.print(Text("    ").append_text(coloured(line)))
+        if not shown:
+            screen.print(Text("  unchanged", style="dim"))
+        others = len([one for one in versions if one.prompt != first.prompt]) - len(shown)
+        if others > 0:
+            were = "was" if others == 1 else "were"
+            screen.print(Text(f"  {others} more {were} tried (--all shows them)", style="dim"))
+
+
+def _heading(version: PromptVersion) -> str:
+    unit = "rollout" if version.rollouts == 1 else "rollouts"
+    mean = "" if version.mean is None else f", mean outcome {version.mean:.3f}"
+    published = ", published" if version.published else ""
+    return f"{version.prompt.version} ({version.rollouts} {unit}{mean}{published})"
+
+
+def _show_found(run: str, every: bool, url: str) -> None:
     from itertools import groupby
 
     from rich.padding import Padding
@@ -55,3 +101,11 @@ async def _found(store: Store, run: str) -> list[FoundPrompt]:
     from agentlightning.prompts import prompts_of
 
     return await prompts_of(store, (await find_run(store, run)).id)
+
+
+async def _versions(store: Store, run: str) -> dict[str, list[PromptVersion]]:
+    from agentlightning.cli.commands.find import find_run
+    from agentlightning.cli.prompt_versions import versions_of
+
+    record = await find_run(store, run)
+    return versions_of(await store.resources(record.id), record.resources, await store.rollouts(record.id))

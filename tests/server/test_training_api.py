@@ -347,7 +347,10 @@ def ask(url: str, verb: str, path: str, key: str | None = None, **options: Any) 
     return httpx.request(verb, f"{url}/v1/training{path}", headers={**headers, **options.pop("headers", {})}, **options)
 
 
-ROUTES = (("POST", ""), ("GET", ""), ("GET", "/0123456789ab"), ("POST", "/0123456789ab/stop"), ("POST", "/x/resume"))
+ROUTES = (
+    *(("POST", ""), ("GET", ""), ("GET", "/0123456789ab"), ("DELETE", "/0123456789ab")),
+    *(("POST", "/0123456789ab/stop"), ("POST", "/x/resume")),
+)
 
 
 @pytest.mark.parametrize(("verb", "path"), ROUTES)

@@ -38,6 +38,13 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     "--max-trainings", type=click.IntRange(1, 64), default=1, show_default=True, help="Trainings at once; others wait."
 )
 @click.option(
+    "--max-waiting",
+    type=click.IntRange(0, 10_000),
+    default=32,
+    show_default=True,
+    help="Trainings that wait; one more is refused.",
+)
+@click.option(
     "--upstream",
     "upstreams",
     multiple=True,
@@ -59,6 +66,7 @@ def server(
     max_sessions: int,
     train_in: Path | None,
     max_trainings: int,
+    max_waiting: int,
     upstreams: tuple[str, ...],
     upstream_key_env: str | None,
     alert_url: str | None,
@@ -79,6 +87,7 @@ def server(
         max_sessions=max_sessions,
         train_in=train_in,
         max_trainings=max_trainings,
+        max_waiting=max_waiting,
         upstreams=upstreams,
         upstream_key_variable=upstream_key_env,
         alert_url=alert_url,

@@ -51,6 +51,7 @@ TABLE = (
     Described("post", "/v1/training", "Submits a training", body=Submission, answer=Training),
     Described("get", "/v1/training", "All trainings", answer=Trainings),
     Described("get", "/v1/training/{id}", "A training, and a part of its log", answer=TrainingAnswer),
+    Described("delete", "/v1/training/{id}", "Removes a training that has ended", answer=Training),
     Described("post", "/v1/training/{id}/stop", "Stops a training", body=OBJECT, answer=Training),
     Described("post", "/v1/training/{id}/resume", "Has a training go on", body=OBJECT, answer=Training),
     Described("get", "/v1/gateway", "How the gateway stands", answer=OBJECT),

@@ -26,7 +26,7 @@ from agentlightning_server.keys import Keys
 from agentlightning_server.monitor.monitor import Monitor
 from agentlightning_server.monitor.observed import open_observed
 from agentlightning_server.sessions import Sessions
-from agentlightning_server.training.manager import TrainingManager
+from agentlightning_server.training.manager import MAX_WAITING, TrainingManager
 from agentlightning_server.wire import KEY_VARIABLE, LOOPBACK
 
 PORT = 8080
@@ -49,8 +49,8 @@ class LightningServer:
     construction. Raises `ServerError` where it cannot be, and `StoreError` from `start` where the store cannot be
     opened.
 
-    With ``train_in``, a folder, it trains what is submitted to it, ``max_trainings`` at once, and imports from there
-    what configs name.
+    With ``train_in``, a folder, it trains what is submitted to it, ``max_trainings`` at once, while
+    ``max_waiting`` others wait, and imports from there what configs name.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class LightningServer:
         max_sessions: int = MAX_SESSIONS,
         train_in: Path | None = None,
         max_trainings: int = 1,
+        max_waiting: int = MAX_WAITING,
         upstreams: Sequence[str] = (),
         upstream_key_variable: str | None = None,
         alert_url: str | None = None,
@@ -79,7 +80,7 @@ class LightningServer:
             raise ServerError(f"store {store!r}: a server keeps its store in a file; write sqlite:///PATH")
         self._url, self._keys = store, keys
         self._limits: dict[str, Any] = {"seconds": session_seconds, "limit": max_sessions}
-        self._train_in, self._max_trainings = train_in, max_trainings
+        self._train_in, self._max_trainings, self._max_waiting = train_in, max_trainings, max_waiting
         self._trainings: TrainingManager | None = None
         self._upstreams = upstreams_at(upstreams, upstream_key_variable)
         self._monitor = Monitor(alert_url=alert_url)
@@ -107,7 +108,9 @@ class LightningServer:
         """Opens the store and begins to answer. Raises `StoreError`, and `ServerError` where it cannot train."""
         try:
             if self._train_in is not None:
-                self._trainings = TrainingManager(self._train_in.absolute(), most=self._max_trainings, key=self._key)
+                self._trainings = TrainingManager(
+                    self._train_in.absolute(), most=self._max_trainings, most_waiting=self._max_waiting, key=self._key
+                )
             store = open_observed(self._url)
         except AgentLightningError:
             self._socket.close()

@@ -58,6 +58,9 @@ class TrainingClient:
     def resume(self, id: str) -> Training:
         return self._ask("POST", f"/v1/training/{id}/resume", Training, b"{}")
 
+    def delete(self, id: str) -> Training:
+        return self._ask("DELETE", f"/v1/training/{id}", Training)
+
     def follow(self, id: str, *, after: int = 0, wait: bool = True) -> Iterator[TrainingAnswer]:
         """Its log from a byte on, part by part; with ``wait`` as it comes, until the training has ended. A server that
         has answered, and does not any more, is asked again for a minute."""

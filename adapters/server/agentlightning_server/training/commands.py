@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agentlightning.cli.commands.common import check_since
+
 if TYPE_CHECKING:
     from agentlightning_server.training.records import Training
 
@@ -98,6 +100,43 @@ def resume(id: str, url: str) -> None:
     client = TrainingClient(url)
     _say(client.resume(id))
     click.echo(f"watch it: {command(client, 'log', id)} --follow")
+
+
+@_of_one
+def delete(id: str, url: str) -> None:
+    """Remove a training that has ended: its log, checkpoints and model. Its run stays in the store."""
+    from agentlightning_server.training.client import TrainingClient
+
+    click.echo(f"training {TrainingClient(url).delete(id).id} removed")
+
+
+@training.command()
+@server_option
+@click.option(
+    "--before", callback=check_since, metavar="WHEN", help="Those alone that ended before: 7d ago, or a date."
+)
+@click.option("--all", "also_succeeded", is_flag=True, help="Those that succeeded, too, with their models.")
+@click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
+def prune(url: str, before: str | None, also_succeeded: bool, yes: bool) -> None:
+    """Remove the trainings that failed or were stopped: their logs and checkpoints. Runs stay in the store.
+
+    What was stopped cannot be gone on with after that.
+    """
+    from agentlightning.formatting import parse_since
+    from agentlightning_server.training.client import TrainingClient
+
+    client = TrainingClient(url)
+    until = time.time() if before is None else parse_since(before)
+    statuses = ("failed", "cancelled", *(("succeeded",) if also_succeeded else ()))
+    found = [one for one in client.all() if one.status in statuses and (one.ended_at or 0.0) <= until]
+    for one in found:
+        click.echo(f"{one.id}  {one.name}  {one.status}")
+    if found and (yes or click.confirm(f"remove {len(found)} trainings, with all of their files")):
+        for one in found:
+            client.delete(one.id)
+        click.echo(f"{len(found)} trainings removed")
+    else:
+        click.echo("nothing was removed")
 
 
 def _say(training: Training) -> None:

@@ -29,6 +29,8 @@ from agentlightning_server.wire import KEY_VARIABLE
 
 logger = logging.getLogger(__name__)
 
+MAX_WAITING = 32
+"""Trainings that wait, by default."""
 STOP_SECONDS = 60.0
 """How long trainings may take to end when the server is stopped, before they are killed."""
 KILL_SECONDS = 15.0
@@ -36,17 +38,18 @@ KILL_SECONDS = 15.0
 
 
 class TrainingManager:
-    """Keeps trainings in ``modules``, where what their configs name is imported from; ``most`` of them run at once.
+    """Keeps trainings in ``modules``, where what their configs name is imported from; ``most`` of them run at once, and
+    ``most_waiting`` others wait.
 
     ``key`` is what their processes open the store of the server with. Raises `ServerError` where the folder cannot be
     written, or is another server's.
     """
 
-    def __init__(self, modules: Path, *, most: int, key: str | None) -> None:
+    def __init__(self, modules: Path, *, most: int, most_waiting: int = MAX_WAITING, key: str | None) -> None:
         self._modules = modules
         self._root = modules / TRAININGS
         self._sessions: Sessions
-        self._most = most
+        self._most, self._most_waiting = most, most_waiting
         self._key = {} if key is None else {KEY_VARIABLE: key}
         self._url = ""
         self._lock = lock(self._root)
@@ -60,6 +63,8 @@ class TrainingManager:
         """Finds what an earlier server has left: attends to what still runs, and starts what waits. ``url`` is where
         trainings reach the store, and ``sessions`` are what they have there."""
         self._url, self._sessions = url, sessions
+        for path in self._root.glob(".*/"):  # half made, or half removed, by a server that was killed
+            shutil.rmtree(path, ignore_errors=True)
         for path in sorted(self._root.glob("*/job.json")):
             folder = TrainingFolder(path.parent)
             job = folder.read("job", Job)
@@ -99,11 +104,13 @@ class TrainingManager:
         return job.training
 
     async def submit(self, submission: Submission) -> Training:
-        """Queues a training, if its config can be run here. Raises `RequestError` with 422 where it cannot."""
+        """Queues a training, if its config can be run here. Raises `RequestError` with 422 where it cannot, and with
+        409 where as many wait already as may."""
         id = submission.id or secrets.token_hex(6)
         async with self._checking:
             if id in self._jobs:
                 return self.training(id)
+            self._refuse_if_full()
             job = await self._checked(id, submission)
         self._jobs[id] = job
         self._start_next()
@@ -123,16 +130,32 @@ class TrainingManager:
         return self.training(id)
 
     def resume(self, id: str) -> Training:
-        """Queues a training again, to go on where it ended. Raises `RequestError` where it cannot."""
+        """Queues a training again, to go on where it ended. Raises `RequestError` where it cannot, or as many wait
+        already as may."""
         training = self.training(id)
         if training.status not in RESUMABLE:
             what = "has succeeded" if training.status == "succeeded" else f"is {training.status}"
             raise RequestError(409, f"training {id} {what}: only what has failed or was stopped goes on")
+        self._refuse_if_full()
         training.status, training.queued_at = "queued", time.time()
         training.ended_at = training.exit_code = training.signal = training.message = None
         self._save(self._job(id))
         self._start_next()
         return self.training(id)
+
+    async def delete(self, id: str) -> Training:
+        """Removes a training that has ended, with its folder; returns what it was. Its run stays in the store. Raises
+        `RequestError` where there is none, or it has not ended."""
+        job = self._job(id)
+        training = self.training(id)
+        if training.active:
+            raise RequestError(409, f"training {id} is {training.status}: stop it first, and wait until it has ended")
+        removed = self._root / f".{id}"
+        self._folder(job).path.rename(removed)
+        del self._jobs[id]
+        self._watches.pop(id, Watch()).close()
+        await asyncio.to_thread(shutil.rmtree, removed, ignore_errors=True)
+        return training
 
     async def log(self, id: str, after: int | None, seconds: float) -> tuple[Training, str, int]:
         """A training and its log from byte ``after`` on, its last lines where that is None. Waits up to ``seconds`` for
@@ -174,6 +197,15 @@ class TrainingManager:
             shutil.rmtree(draft.path, ignore_errors=True)
             raise
         return job
+
+    def _refuse_if_full(self) -> None:
+        waiting = sum(job.training.status == "queued" for job in self._jobs.values())
+        if waiting + len(self._running()) >= self._most + self._most_waiting:
+            raise RequestError(
+                409,
+                f"{waiting} trainings wait already, and no more may (--max-waiting): submit it when one has ended, or "
+                "stop one that waits",
+            )
 
     def _start_next(self) -> None:
         waiting = sorted(

@@ -39,6 +39,7 @@ class TrainingRoutes:
             Route("/v1/training", granted(self._submit), methods=["POST"]),
             Route("/v1/training", granted(self._list), methods=["GET"]),
             Route("/v1/training/{id}", granted(self._show), methods=["GET"]),
+            Route("/v1/training/{id}", granted(self._delete), methods=["DELETE"]),
             Route("/v1/training/{id}/stop", granted(self._stop), methods=["POST"]),
             Route("/v1/training/{id}/resume", granted(self._resume), methods=["POST"]),
         ]
@@ -62,6 +63,9 @@ class TrainingRoutes:
         offset = None if after is None else int(_number("after", after, MAX_OFFSET))
         seconds = _number("wait", wait, WAIT_SECONDS)
         return _answer(TrainingAnswer(*await trainings.log(request.path_params["id"], offset, seconds)))
+
+    async def _delete(self, request: Request, grant: Grant) -> Response:
+        return _answer(await self._granted(grant).delete(request.path_params["id"]))
 
     async def _stop(self, request: Request, grant: Grant) -> Response:
         await self._read_nothing(request)

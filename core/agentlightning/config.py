@@ -98,12 +98,32 @@ class PromoteConfig(Section):
             raise ValueError(f"bounds: expected the least outcome and the largest, got {list(self.bounds)}")
 
 
+class CompareConfig(Section):
+    """What `agl compare` compares, and how.
+
+    ``algorithms`` are sections as ``algorithm`` is one, by the names that the table gives them; ``name`` is that name
+    where a section does not say it. Which model is run, where and how (``model``, ``engine``, ``server``, ``backend``,
+    ``temperature``) they take from ``algorithm`` where they do not say it, and all else where they are the algorithm
+    that is named there.
+
+    Each held-out task is run ``samples`` times, as often as ``algorithm.evaluate`` says by default. ``alpha`` bounds
+    the probability that anything is called better where nothing is. ``prices`` are those of the models that the agents
+    call by themselves, in dollars per million input and output tokens: ``{gpt-4o-mini: [0.15, 0.6]}``.
+    """
+
+    algorithms: dict[str, dict[str, Any]] = {}
+    samples: PositiveInt | None = None
+    alpha: Annotated[float, msgspec.Meta(gt=0, le=0.5)] = 0.05
+    prices: dict[str, tuple[NonNegative, NonNegative]] = {}
+
+
 class Config(Section):
     """A training run. ``algorithm`` is ``name`` and the algorithm's own options.
 
     ``train`` are name patterns of the agents that are trained; ``prompts`` maps an agent's name (or pattern) to
-    what takes the place of its system prompt. ``budget`` is how many rollouts learning may cost, validation and
-    branches among them; evaluations of the held-out tasks and the first rollout are not counted.
+    what takes the place of its system prompt. ``prompts_from`` is a run in the same store whose published prompts and
+    demonstrations the agents are given. ``budget`` is how many rollouts learning may cost, validation and branches
+    among them; evaluations of the held-out tasks and the first rollout are not counted.
     """
 
     agent: str
@@ -112,9 +132,11 @@ class Config(Section):
     reward: str | RewardConfig | list[str | RewardConfig] = []
     train: list[str] = msgspec.field(default_factory=lambda: ["*"])
     prompts: dict[str, str] = {}
+    prompts_from: str | None = None
     budget: PositiveInt | None = None
     runner: RunnerConfig = msgspec.field(default_factory=RunnerConfig)
     promote: PromoteConfig = msgspec.field(default_factory=PromoteConfig)
+    compare: CompareConfig = msgspec.field(default_factory=CompareConfig)
     store: str = defaults.STORE
     directory: str = defaults.DIRECTORY
     name: str | None = None

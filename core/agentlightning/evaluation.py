@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from agentlightning.algorithm import Algorithm, Run
 from agentlightning.config import PositiveInt
 from agentlightning.errors import ConfigError
-from agentlightning.serving import TORCH, ModelServer, model_server
+from agentlightning.serving import TORCH, UNTRAINED, ModelServer, model_server
 
 
 class EvalConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -62,3 +63,19 @@ class Eval(Algorithm):
                 await run.evaluate(step=0, variant="greedy", resources=[policy.sampled_with(temperature=0.0)])
         finally:
             await self._server.aclose()
+
+
+def untrained(section: Mapping[str, Any], *, model: str | None = None, own: bool = False) -> dict[str, Any]:
+    """The section ``eval`` that evaluates what an algorithm's ``section`` begins with: its model, served and sampled in
+    the same way. ``model`` is another one's folder or name; ``own`` leaves the agents their own."""
+    algorithm = {**section, **(section.get("evaluate") or {})}
+    trained = algorithm.get("model") or {}
+    found: dict[str, Any] = {"name": "eval"}
+    if not own and (trained or model is not None):
+        found["model"] = {name: value for name, value in trained.items() if name not in UNTRAINED}
+        found |= {name: algorithm[name] for name in ("engine", "server", "temperature", "greedy") if name in algorithm}
+        if model is not None:
+            found["model"]["path"] = model
+    if "samples" in algorithm:
+        found["samples"] = algorithm["samples"]
+    return found

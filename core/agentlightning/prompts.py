@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from agentlightning import semconv
-from agentlightning.records import Record, Span
+from agentlightning.errors import ConfigError
+from agentlightning.records import Prompt, Record, Span
 from agentlightning.store.base import Store
 from agentlightning.system_prompts import SYSTEM_ROLES, text_of
 
@@ -32,6 +33,20 @@ async def prompts_of(store: Store, run_id: str) -> list[FoundPrompt]:
     for rollout in [rollout for rollout in await store.rollouts(run_id) if rollout.counts]:
         spans += await store.spans(rollout.id)
     return prompts_in(spans)
+
+
+async def published_prompts(store: Store, run_id: str) -> list[Prompt]:
+    """The prompts that a run published last. Raises `ConfigError` where there is no such run, or it has none."""
+    run = await store.run(run_id)
+    if run is None:
+        raise ConfigError(f"prompts_from: there is no run {run_id} in this store; `agl runs` lists what is there")
+    found = [resource for resource in await store.published(run) if isinstance(resource, Prompt)]
+    if not found:
+        raise ConfigError(
+            f"prompts_from: run {run_id} ({run.algorithm}, {run.status}) published no prompt; name one that learned "
+            "prompts or demonstrations"
+        )
+    return found
 
 
 def prompts_in(spans: Sequence[Span]) -> list[FoundPrompt]:

@@ -89,7 +89,7 @@ def config_of(run: RunRecord) -> tuple[Config, str | None]:
         raise ConfigError(f"run {run.id} cannot be made again from its record, which keeps no secret: name its config")
     names = ("agent", "reward", "algorithm", "train", "prompts", "budget", "runner", "directory")
     values = {name: run.config[name] for name in names}
-    values |= {"promote": run.config["promote"]} if "promote" in run.config else {}
+    values |= {name: run.config[name] for name in ("promote", "prompts_from") if name in run.config}
     values |= {"tasks": run.config["tasks"]["source"], "name": run.name, "seed": run.seed}
     return decode_section(values, Config, where=f"run {run.id}"), run.config["held_out"].get("source")
 

@@ -39,6 +39,7 @@ from agentlightning.local_runner import LocalRunner
 from agentlightning.notebook import html_of
 from agentlightning.plugins import Plugins, plugins
 from agentlightning.progress import Progress
+from agentlightning.prompts import published_prompts
 from agentlightning.recording import outside
 from agentlightning.records import Prompt, Record, decode, encode
 from agentlightning.redaction import redact, redact_config
@@ -107,8 +108,9 @@ class Trainer:
     ``agent`` is the agent itself, ``"module:attribute"``, or ``"module:attribute()"`` for what makes one; ``tasks`` and
     ``held_out`` what `agentlightning.data.load_tasks` takes; ``reward`` a function, a name, or several of them;
     ``algorithm`` a name, a dict ``{"name": …, option: …}`` or an `Algorithm`; ``train`` name patterns of the
-    agents that are trained; ``prompts`` maps name patterns to system prompts in place of the agents' own. Raises
-    `ConfigError`, `DataError`, `AdapterError` or `PluginError` before anything runs when one of them is wrong.
+    agents that are trained; ``prompts`` maps name patterns to system prompts in place of the agents' own, and
+    ``prompts_from`` is a run of the same store whose published prompts they are given. Raises `ConfigError`,
+    `DataError`, `AdapterError` or `PluginError` before anything runs when one of them is wrong.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Trainer:
         held_out: Any = None,
         train: Sequence[str] = ("*",),
         prompts: Mapping[str, str] | None = None,
+        prompts_from: str | None = None,
         budget: int | None = None,
         runner: RunnerConfig | None = None,
         promote: PromoteConfig | None = None,
@@ -140,6 +143,7 @@ class Trainer:
         self._prompts = [
             Prompt(name=f"prompt of {agent}", agents=(agent,), template=text) for agent, text in (prompts or {}).items()
         ]
+        self._prompts_from = prompts_from
         self._seed = decode_section(seed, Seed, at="seed")
         self._budget = None if budget is None else decode_section(budget, PositiveInt, at="budget")
         self._runner_config = validated(runner or RunnerConfig(), at="runner")
@@ -163,6 +167,7 @@ class Trainer:
             "algorithm": {"name": self._algorithm_name, **msgspec.to_builtins(self._algorithm.config)},
             "train": self._train,
             "prompts": dict(prompts or {}),
+            "prompts_from": prompts_from,
             "budget": self._budget,
             "runner": self._runner_config,
             "promote": promote,
@@ -198,6 +203,7 @@ class Trainer:
             held_out=held_out,
             train=config.train,
             prompts=config.prompts,
+            prompts_from=config.prompts_from,
             budget=config.budget,
             runner=config.runner,
             promote=config.promote,
@@ -222,6 +228,7 @@ class Trainer:
     async def fit_async(self, *, resume: bool | str | None = None) -> FitResult:
         """`fit` as a coroutine on the caller's loop."""
         use_daemon_threads(asyncio.get_running_loop())
+        prompts = await self._given_prompts()
         store = open_store(self._store) if isinstance(self._store, str) else self._store
         try:
             record, restored = self._new_record(), None
@@ -234,7 +241,7 @@ class Trainer:
                     self._progress.message(f"run {earlier.id} goes on with other versions: {'; '.join(changed)}")
                 record = msgspec.structs.replace(earlier, config=record.config, versions=record.versions)
             directory = _make_folder(self._directory / record.id)
-            return await self._fit(store, await store.open_run(record), restored, directory)
+            return await self._fit(store, await store.open_run(record), restored, directory, prompts)
         finally:
             if isinstance(self._store, str):
                 await store.close()
@@ -249,6 +256,7 @@ class Trainer:
     async def check_async(self) -> CheckReport:
         """`check` as a coroutine on the caller's loop."""
         use_daemon_threads(asyncio.get_running_loop())
+        prompts = await self._given_prompts()
         if self._runner.needs_workers and self._adapter is None:
             self._load_agent()
         with TemporaryDirectory(prefix="agentlightning-check-", ignore_cleanup_errors=True) as folder:
@@ -257,7 +265,7 @@ class Trainer:
                 record = await store.open_run(self._new_record())
                 run = self._new_run(store, record, Path(folder), self._progress or Progress(), check_only=True)
                 with suppress(CheckDone):
-                    await self._learn(run, store)
+                    await self._learn(run, store, prompts)
             finally:
                 await store.close()
         if run.checked is None:
@@ -303,22 +311,40 @@ class Trainer:
             budget=self._budget,
         )
 
-    async def _learn(self, run: TrainingRun, store: Store) -> None:
+    async def _given_prompts(self) -> list[Prompt]:
+        """Those of the config, then those of the run that it names. Raises `ConfigError`."""
+        if self._prompts_from is None:
+            return self._prompts
+        store = open_store(self._store) if isinstance(self._store, str) else self._store
+        try:
+            return [*self._prompts, *await published_prompts(store, self._prompts_from)]
+        finally:
+            if isinstance(self._store, str):
+                await store.close()
+
+    async def _learn(self, run: TrainingRun, store: Store, prompts: Sequence[Prompt]) -> None:
         await store.add_tasks(run.id, [*self._tasks, *self._held_out])
-        for prompt in self._prompts:
+        for prompt in prompts:
             await run.publish(prompt)
         async with run.running():
             with outside():  # an algorithm's own model calls are part of no rollout
                 await self._algorithm.run(run)
 
-    async def _fit(self, store: Store, record: RunRecord, restored: Checkpoint | None, directory: Path) -> FitResult:
+    async def _fit(
+        self,
+        store: Store,
+        record: RunRecord,
+        restored: Checkpoint | None,
+        directory: Path,
+        prompts: Sequence[Prompt],
+    ) -> FitResult:
         progress = self._progress or Progress()
         run = self._new_run(store, record, directory, progress, restored=restored)
         status: Literal["succeeded", "failed", "cancelled"] = "failed"
         message: str | None = None
         progress.start(record, concurrency=self._runner_config.concurrency)
         try:
-            await self._learn(run, store)
+            await self._learn(run, store, prompts)
             await store.update_run(record)
             status = "succeeded"
         except (asyncio.CancelledError, KeyboardInterrupt):

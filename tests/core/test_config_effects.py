@@ -13,7 +13,17 @@ import msgspec
 import pytest
 import yaml
 
-from agentlightning.config import Config, PromoteConfig, RewardConfig, RunnerConfig, Section, TasksConfig, load_config
+from agentlightning.config import (
+    CompareConfig,
+    Config,
+    PromoteConfig,
+    RewardConfig,
+    RunnerConfig,
+    Section,
+    TasksConfig,
+    load_config,
+)
+from agentlightning.levers.sections import baseline_of
 from agentlightning.promotion.gate import rules_of
 from agentlightning.store import open_store
 from agentlightning.trainer import Trainer
@@ -117,6 +127,8 @@ BASE: dict[str, Any] = {
 ANY_LABEL = {"runner": {"name": "effects:LabelledRunner"}}
 WORTH = {"reward": {"name": "effects:Worth"}}
 
+ELSEWHERE = {"prompts_from": "test_compare_levers.py: the prompts of that run are what the agents are given"}
+
 EFFECTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "agent": ("effects:other_agent", {}),
     "tasks": ("other_tasks.jsonl", {}),
@@ -141,6 +153,11 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "runner.reward_timeout": (0.05, {}),
     "runner.retries": (1, {}),
     "runner.config": ({"label": "fast"}, ANY_LABEL),
+    "compare": ({"samples": 2}, {}),
+    "compare.algorithms": ({"other": {"name": "effects:Once", "steps": 3}}, {}),
+    "compare.samples": (2, {}),
+    "compare.alpha": (0.1, {}),
+    "compare.prices": ({"m": [1.0, 2.0]}, {}),
     "promote": ({"minimum": 5}, {}),
     "promote.alpha": (0.1, {}),
     "promote.margin": (0.1, {}),
@@ -186,6 +203,8 @@ async def observed(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "store": config.store,
         # What they do to a promotion: test_promotion_gate.py, test_canary.py.
         "promote": rules_of(run),
+        # What it does to a comparison: test_compare_levers.py.
+        "compare": [config.compare, baseline_of(config).algorithm],
         "folder": next(path.parent.name for path in folder.glob(f"*/{run.id}")),
         "resources": [(one.name, one.agents, getattr(one, "template", None)) for one in resources],
         "rollouts": [
@@ -231,8 +250,9 @@ def test_every_key_is_among_them() -> None:
         "reward": RewardConfig,
         "runner": RunnerConfig,
         "promote": PromoteConfig,
+        "compare": CompareConfig,
     }
     keys = {field.name for field in msgspec.structs.fields(Config)}
     for name, section in sections.items():
         keys |= {f"{name}.{field.name}" for field in msgspec.structs.fields(section)}
-    assert keys == EFFECTS.keys()
+    assert keys == EFFECTS.keys() | ELSEWHERE.keys()

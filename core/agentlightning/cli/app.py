@@ -18,6 +18,7 @@ COMMANDS = {
     "runs": "runs",
     "show": "show",
     "failures": "failures",
+    "compare": "compare",
     "compare-runs": "compare_runs",
     "prompts": "prompts",
     "serve": "serve",
@@ -102,6 +103,7 @@ def main(debug: bool) -> None:
     agl check agentlightning.yaml     run it once, and say what a run would learn from
     agl train agentlightning.yaml     train it
     agl eval agentlightning.yaml      measure it, and learn nothing
+    agl compare agentlightning.yaml   learn in several ways on one budget, and say which is worth it
     agl serve RUN                     answer its calls with the trained model
     agl promote RUN                   give it to the deployed agent, if it is shown to be better
     agl rollback                      take that back

@@ -33,7 +33,7 @@ async def spending_of(store: Store, rollouts: Iterable[Rollout]) -> Spending:
                 resources[digest] = await store.resource(rollout.run_id, digest)
         ran_with = [found for digest in rollout.resources.values() if (found := resources[digest]) is not None]
         spans = await store.spans(rollout.id, attempt=rollout.attempt)
-        prices = [_price(span, ran_with) for span in spans if span.generation is not None]
+        prices = [price_of(span, ran_with) for span in spans if span.generation is not None]
         known = [price for price in prices if price is not None]
         dollars.setdefault(rollout.task_id, []).append(sum(known) if len(known) == len(prices) else None)
         tokens.setdefault(rollout.task_id, []).append(sum(map(_tokens, spans)))
@@ -44,7 +44,7 @@ async def spending_of(store: Store, rollouts: Iterable[Rollout]) -> Spending:
     return Spending(unit=f"tokens of {', '.join(sorted(models))}", by_task=_means(tokens))
 
 
-def _price(span: Span, resources: Iterable[AnyResource]) -> float | None:
+def price_of(span: Span, resources: Iterable[AnyResource]) -> float | None:
     """Dollars for a call; None where nobody has said what it costs."""
     usage = span.generation.usage if span.generation is not None else None
     for resource in resources:

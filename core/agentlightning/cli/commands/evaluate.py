@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -61,23 +61,12 @@ def without_training(config: Config, model: str | None, tasks: str | None) -> Co
     import msgspec
 
     from agentlightning.config import TasksConfig
-    from agentlightning.serving import UNTRAINED
+    from agentlightning.evaluation import untrained
 
-    algorithm = {**config.algorithm, **(config.algorithm.get("evaluate") or {})}
-    trained = algorithm.get("model") or {}
-    section: dict[str, Any] = {"name": "eval"}
-    if model != OWN and (trained or model is not None):
-        section["model"] = {name: value for name, value in trained.items() if name not in UNTRAINED}
-        section |= {
-            name: algorithm[name] for name in ("engine", "server", "temperature", "greedy") if name in algorithm
-        }
-        if model is not None:
-            section["model"]["path"] = model
-    if "samples" in algorithm:
-        section["samples"] = algorithm["samples"]
+    algorithm = untrained(config.algorithm, model=None if model == OWN else model, own=model == OWN)
     source: str | TasksConfig = config.tasks
     if tasks is not None:
         fields = source.fields if isinstance(source, TasksConfig) else {}
         source = TasksConfig(train=tasks, held_out=tasks, fields=fields)
     name = f"{config.name}-eval" if config.name else "eval"
-    return msgspec.structs.replace(config, algorithm=section, tasks=source, name=name)
+    return msgspec.structs.replace(config, algorithm=algorithm, tasks=source, name=name)

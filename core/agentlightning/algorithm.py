@@ -200,8 +200,9 @@ class Algorithm(ABC):
         known = {field.encode_name for field in msgspec.structs.fields(cls.config_type(section))}
         if "from_live" in section and "from_live" not in known:
             raise ConfigError(
-                f"algorithm.from_live: {cls.__name__} learns from what its own policy has just done; what was recorded "
-                "of a deployed agent is text that others wrote: `sft` learns from that"
+                f"algorithm.from_live: {cls.__name__} learns from the rollouts of its own run; what was recorded of a "
+                "deployed agent, or imported, is text that others wrote, and how likely each of its tokens was is not "
+                "known: `sft` and `few_shot` learn from it"
             )
         return cls(decode_section(dict(section), cls.config_type(section), at="algorithm"))
 

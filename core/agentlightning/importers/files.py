@@ -98,8 +98,8 @@ def _rows_of_json(path: Path, file: BufferedIOBase, unread: Unread) -> Iterator[
             raise DataError(f"{path} is not JSON, nor JSON Lines: {_what_is_wrong(whole)}")
     file.seek(0)
     for number, line in enumerate(file, start=1):
-        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        if not line.strip():
+        line = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip()
+        if not line:
             continue
         where = f"{path.name}:{number}"
         if _is_json(line):

@@ -213,5 +213,5 @@ def test_what_does_not_go_together_is_refused(section: dict[str, Any], message: 
 def test_an_algorithm_that_needs_its_own_policys_tokens_refuses_recorded_text() -> None:
     from agentlightning_grpo.algorithm import GRPO
 
-    with pytest.raises(ConfigError, match=r"algorithm\.from_live: GRPO learns from the rollouts of its own run; .* `sft`"):
+    with pytest.raises(ConfigError, match=r"algorithm\.from_live: GRPO learns from the rollouts of its own run; "):
         GRPO.from_section({"model": {"path": "any"}, "from_live": {"run": "live"}})

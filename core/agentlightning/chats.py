@@ -43,11 +43,12 @@ def chats_of(spans: Sequence[Span], agents: Sequence[str]) -> list[RecordedChat]
                 before.whole = False
             continue
         answered = [*generation.messages, {**generation.response, "role": "assistant"}]
-        answers, span_ids = {len(generation.messages)}, (span.id,)
+        chat = RecordedChat(answered, generation.tools, {len(generation.messages)}, (span.id,))
         if before is not None:
-            answers, span_ids = answers | before.answers, before.span_ids + span_ids
+            chat.answers |= before.answers
+            chat.span_ids = before.span_ids + chat.span_ids
             chats.remove(before)
-        chats.append(RecordedChat(answered, generation.tools, answers, span_ids))
+        chats.append(chat)
     return chats
 
 

@@ -14,7 +14,7 @@ from agentlightning.errors import AlgorithmError
 from agentlightning.loading import nearest
 from agentlightning.prompts import prompts_in
 from agentlightning.recording import matches
-from agentlightning.records import Prompt, Record, Rollout, Span
+from agentlightning.records import Prompt, Rollout, Span
 from agentlightning.system_prompts import SYSTEM_ROLES, text_of
 
 Observed = tuple[Rollout, Sequence[Span]]
@@ -23,7 +23,7 @@ UNNAMED = "agent"
 """What an agent without a name is called."""
 
 
-class Role(Record, kw_only=True, frozen=True):
+class Role(msgspec.Struct, kw_only=True, frozen=True):
     """A prompt of the agent under learning: the system prompt of the calls that ``agent`` makes, or, where ``named``,
     one that the code asks for (`agentlightning.prompt`).
 

@@ -68,7 +68,7 @@ def reflect(request: Received) -> Answer:
     return text(f"Here it is.\n```\n{improved(request.json['messages'][0]['content'])}\n```")
 
 
-def trainer(folder: Path, stub: StubServer, *, count: int = 36, held_out: int = 6, **options: Any) -> Trainer:
+def trainer(folder: Path, stub: StubServer, *, count: int = 20, held_out: int = 2, **options: Any) -> Trainer:
     found = tasks(count)
     chosen: dict[str, Any] = {
         "agent": agent,
@@ -76,7 +76,7 @@ def trainer(folder: Path, stub: StubServer, *, count: int = 36, held_out: int = 
         "name": "gepa",
         "seed": 0,
         "budget": None,
-        "validation_tasks": 12,
+        "validation_tasks": 6,
         "reflection": {"model": "scripted", "base_url": stub.base_url, "retries": 0},
         **options,
     }

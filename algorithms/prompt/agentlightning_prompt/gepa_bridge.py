@@ -253,6 +253,7 @@ def forget_unscored(state: State) -> None:
     for scores in state.prog_candidate_val_subscores:
         for id in [id for id, score in scores.items() if score == UNSCORED]:
             del scores[id]
-    for id in [id for id, score in state.pareto_front_valset.items() if score == UNSCORED]:
-        del state.pareto_front_valset[id]
-        del state.program_at_pareto_front_valset[id]
+    fronts = state.program_at_pareto_front_valset
+    for id in [id for id in fronts if state.pareto_front_valset.get(id, UNSCORED) == UNSCORED]:
+        state.pareto_front_valset.pop(id, None)
+        del fronts[id]

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drawn_run import DrawnRun
 
 from agentlightning import Task, Trainer, semconv
-from agentlightning.model_routing import choice_of_rollout
+from agentlightning.algorithm import Evaluation
+from agentlightning.model_routing import choice_for, choice_of_rollout
 from agentlightning.recording import Recorder, current
-from agentlightning.records import Failure, Generation, ModelChoice, ModelRouter, Rollout, Usage
+from agentlightning.records import (
+    AnyResource,
+    Failure,
+    Generation,
+    ModelChoice,
+    ModelRouter,
+    Reward,
+    Rollout,
+    Span,
+    Usage,
+    new_id,
+)
 from agentlightning.store import open_store
+from agentlightning.training_rows import Group, RolloutRows
 
 CANDIDATES = [
     {"model": "large", "input_price": 10.0, "output_price": 30.0},
@@ -46,6 +60,11 @@ def tasks_of(count: int, seed: int = 0) -> list[Task]:
 def features(text: str) -> list[float]:
     """Which kind of question it is."""
     return [float(text.startswith("sum")), float(text.startswith("city"))]
+
+
+def sevens(text: str) -> list[float]:
+    """What tells nothing of the kind of question."""
+    return [float(text.split()[1]) % 7]
 
 
 async def agent(question: str) -> str:
@@ -127,3 +146,74 @@ def of_the_models(result: Any) -> dict[str, str]:
     """What came of a run, but for where its files are."""
     paths = ("front table", "front picture", "curve")
     return {name: text for name, text in result.results.items() if name not in paths}
+
+
+SECONDS = {"large": 0.5, "medium": 0.3, "small": 0.1}
+
+
+class TableRun(DrawnRun):
+    """A run whose rollouts are read from the table at once: only what a selection decides is under test."""
+
+    def __init__(self, directory: Path, *, count: int, seed: int = 0) -> None:
+        super().__init__(directory)
+        tasks = tasks_of(count + HELD_OUT)
+        self.tasks, self.held_out, self.seed = tasks[HELD_OUT:], tasks[:HELD_OUT], seed
+        self.train = ["solver"]
+        self._spans: dict[str, list[Span]] = {}
+
+    async def collect(
+        self,
+        tasks: Sequence[Task],
+        *,
+        step: int,
+        group_size: int = 1,
+        resources: Sequence[AnyResource] = (),
+        key: str | None = None,
+    ) -> AsyncGenerator[Group, None]:
+        self.events.append(f"collect {key}: {[task.id for task in tasks]} with {resources}")
+        for task in tasks:
+            rollout = self._run(task, resources[0])
+            members = [RolloutRows(rollout=rollout, spans=self._spans[rollout.id], rows=[])]
+            yield Group(id=task.id, task=task, rollouts=members)
+
+    async def evaluate(self, *, step: int, variant: str = "", **options: Any) -> Evaluation:
+        resource = (options.get("resources") or self.published[-1:])[0]
+        rollouts = [self._run(task, resource) for task in self.held_out]
+        self.events.append(f"evaluate {step} {variant}: {[rollout.output for rollout in rollouts]}")
+        return Evaluation(step=step, tasks=self.held_out, rollouts=rollouts, rewards=[])
+
+    async def spans(self, rollout: Rollout) -> list[Span]:
+        return self._spans[rollout.id]
+
+    def _run(self, task: Task, resource: AnyResource) -> Rollout:
+        assert isinstance(resource, ModelChoice | ModelRouter)
+        choice = choice_for(resource, task.input) if isinstance(resource, ModelRouter) else resource
+        scores = {**task.metadata["hardness"], **{f"{name}!": value for name, value in task.metadata["kind"].items()}}
+        rollout = Rollout(
+            id=new_id(),
+            run_id="run",
+            group_id=task.id,
+            task_id=task.id,
+            purpose="train",
+            status="succeeded",
+            output=choice.model,
+            rewards=[Reward(name="score", value=scores.get(choice.model, 0.0))],
+        )
+        self._spans[rollout.id] = [
+            Span(
+                rollout_id=rollout.id,
+                kind="llm",
+                name="chat",
+                agent=agent,
+                started_at=0.0,
+                ended_at=SECONDS.get(choice.model, 0.2),
+                attributes={semconv.MODEL_CHOICE: choice.name} if isinstance(resource, ModelRouter) else {},
+                generation=Generation(
+                    model=choice.model,
+                    messages=[{"role": "user", "content": task.input}],
+                    usage=Usage(input_tokens=1000, output_tokens=100),
+                ),
+            )
+            for agent in ("solver", "judge")
+        ]
+        return rollout

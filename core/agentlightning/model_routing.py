@@ -15,8 +15,8 @@ from typing import Any
 
 from agentlightning.errors import PolicyError
 from agentlightning.plugins import plugins
-from agentlightning.recording import Recorder, matches
-from agentlightning.records import ModelChoice, ModelRouter, Policy, Resource, Span
+from agentlightning.recording import Recorder
+from agentlightning.records import ModelChoice, ModelRouter
 
 KEPT = 8
 """How many loaded routers a process keeps: each may hold an embedding model and what it compares with."""
@@ -94,23 +94,6 @@ def first_user_text(messages: Iterable[Any]) -> str:
         if plain.get("role") == "user":
             return _text(plain.get("content"))
     return ""
-
-
-def dollars(resources: Iterable[Resource], spans: Iterable[Span]) -> float:
-    """What a rollout's calls cost by the prices of the models that were chosen for them, and the usage that their
-    endpoints counted. Calls that no choice is for cost nothing here: nobody said their price."""
-    steering = [one for one in resources if isinstance(one, Policy | ModelChoice | ModelRouter)]
-    return sum(_price(steering, span) for span in spans)
-
-
-def _price(steering: Iterable[Resource], span: Span) -> float:
-    generation = span.generation
-    if generation is None or generation.usage is None:
-        return 0.0
-    steered_by = next((one for one in steering if matches(span.agent, one.agents)), None)
-    if isinstance(steered_by, ModelRouter):
-        steered_by = steered_by.chosen(span)
-    return steered_by.cost(generation.usage) if isinstance(steered_by, ModelChoice) else 0.0
 
 
 def digest_of_folder(folder: Path) -> str:

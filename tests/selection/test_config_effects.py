@@ -2,119 +2,142 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from replayed_models import TableRun
 
-from agentlightning import Task, Trainer
-from agentlightning.errors import ConfigError
-from agentlightning.recording import current
-from agentlightning.records import Generation, ModelChoice, Rollout, Usage
-from agentlightning.store import open_store
-from agentlightning_selection.config import Candidate, SelectionConfig
+from agentlightning_selection.algorithm import Selection
+from agentlightning_selection.config import CONFIGS, Candidate
 
-GOOD = {"large": 0.9, "small": 0.8, "tiny": 0.1}
 LARGE = {"model": "large", "input_price": 10.0, "output_price": 30.0}
+MEDIUM = {"model": "medium", "input_price": 1.0, "output_price": 3.0}
 SMALL = {"model": "small", "input_price": 0.1, "output_price": 0.3}
-BASE: dict[str, Any] = {"candidates": [LARGE, SMALL], "batch": 12, "minimum": 12}
-CHANGED: dict[str, tuple[dict[str, Any], Any]] = {
-    "candidates": ({}, [LARGE, SMALL, {"model": "tiny"}]),
+BOTH = [LARGE, SMALL]
+KINDS = [{**LARGE, "model": "large!"}, {**MEDIUM, "model": "medium!"}, {**SMALL, "model": "small!"}]
+"""Models that are good at one kind of question."""
+
+PRICED = {"candidates": [KINDS[0], KINDS[2]], "quality_price": 0.02}
+SLOW = [{**LARGE, "input_price": 0.01, "output_price": 0.0}, MEDIUM]
+"""The slower is the cheaper one."""
+
+Change = tuple[dict[str, Any], Any]
+"""What else is set with a key, and its other value."""
+COMMON: dict[str, Change] = {
+    "candidates": ({}, [LARGE, SMALL, MEDIUM]),
     "agents": ({}, ["judge"]),
+}
+FIXED: dict[str, Change] = {
+    **COMMON,
     "objective": ({}, "cheapest"),
     "cost_weight": ({}, 50.0),
-    "margin": ({"objective": "cheapest"}, 0.5),
-    "batch": ({}, 6),
-    "minimum": ({"candidates": [LARGE, {"model": "tiny"}]}, 48),
-    "confidence": ({"candidates": [LARGE, {"model": "tiny"}]}, 0.999999999),
-    "budget": ({}, 0.01),
-    "candidates.model": ({}, "tiny"),
-    "candidates.base_url": ({}, "http://127.0.0.1:1/v1"),
-    "candidates.api_key_env": ({}, "A_KEY_OF_ITS_OWN"),
-    "candidates.input_price": ({}, 1.0),
-    "candidates.output_price": ({}, 1.0),
+    "time_weight": ({}, 5.0),
+    "margin": ({"objective": "cheapest", "candidates": [LARGE, MEDIUM]}, 0.9),
 }
-"""What else is set with a key, and its other value."""
+TRAFFIC: dict[str, Change] = {
+    **COMMON,
+    "batch": ({}, 4),
+    "budget": ({}, 30),
+    "confidence": ({"candidates": [LARGE, MEDIUM], "budget": 300, "batch": 10}, 0.50001),
+    "cost_weight": ({}, 50.0),
+    "time_weight": ({}, 5.0),
+    "discount": ({}, 0.8),
+}
+CHANGED: dict[str, dict[str, Change]] = {
+    "racing": {
+        **FIXED,
+        "batch": ({}, 6),
+        "minimum": ({"batch": 12}, 48),
+        "confidence": ({"batch": 12}, 0.999999999),
+        "budget": ({}, 30),
+        "max_dollars": ({"batch": 12}, 0.01),
+    },
+    "successive_halving": {
+        **FIXED,
+        "objective": ({"candidates": SLOW, "objective": "cheapest", "margin": 0.9}, "fastest"),
+        "batch": ({}, 4),
+        "confidence": ({"candidates": [LARGE, MEDIUM], "budget": 96}, 0.50001),
+        "budget": ({}, 60),
+        "eta": ({"candidates": [LARGE, SMALL, MEDIUM]}, 3),
+    },
+    "thompson": {**TRAFFIC, "posterior": ({}, "beta")},
+    "ucb": {**TRAFFIC, "exploration": ({}, 5.0), "reward_range": ({}, 4.0)},
+    "contextual": {
+        "candidates": ({}, KINDS[:2]),
+        "agents": ({}, ["judge"]),
+        "batch": ({}, 12),
+        "budget": ({}, 90),
+        "confidence": (PRICED, 0.999999999999),
+        "features": (PRICED, "replayed_models:sevens"),
+        "learner": ({}, "linucb"),
+        "quality_price": ({}, 0.001),
+        "cost_limit": ({}, 0.001),
+        "compare_held_out": ({}, True),
+        "neighbours": ({}, [3]),
+        "temperatures": ({}, [10.0]),
+        "folds": ({}, 3),
+        "alpha": ({"learner": "linucb", "batch": 4}, 0.0),
+        "regularisation": ({"learner": "linucb", "batch": 4}, 50.0),
+    },
+}
+BASE: dict[str, dict[str, Any]] = {
+    "racing": {"candidates": BOTH},
+    "successive_halving": {"candidates": BOTH, "budget": 90},
+    "thompson": {"candidates": BOTH},
+    "ucb": {"candidates": BOTH},
+    "contextual": {
+        "candidates": KINDS,
+        "features": "replayed_models:features",
+    },
+}
+OF_A_CANDIDATE: dict[str, Any] = {
+    "model": "other",
+    "base_url": "http://127.0.0.1:1/v1",
+    "api_key_env": "A_KEY_OF_ITS_OWN",
+    "input_price": 1.0,
+    "output_price": 1.0,
+}
+KEYS = [(strategy, key) for strategy, keys in CHANGED.items() for key in keys]
 
 
-async def agent(number: int) -> dict[str, Any]:
-    """Tells what was chosen for each of its two agents."""
-    recorder = current()
-    assert recorder is not None
-    chosen = {}
-    for name in ("solver", "judge"):
-        choice = recorder.resource(ModelChoice, name)
-        chosen[name] = None if choice is None else [choice.model, choice.base_url, choice.api_key_env]
-        call = recorder.start("llm", "chat", agent=name)
-        call.generation = Generation(model="m", usage=Usage(input_tokens=1000, output_tokens=100))
-        recorder.end(call)
-    return chosen
+async def measure(folder: Path, strategy: str, options: dict[str, Any]) -> str:
+    """All that a run did, in one text."""
+    run = TableRun(folder / "run", count=60)
+    await Selection.from_section({"strategy": strategy, **options}).run(run)
+    results = {name: text for name, text in run.results.items() if name not in ("front table", "front picture")}
+    kept = Path(run.results["front table"]).read_text()
+    published = [(type(one).__name__, getattr(one, "model", None)) for one in run.published]
+    return repr((run.events, published, sorted(run.logged.items()), results, kept)).replace(str(folder), "")
 
 
-def score(rollout: Rollout, task: Task) -> float:
-    chosen = rollout.output["solver"] or rollout.output["judge"]
-    return float(task.input / 100 < GOOD[chosen[0]])
+@pytest.fixture(autouse=True)
+def _without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlightning_selection.contest.draw", lambda *_: None)
 
 
-async def measure(folder: Path, options: dict[str, Any]) -> str:
-    tasks = [Task(id=str(number), input=number * 7 % 100) for number in range(60)]
-    trainer = Trainer(
-        agent,
-        tasks[12:],
-        score,
-        {"name": "selection", **options},
-        held_out=tasks[:12],
-        train=["solver"],
-        store=f"sqlite:///{folder}/runs.db",
-        directory=folder,
-    )
-    result = await asyncio.to_thread(trainer.fit)
-    store = open_store(f"sqlite:///{folder}/runs.db")
-    try:
-        metrics = [
-            (it.step, it.name, it.value) for it in await store.metrics(result.run_id) if "seconds" not in it.name
-        ]
-        rollouts = await store.rollouts(result.run_id)
-    finally:
-        await store.close()
-    ran = sorted((it.purpose, it.step, it.variant, it.task_id, repr(it.output)) for it in rollouts)
-    return repr((sorted(metrics), ran, result.results))
+@pytest.mark.parametrize(("strategy", "key"), KEYS)
+async def test_a_key_changes_something(tmp_path: Path, strategy: str, key: str) -> None:
+    beside, value = CHANGED[strategy][key]
+    base = {**BASE[strategy], **beside}
+    before = await measure(tmp_path, strategy, base)
+    assert before == await measure(tmp_path, strategy, base), "what is measured is no noise"
+    assert before != await measure(tmp_path, strategy, {**base, key: value})
 
 
-def with_key(options: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    section, _, field = key.rpartition(".")
-    if not section:
-        return {**options, field: value}
-    first, *others = options[section]
-    return (
-        {**options, section: [*others, {**first, field: value}]}
-        if field == "model"
-        else {
-            **options,
-            section: [{**first, field: value}, *others],
-        }
-    )
+@pytest.mark.parametrize("key", OF_A_CANDIDATE)
+async def test_a_key_of_a_candidate_changes_something(tmp_path: Path, key: str) -> None:
+    before = await measure(tmp_path, "racing", {"candidates": BOTH})
+    changed = [{**LARGE, key: OF_A_CANDIDATE[key]}, SMALL]
+    assert before != await measure(tmp_path, "racing", {"candidates": changed})
 
 
-@pytest.mark.parametrize("key", CHANGED)
-async def test_a_key_changes_something(tmp_path: Path, key: str) -> None:
-    beside, value = CHANGED[key]
-    base = {**BASE, **beside}
-    before = await measure(tmp_path / "before", base)
-    assert before == await measure(tmp_path / "again", base), "what is measured is no noise"
-    assert before != await measure(tmp_path / "after", with_key(base, key, value))
+@pytest.mark.parametrize("strategy", CONFIGS)
+def test_every_key_is_held_to_it(strategy: str) -> None:
+    keys = {field.name for field in msgspec.structs.fields(CONFIGS[strategy])}
+    assert set(CHANGED[strategy]) == keys - {"strategy"}
 
 
-@pytest.mark.parametrize(
-    ("options", "where"), [({"margin": 0.1}, "cheapest"), ({"objective": "cheapest", "cost_weight": 1.0}, "reward")]
-)
-def test_a_key_without_effect_is_refused(options: dict[str, Any], where: str) -> None:
-    with pytest.raises(ConfigError, match=f"has an effect only where objective is {where}"):
-        Trainer(agent, [], score, {"name": "selection", **BASE, **options})
-
-
-def test_every_key_is_held_to_it() -> None:
-    keys = {field.name for field in msgspec.structs.fields(SelectionConfig)}
-    assert set(CHANGED) == keys | {f"candidates.{field.name}" for field in msgspec.structs.fields(Candidate)}
+def test_every_key_of_a_candidate_is_held_to_it() -> None:
+    assert set(OF_A_CANDIDATE) == {field.name for field in msgspec.structs.fields(Candidate)}

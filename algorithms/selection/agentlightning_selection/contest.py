@@ -14,7 +14,8 @@ from agentlightning import semconv
 from agentlightning.algorithm import Run
 from agentlightning.causes import explain_failures
 from agentlightning.errors import AlgorithmError
-from agentlightning.model_routing import dollars, first_user_text
+from agentlightning.model_routing import first_user_text
+from agentlightning.promotion.spending import price_of
 from agentlightning.recording import matches
 from agentlightning.records import AnyResource, Failure, ModelChoice, Rollout, Span, Task
 from agentlightning_selection.config import Candidate, SelectionConfig
@@ -98,7 +99,7 @@ class Contest:
         return Trial(
             task_id=rollout.task_id,
             outcome=rollout.outcome if rollout.is_scorable and failure is None else None,
-            dollars=dollars([resource], spans),
+            dollars=sum(price_of(span, [resource]) or 0.0 for span in spans),
             seconds=sum(_seconds(span) for span in answered) if answered else None,
             text=_first_text(calls),
             choice=_routed_to(calls),

@@ -17,9 +17,8 @@ def blocks(rng: np.random.Generator, first: float, second: float, *, share: floa
 def test_a_mean_that_is_not_above_the_bound_is_called_so_in_few_of_many_sequences_at_any_of_1000_looks() -> None:
     rng = np.random.default_rng(1)
     draws = {
-        "rare and large": np.where(rng.random((1000, 1000)) < 0.1, 0.9, -0.1),
-        "even": np.where(rng.random((1000, 1000)) < 0.5, 1.0, -1.0),
-        "small": rng.uniform(-0.3, 0.3, (1000, 1000)),
+        "rare and large": np.where(rng.random((400, 1000)) < 0.1, 0.9, -0.1),
+        "even": np.where(rng.random((400, 1000)) < 0.5, 1.0, -1.0),
     }
     for name, differences in draws.items():
         ever = (log_e_values(differences) >= np.log(1 / 0.05)).any(axis=1)

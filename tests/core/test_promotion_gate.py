@@ -74,7 +74,7 @@ async def test_a_first_evaluation_of_what_is_in_production_is_compared_with(stor
 
 
 async def test_what_is_not_worse_and_cheaper_comes_through(store: Store) -> None:
-    outcomes = [0.0, 1.0] * 200
+    outcomes = [0.0, 1.0] * 100
     cheap: dict[str, Any] = {"tokens": {0: 100, 5: 20}, "promote": {"margin": 0.05}}
     run = await make_run(store, "cheap", {0: (OLD, outcomes), 5: (NEW, outcomes)}, **cheap)
     verdict = await judge(store, run, None, rules_of(run))
@@ -93,7 +93,7 @@ async def test_what_is_not_worse_and_cheaper_comes_through(store: Store) -> None
 async def test_dollars_are_compared_where_every_model_has_a_price(store: Store) -> None:
     dear = ModelChoice(name="model", version=0, model="large", input_price=10.0)
     cheap = ModelChoice(name="model", version=1, model="small", input_price=1.0)
-    outcomes = [1.0] * 300
+    outcomes = [1.0] * 150
     run = await make_run(store, "cheap", {0: (dear, outcomes), 5: (cheap, outcomes)}, promote={"margin": 0.05})
     verdict = await judge(store, run, None, rules_of(run))
     assert verdict.opens

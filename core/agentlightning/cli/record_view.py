@@ -19,6 +19,7 @@ from agentlightning.cli.tree import format_value, rollout_summary, rollout_tree
 from agentlightning.defaults import DIRECTORY
 from agentlightning.diagnostics import findings
 from agentlightning.formatting import format_duration, format_time
+from agentlightning.levers.sections import COMPARISON
 from agentlightning.records import AnyResource, ModelChoice, ModelRouter, Policy, Prompt, Rollout
 from agentlightning.report import compare_evaluations, evaluations_of
 from agentlightning.serving import model_folders
@@ -102,7 +103,9 @@ def _next_commands(run: RunRecord, url: str, *, any_failed: bool) -> list[tuple[
     """What can be done with the run, as commands."""
     models, store = model_folders(run), store_hint(url)
     again = f"agl train --resume {run.id}{store}"
-    if run.config.get("objects", ["config"]):  # its record does not say all
+    if run.algorithm == COMPARISON:
+        again = f"agl compare CONFIG --resume {run.id}"
+    elif run.config.get("objects", ["config"]):  # its record does not say all
         again = f"agl train CONFIG --resume {run.id}"
     commands = [
         ("go on with it", again, run.status in ("failed", "cancelled", "interrupted")),

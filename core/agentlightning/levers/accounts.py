@@ -14,7 +14,7 @@ from agentlightning.records import AnyResource, ModelChoice, Policy, Record, Rol
 from agentlightning.store.base import Metric, RunRecord, Store
 
 REFLECTION = "reflection_"
-"""Begins the names of metrics that count what an algorithm asked a model of its own."""
+"""Begins the names of metrics that count what an algorithm has asked a model of its own so far."""
 
 Prices = Mapping[str, tuple[float, float]]
 """Dollars per million input and output tokens, by the name of the model."""
@@ -119,8 +119,9 @@ def _calls(spans: Iterable[Span], ran_with: Iterable[AnyResource], prices: Price
             continue
         dollars = price_of(span, resources)
         if dollars is None and generation.model is not None and generation.model in prices:
-            price = dict(zip(("input_price", "output_price"), prices[generation.model], strict=True))
-            dollars = ModelChoice(name="", model=generation.model, **price).cost(generation.usage)
+            of_input, of_output = prices[generation.model]
+            choice = ModelChoice(name="", model=generation.model, input_price=of_input, output_price=of_output)
+            dollars = choice.cost(generation.usage)
         if dollars is None:
             total.unpriced += 1
         else:
@@ -144,12 +145,10 @@ def _rewards(rollout: Rollout) -> Cost:
 
 
 def _reflection(metrics: Iterable[Metric]) -> Cost:
-    """What the algorithm asked a model of its own, step by step."""
-    total = Cost()
-    for metric in metrics:
-        if metric.name.startswith(REFLECTION):
-            total += _counted({metric.name.removeprefix(REFLECTION): metric.value})
-    return total
+    """What the algorithm has asked a model of its own, by the last step that counted it."""
+    counted = [metric for metric in metrics if metric.name.startswith(REFLECTION)]
+    last = {metric.name: metric.value for metric in sorted(counted, key=lambda metric: metric.step)}
+    return _counted({name.removeprefix(REFLECTION): value for name, value in last.items()})
 
 
 def _counted(numbers: Mapping[str, float]) -> Cost:

@@ -16,7 +16,7 @@ from agentlightning.config import Config
 from agentlightning.errors import AlgorithmError, ConfigError, advice
 from agentlightning.levers.accounts import Account, known_prices
 from agentlightning.levers.recommending import Recommendation, Row, corrected, recommend
-from agentlightning.levers.rows import account_of_baseline, last_evaluation, notes_of, row_of, with_cheaper
+from agentlightning.levers.rows import account_of_baseline, last_evaluation, notes_of, row_of, way_of, with_cheaper
 from agentlightning.levers.runs import Runs
 from agentlightning.levers.sections import (
     BASELINE,
@@ -48,8 +48,8 @@ ProgressFor = Callable[[str], Progress]
 class LeverComparison(Record, kw_only=True):
     """What came of a comparison: what the agent is with nothing learned, a row for each lever, and what is recommended.
 
-    ``variant`` is how the held-out tasks were run, ``samples`` times each ("": as the agent asks). ``notes`` are what a
-    reader should know. ``directory`` is the comparison's own.
+    ``way`` is how the models were sampled on the held-out tasks, each of which was run ``samples`` times. ``notes`` are
+    what a reader should know. ``directory`` is the comparison's own.
     """
 
     id: str
@@ -57,7 +57,7 @@ class LeverComparison(Record, kw_only=True):
     budget: int
     samples: int
     alpha: float
-    variant: str
+    way: str
     baseline: float | None
     tasks: int
     baseline_account: Account
@@ -154,11 +154,8 @@ class Comparing:
     async def _compare(self, store: Store, runs: Runs, record: RunRecord) -> LeverComparison:
         for name, trainer in self._trainers.items():
             await runs.fit(name, trainer)
-            if name == BASELINE and not runs.work[name].done:
-                raise AlgorithmError(
-                    f"the agent as it is could not be evaluated, so there is nothing to compare with: "
-                    f"{runs.work[name].failure}"
-                )
+            if name == BASELINE:
+                await _refuse_without_baseline(runs)
         rows = [await row_of(store, runs, lever, self._prices) for lever in self.levers]
         if self._combine:
             rows.append(await self._combination(store, runs, rows))
@@ -196,20 +193,31 @@ class Comparing:
             budget=self._budget,
             samples=samples_of(self.config),
             alpha=alpha,
-            variant=baseline[0].variant if baseline else "",
-            baseline=baseline[0].mean if baseline else None,
-            tasks=len(baseline[0].tasks) if baseline else 0,
+            way=await way_of(store, baseline[0]),
+            baseline=baseline[0].mean,
+            tasks=len(baseline[0].tasks),
             baseline_account=await account_of_baseline(store, runs, self._prices),
             rows=rows,
             recommendation=recommend(
                 rows, {name: last for name, last in lasts.items() if last is not None}, alpha=alpha
             ),
-            notes=[note for row in compared for note in await notes_of(runs, row)],
+            notes=[note for row in compared for note in await notes_of(store, runs, row)],
             directory=str(Path(self.config.directory) / record.id),
         )
         record.results = {name: work.run_id for name, work in runs.work.items() if work.run_id is not None}
         record.results["recommendation"] = found.recommendation.reason
         return found
+
+
+async def _refuse_without_baseline(runs: Runs) -> None:
+    """Raises `AlgorithmError` where the agent as it is could not be evaluated."""
+    if not runs.work[BASELINE].done:
+        why = runs.work[BASELINE].failure
+    elif all(one.mean is None for one in await runs.evaluations(BASELINE)):
+        why = f"no held-out task could be scored; agl failures {runs.work[BASELINE].run_id} says why"
+    else:
+        return
+    raise AlgorithmError(f"the agent as it is could not be evaluated, so there is nothing to compare with: {why}")
 
 
 def _prices_of(levers: Sequence[Lever]) -> dict[str, tuple[float, float]]:

@@ -13,6 +13,7 @@ from agentlightning.levers.recommending import Row
 from agentlightning.levers.runs import Runs
 from agentlightning.levers.sections import BASELINE, COMBINED, Lever
 from agentlightning.promotion.gate import judge
+from agentlightning.records import Policy
 from agentlightning.report import compare, on_shared_tasks
 from agentlightning.store.base import RunRecord, Store
 
@@ -72,17 +73,28 @@ def last_evaluation(baseline: Sequence[Evaluation], found: Sequence[Evaluation])
     return None if last is None or last.step == 0 else last
 
 
-async def notes_of(runs: Runs, row: Row) -> list[str]:
+async def way_of(store: Store, evaluation: Evaluation) -> str:
+    """How the models of an evaluation were sampled, in words."""
+    temperatures = set()
+    for rollout in evaluation.rollouts[:1]:
+        ran_with = [await store.resource(rollout.run_id, digest) for digest in rollout.resources.values()]
+        temperatures = {one.sampling.get("temperature", 1.0) for one in ran_with if isinstance(one, Policy)}
+    if not temperatures:
+        return "sampled as the agent asks"
+    return f"sampled at temperature {', '.join(f'{temperature:g}' for temperature in sorted(temperatures))}"
+
+
+async def notes_of(store: Store, runs: Runs, row: Row) -> list[str]:
     """What a reader should know of a row that was compared."""
     baseline, found = await runs.evaluations(BASELINE), await runs.evaluations(row.name)
     after = last_evaluation(baseline, found)
     if after is None:
         return []
-    notes = [_other_beginning(row.name, _of_variant(baseline, after.variant), found, after.variant)]
-    if after.variant not in {one.variant for one in baseline}:
-        notes.append(
-            f"{row.name} was evaluated otherwise sampled ({_way(after)}) than the baseline ({_way(baseline[0])})"
-        )
+    before = _of_variant(baseline, after.variant)
+    notes = [_other_beginning(row.name, before, found, after.variant)]
+    one, other = await way_of(store, after), await way_of(store, before)
+    if one != other:
+        notes.append(f"{row.name} was evaluated {one}, the baseline {other}")
     if row.comparison is not None and row.comparison.left_out:
         notes.append(f"{row.name}: {row.comparison.left_out} held-out tasks could not be scored, and are left out")
     if row.account is not None and row.account.learning.unpriced:
@@ -107,16 +119,13 @@ def _other_beginning(name: str, baseline: Evaluation, found: Sequence[Evaluation
     )
 
 
-def _way(evaluation: Evaluation) -> str:
-    return evaluation.variant or "as the agent asks"
-
-
 def _of_variant(evaluations: Sequence[Evaluation], variant: str) -> Evaluation:
     return next((one for one in evaluations if one.variant == variant), evaluations[0])
 
 
 def _why_nothing(run: RunRecord) -> str:
-    stopped = run.results.get("stopped")
-    if stopped is not None:
-        return f"nothing was learned: {stopped}"
-    return "it was not evaluated on the held-out tasks after it had learned"
+    """What the run itself says, where it was not evaluated after a step."""
+    said = [run.results["stopped"]] if "stopped" in run.results else [f"{k}: {v}" for k, v in run.results.items()]
+    if not said:
+        return "it was not evaluated on the held-out tasks after it had learned"
+    return f"nothing was learned ({'; '.join(said)})"

@@ -133,6 +133,13 @@ def _evaluated(section: dict[str, Any], keys: set[str], samples: int) -> dict[st
     """The section with the held-out tasks run as they are for all: ``samples`` times each, sampled as in training."""
     if "evaluate" in keys:
         return {**section, "evaluate": {"greedy": False, **(section.get("evaluate") or {}), "samples": samples}}
+    if "samples" in keys:
+        if section.get("samples", samples) != samples:
+            raise ConfigError(
+                f"algorithm.samples: {section['samples']} where the others run each held-out task {samples} times: "
+                "leave it out, or say it for all in compare.samples"
+            )
+        return {**section, "samples": samples}
     if samples != 1:
         raise ConfigError(
             f"{section['name']} runs each held-out task once, and the others would run it {samples} times: leave out "

@@ -29,12 +29,11 @@ LEGEND = (
 
 
 def title_of(found: LeverComparison) -> str:
-    """``100 held-out tasks, sampled, twice each; a budget of 2000 rollouts each (McNemar, exact)``."""
-    way = found.variant or "as the agent asks"
+    """``100 held-out tasks, sampled at temperature 1; 2000 rollouts for each lever (McNemar, exact)``."""
     each = "" if found.samples == 1 else f", {found.samples} times each"
     tests = dict.fromkeys(row.comparison.test for row in found.rows if row.comparison is not None)
     test = f" ({' / '.join(tests)})" if tests else ""
-    return f"{found.tasks} held-out tasks, {way}{each}; {found.budget} rollouts for each lever{test}"
+    return f"{found.tasks} held-out tasks, {found.way}{each}; {found.budget} rollouts for each lever{test}"
 
 
 def table_of(found: LeverComparison) -> list[tuple[str, ...]]:

@@ -1,0 +1,511 @@
+"""Algorithms compared on one budget: the same terms for all, what each cost, and what is said of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from made_evaluations import make_run
+
+from agentlightning.algorithm import Evaluation
+from agentlightning.cli import main
+from agentlightning.config import load_config
+from agentlightning.errors import AlgorithmError, ConfigError, PluginError
+from agentlightning.levers.accounts import Account, Cost, account_of
+from agentlightning.levers.comparison import Comparing, LeverComparison
+from agentlightning.levers.recommending import Row, corrected, holm, recommend
+from agentlightning.levers.runs import Runs
+from agentlightning.levers.sections import levers_of
+from agentlightning.records import ModelChoice, Reward, Task
+from agentlightning.report import compare, mcnemar_exact
+from agentlightning.store import Checkpoint, Metric, RunRecord, open_store
+from agentlightning.trainer import Trainer
+
+CODE = '''
+"""An agent that is right as often as its prompt says, and algorithms that change that."""
+import pathlib
+import random
+
+import msgspec
+
+import agentlightning as agl
+from agentlightning import Algorithm
+from agentlightning.errors import AlgorithmError, BudgetError
+from agentlightning.policy_gradient import PolicyGradient
+from agentlightning.records import Prompt
+
+
+async def agent(number):
+    level, bonus = float(agl.prompt("level", "0.3")), float(agl.prompt("bonus", "0"))
+    return float(random.Random(number).random() < level + bonus)
+
+
+def right(rollout, task):
+    return rollout.output
+
+
+def unknown(rollout, task):
+    return None
+
+
+class Tune(Algorithm):
+    class Config(msgspec.Struct, forbid_unknown_fields=True):
+        level: float = 0.9
+        batch: int = 8
+        name: str = "level"
+
+    async def run(self, run):
+        await run.evaluate(step=0)
+        step = 0
+        for step in range(1, 4):
+            try:
+                async for _ in run.collect(run.batches(self.config.batch)(step), step=step):
+                    pass
+            except BudgetError as error:
+                step -= 1
+                run.stopped(step=step, reason=str(error))
+                break
+            if pathlib.Path("broken").exists() and self.config.level == 0.8:
+                raise AlgorithmError("the loss exploded")
+        if step:
+            await run.publish(Prompt(name=self.config.name, agents=(), template=str(self.config.level)))
+        await run.evaluate(step=step)
+
+
+class Planning(Tune):
+    """Plans with a budget of its own, as selections do."""
+
+    class Config(Tune.Config, forbid_unknown_fields=True):
+        budget: int | None = None
+
+    async def run(self, run):
+        run.result("planned", str(self.config.budget))
+        await super().run(run)
+'''
+TASKS = [{"id": f"t{number}", "input": number} for number in range(20)]
+HELD_OUT = [{"id": f"h{number}", "input": 1000 + number} for number in range(40)]
+ALGORITHMS = {
+    "best": {"name": "levels:Tune", "level": 0.95},
+    "near": {"name": "levels:Planning", "level": 0.9, "batch": 3},
+    "little": {"name": "levels:Tune", "level": 0.3},
+    "broken": {"name": "levels:Tune", "level": 0.8},
+    "large": {"name": "levels:Tune", "batch": 50},
+}
+BUDGET = 20
+
+
+def make_project(folder: Path, **changes: Any) -> Path:
+    (folder / "levels.py").write_text(CODE)
+    for name, rows in (("train", TASKS), ("held_out", HELD_OUT)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = {
+        "agent": "levels:agent",
+        "tasks": {"train": str(folder / "train.jsonl"), "held_out": str(folder / "held_out.jsonl")},
+        "reward": "levels:right",
+        "algorithm": {"name": "levels:Tune"},
+        "compare": {"algorithms": ALGORITHMS},
+        "store": f"sqlite:///{folder}/store.db",
+        "directory": str(folder / "runs"),
+        "name": "levels",
+        **changes,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return folder / "config.yaml"
+
+
+def settings(folder: Path, **changes: Any) -> Any:
+    return load_config(make_project(folder, **changes))
+
+
+@pytest.fixture(autouse=True)
+def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("levels", None)
+
+
+async def runs_of(folder: Path) -> list[RunRecord]:
+    store = open_store(f"sqlite:///{folder}/store.db?mode=ro")
+    try:
+        return await store.runs()
+    finally:
+        await store.close()
+
+
+# What is said: pure functions.
+
+
+def test_p_values_are_corrected_as_holm_does() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_of_levers_that_change_nothing_one_is_rarely_called_better() -> None:
+    rng = np.random.default_rng(0)
+    levers, tasks, times, wrong = 4, 100, 2000, 0
+    for _ in range(times):
+        before, after = rng.random(tasks) < 0.4, rng.random((levers, tasks)) < 0.4
+        gained, lost = (after & ~before).sum(1), (~after & before).sum(1)
+        ps = holm([mcnemar_exact(int(up), int(down)) for up, down in zip(gained, lost, strict=True)])
+        wrong += any(p <= 0.05 and up > down for p, up, down in zip(ps, gained, lost, strict=True))
+    assert wrong / times <= 0.05
+
+
+def outcomes(right: int, *, total: int = 60, first: int = 0) -> Evaluation:
+    """So many right answers, from task ``first`` on."""
+    rewards = [float(first <= number < first + right) for number in range(total)]
+    tasks = [Task(id=f"t{number}", input=number) for number in range(total)]
+    return Evaluation(step=1, tasks=tasks, rollouts=[], rewards=list(rewards))
+
+
+def judged(after: dict[str, Evaluation], costs: dict[str, Account] | None = None, right: int = 15) -> Any:
+    rows = [
+        Row(name=name, algorithm=name, comparison=compare(outcomes(right), one), account=(costs or {}).get(name))
+        for name, one in after.items()
+    ]
+    return recommend(corrected(rows), after, alpha=0.05)
+
+
+def test_the_best_is_recommended_where_it_is_shown_to_be_better_than_the_others() -> None:
+    found = judged({"prompt": outcomes(35), "weights": outcomes(55), "same": outcomes(15)})
+    assert (found.lever, found.better, found.tied) == ("weights", ["weights", "prompt"], [])
+    assert found.reason.startswith("weights: 0.250 → 0.917 on 60 held-out tasks (+0.667, 95 % interval +")
+    assert "It is shown to gain more than the others that gained: prompt (p " in found.reason
+
+
+def test_of_those_that_are_not_shown_to_differ_the_cheapest_is_recommended() -> None:
+    after = {"weights": outcomes(52), "prompt": outcomes(50)}
+    found = judged(after, {"weights": Account(seconds=600), "prompt": Account(seconds=60)})
+    assert (found.lever, found.tied) == ("prompt", ["weights", "prompt"])
+    assert "weights (0.867, 10 min 0 s), prompt (0.833, 1 min 0 s) are not shown to differ" in found.reason
+    dollars = {"weights": Account(learning=Cost(dollars=0.1)), "prompt": Account(learning=Cost(dollars=2.0))}
+    assert judged(after, dollars).lever == "weights"
+
+
+def test_where_some_dollars_are_unknown_time_decides() -> None:
+    costs = {
+        "weights": Account(learning=Cost(dollars=5.0), seconds=10),
+        "prompt": Account(learning=Cost(dollars=0.1, unpriced=3), seconds=20),
+    }
+    assert judged({"weights": outcomes(52), "prompt": outcomes(50)}, costs).lever == "weights"
+
+
+def test_nothing_is_recommended_where_nothing_is_shown_to_be_better() -> None:
+    found = judged({"prompt": outcomes(17), "weights": outcomes(15, first=2)})
+    assert found.lever is None
+    assert found.reason.startswith("Not worth it: no lever is shown to be better than the agent as it is. The most is ")
+    assert "that much, at most, was overlooked" in found.reason
+    assert judged({"worse": outcomes(2)}).lever is None
+
+
+def test_one_that_is_no_better_but_cheaper_to_use_is_recommended_for_that() -> None:
+    rows = corrected([Row(name="small", algorithm="selection", comparison=compare(outcomes(15), outcomes(15)))])
+    rows[0].cheaper = "not worse by more than 0.02, and cheaper to use: 0.1 after 0.3 dollars a task"
+    found = recommend(rows, {"small": outcomes(15)}, alpha=0.05)
+    assert found.lever == "small"
+    assert "0.1 after 0.3 dollars a task" in found.reason
+
+
+def test_few_held_out_tasks_are_told() -> None:
+    after = outcomes(9, total=9)
+    row = Row(name="lucky", algorithm="any", comparison=compare(outcomes(0, total=9), after))
+    found = recommend(corrected([row]), {"lucky": after}, alpha=0.05)
+    assert "Only 9 held-out tasks were compared" in found.reason
+
+
+# What a run cost.
+
+
+async def test_a_run_is_charged_for_every_attempt_and_for_what_its_rewards_asked(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/one.db")
+    choice = ModelChoice(name="model", model="m", input_price=2.0)
+    run = await make_run(store, "one", {0: (choice, [1.0] * 2), 3: (choice, [1.0] * 2)}, tokens={0: 10, 3: 100})
+    await store.add_rewards(
+        "one-3-0", 1, [Reward(name="judge", value=1.0, metrics={"calls": 1, "input_tokens": 7, "dollars": 0.5})]
+    )
+    account = await account_of(store, run, prices={}, seconds=4.0)
+    await store.close()
+    assert account.learning == Cost()
+    tokens = 10 + 11 + 100 + 101
+    assert account.evaluation.rollouts == 4
+    assert (account.evaluation.calls, account.evaluation.input_tokens) == (5, tokens + 7)
+    assert account.evaluation.dollars == pytest.approx(tokens * 2.0 / 1e6 + 0.5)
+    assert (account.task_tokens, account.seconds) == (100.5, 4.0)
+    assert account.task_dollars == pytest.approx(201 / 1e6)
+
+
+async def test_calls_without_a_price_are_told_apart_and_take_that_of_the_config(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/one.db")
+    run = await make_run(store, "one", {1: (None, [1.0] * 3)}, tokens={1: 10})
+    unknown = await account_of(store, run, prices={}, seconds=0.0)
+    known = await account_of(store, run, prices={"m": (1.0, 9.0)}, seconds=0.0)
+    await store.close()
+    assert (unknown.evaluation.unpriced, unknown.evaluation.dollars, unknown.task_dollars) == (3, 0.0, None)
+    assert (known.evaluation.unpriced, known.evaluation.dollars) == (0, pytest.approx(33 / 1e6))
+
+
+async def test_a_session_that_was_killed_counts_to_the_last_that_its_run_recorded(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/one.db")
+    await make_run(store, "levels/one", {1: (None, [1.0])})
+    record = await store.open_run(RunRecord(id="all", name="levels/compare", algorithm="compare"))
+    store.add_metrics([Metric(run_id="levels/one", step=1, name="loss", value=0.5, at=1030.0)])
+    work = {"one": {"sessions": [{"began": 1000.0, "ended": None}], "run_id": "levels/one"}}
+    await store.put_checkpoint(Checkpoint(run_id="all", step=3, state={"work": work}))
+    runs = Runs(store, record)
+    await runs.restore()
+    await store.close()
+    assert runs.work["one"].seconds == 30
+    assert runs.work["one"].done
+
+
+# The comparison.
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, LeverComparison, list[RunRecord]]]:
+    """One comparison: an algorithm that gains, one that gains about as much for less, one that gains nothing, one that
+    fails, and one whose first step is more than the budget."""
+    folder = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        (folder / "broken").touch()
+        found = Comparing(settings(folder), budget=BUDGET).run()
+        yield folder, found, asyncio.run(runs_of(folder))
+        sys.modules.pop("levels", None)
+
+
+Compared = tuple[Path, LeverComparison, list[RunRecord]]
+
+
+def test_each_lever_is_a_run_of_its_own_on_the_same_terms(compared: Compared) -> None:
+    _, found, runs = compared
+    assert [run.name for run in runs] == [
+        "levels/compare",
+        "levels/baseline",
+        *(f"levels/{name}" for name in ALGORITHMS),
+    ]
+    levers = runs[2:]
+    assert {run.config["budget"] for run in levers} == {BUDGET}
+    for key in ("tasks", "held_out", "reward", "agent"):
+        assert len({json.dumps(run.config[key], default=str) for run in levers}) == 1
+    assert len({(run.seed, tuple(run.held_out)) for run in runs[1:]}) == 1
+    assert [row.run_id for row in found.rows] == [run.id for run in levers]
+    assert runs[0].results["best"] == levers[0].id
+
+
+def test_each_is_compared_with_one_baseline_on_the_same_held_out_tasks(compared: Compared) -> None:
+    _, found, _ = compared
+    best, near, little, _, _ = found.rows
+    assert best.comparison is not None
+    assert near.comparison is not None
+    assert little.comparison is not None
+    assert best.comparison.before == near.comparison.before == found.baseline
+    assert best.comparison.n == len(HELD_OUT)
+    assert best.is_better(0.05)
+    assert near.is_better(0.05)
+    assert not little.is_better(0.05)
+    assert best.p is not None
+    assert best.p > best.comparison.p
+
+
+def test_the_budget_binds_each(compared: Compared) -> None:
+    _, found, _ = compared
+    used = {row.name: row.account.learning.rollouts for row in found.rows if row.account is not None}
+    assert used == {"best": 16, "near": 9, "little": 16, "broken": 8, "large": 0}
+    assert max(used.values()) <= BUDGET
+
+
+def test_an_algorithm_that_plans_with_a_budget_is_told_that_of_all(compared: Compared) -> None:
+    near = next(run for run in compared[2] if run.name == "levels/near")
+    assert near.results["planned"] == str(BUDGET)
+
+
+def test_one_that_fails_or_learns_nothing_is_a_row_with_its_reason(compared: Compared) -> None:
+    rows = {row.name: row for row in compared[1].rows}
+    assert (rows["broken"].reason, rows["broken"].comparison) == ("failed: the loss exploded", None)
+    assert str(rows["large"].reason).startswith(
+        "nothing was learned (after step 0: the collection 'train/1' asks for 50"
+    )
+    assert rows["large"].p is None
+
+
+def test_a_tie_is_called_a_tie(compared: Compared) -> None:
+    recommended = compared[1].recommendation
+    assert recommended.better == ["best", "near"] == recommended.tied
+    assert recommended.lever in ("best", "near")
+    assert "are not shown to differ" in recommended.reason
+
+
+async def test_going_on_tries_again_what_failed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "broken").touch()
+    config = settings(tmp_path, compare={"algorithms": {name: ALGORITHMS[name] for name in ("near", "broken")}})
+    first = await Comparing(config, budget=BUDGET).run_async()
+    assert first.rows[1].reason == "failed: the loss exploded"
+    (tmp_path / "broken").unlink()
+    second = await Comparing(config, budget=BUDGET).run_async(resume=True)
+    assert second.id == first.id
+    assert [row.run_id for row in second.rows] == [row.run_id for row in first.rows]
+    assert second.rows[0].account == first.rows[0].account
+    assert second.rows[1].comparison is not None
+    assert second.rows[1].account is not None
+    assert second.rows[1].account.learning.rollouts == 16  # what was run before it failed among them
+    assert len(await runs_of(tmp_path)) == 4
+    with pytest.raises(ConfigError, match=r"compare\.budget: was 20, now 30"):
+        await Comparing(config, budget=30).run_async(resume=True)
+    with pytest.raises(ConfigError, match="there is no comparison other"):
+        await Comparing(config, budget=BUDGET).run_async(resume="other")
+
+
+async def test_where_the_agent_as_it_is_cannot_be_scored_nothing_is_learned(tmp_path: Path) -> None:
+    config = settings(tmp_path, reward="levels:unknown")
+    with pytest.raises(
+        AlgorithmError, match="could not be evaluated, so there is nothing to compare with: no held-out"
+    ):
+        await Comparing(config, names=["best"], budget=BUDGET).run_async()
+    runs = await runs_of(tmp_path)
+    assert [(run.name, run.status) for run in runs] == [("levels/compare", "failed"), ("levels/baseline", "succeeded")]
+
+
+# The terms.
+
+
+@pytest.mark.parametrize(
+    ("changes", "names", "budget", "message"),
+    [
+        ({}, ["best"], None, "--budget 2000"),
+        ({"compare": {}}, None, 10, "nothing to compare"),
+        ({}, ["best", "best"], 10, "'best' cannot be, or is twice"),
+        ({}, ["baseline"], 10, "'baseline' cannot be"),
+        (
+            {"compare": {"algorithms": {"x": {"name": "levels:Tune", "lvl": 1}}}},
+            None,
+            10,
+            "x: algorithm.lvl: unknown key",
+        ),
+        (
+            {"compare": {"algorithms": {"x": {"name": "levels:Planning", "budget": 50}}}},
+            None,
+            10,
+            "x: algorithm.budget: 50 is more than the budget of all, 10",
+        ),
+        ({"compare": {"algorithms": ALGORITHMS, "samples": 3}}, None, 10, "runs each held-out task once"),
+    ],
+)
+def test_other_terms_for_one_of_them_are_refused(
+    tmp_path: Path, changes: dict[str, Any], names: list[str] | None, budget: int | None, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        levers_of(settings(tmp_path, **changes), names, budget)
+
+
+def test_an_algorithm_that_nobody_has_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="few_shoot"):
+        Comparing(settings(tmp_path), names=["best", "few_shoot"], budget=10)
+    assert not (tmp_path / "store.db").exists()
+
+
+TORCH = {"model": {"path": "a-model", "lora": {"rank": 4}}, "temperature": 0.7, "engine": {"max_tokens": 9}}
+WEIGHTS = {"batch_tasks": 4, "group_size": 2}
+
+
+def levers(tmp_path: Path, budget: int = 100, **compared: Any) -> dict[str, dict[str, Any]]:
+    algorithm = {"name": "grpo", **TORCH, **WEIGHTS, "steps": 50, "lr": 1e-3}
+    config = settings(tmp_path, algorithm=algorithm, compare={"algorithms": compared})
+    return {lever.name: lever.config.algorithm for lever in levers_of(config, None, budget)}
+
+
+def test_what_runs_where_and_how_is_shared_and_the_rest_is_each_ones_own(tmp_path: Path) -> None:
+    found = levers(tmp_path, grpo={}, sft={**WEIGHTS, "lr": 1e-4}, eval={})
+    assert found["grpo"]["lr"] == 1e-3
+    assert found["sft"]["lr"] == 1e-4
+    assert "steps" in found["sft"]
+    assert found["sft"]["model"] == TORCH["model"]
+    assert found["eval"]["model"] == {"path": "a-model"}  # nothing is trained there
+    for section in found.values():
+        assert (section["temperature"], section["engine"]) == (0.7, {"max_tokens": 9})
+
+
+def test_as_many_steps_are_made_as_the_budget_pays_for(tmp_path: Path) -> None:
+    validated = {"validate": {"every": 4, "tasks": 6}}
+    found = levers(
+        tmp_path, grpo={}, sft=WEIGHTS, short={"name": "grpo", "steps": 3}, much={"name": "grpo", **validated}
+    )
+    assert {name: section["steps"] for name, section in found.items()} == {"grpo": 12, "sft": 12, "short": 3, "much": 9}
+    assert 9 * 8 + 4 * 6 <= 100 < 10 * 8 + 4 * 6
+    assert levers(tmp_path, budget=5, grpo={})["grpo"]["steps"] == 1
+
+
+def test_models_are_evaluated_at_one_temperature(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the temperatures differ: grpo 0\.7, sft 1"):
+        levers(tmp_path, grpo={}, sft={"temperature": 1.0})
+
+
+# One lever after another.
+
+
+async def test_the_prompts_of_another_run_are_what_the_agents_are_given(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    first = await Trainer.from_config(config).fit_async()
+    config.prompts_from = first.run_id
+    config.algorithm = {"name": "eval"}
+    given = await Trainer.from_config(config).fit_async()
+    assert given.evaluations[0].mean == first.evaluations[-1].mean != first.evaluations[0].mean
+    config.prompts_from = given.run_id
+    assert (await Trainer.from_config(config).fit_async()).evaluations[0].mean == first.evaluations[-1].mean
+    with_none = await _without_prompts(config)
+    for run, message in (("nobody", "there is no run nobody"), (with_none, "published no prompt")):
+        config.prompts_from = run
+        with pytest.raises(ConfigError, match=message):
+            await Trainer.from_config(config).fit_async()
+
+
+async def _without_prompts(config: Any) -> str:
+    config.prompts_from = None
+    return (await Trainer.from_config(config).fit_async()).run_id
+
+
+# The command.
+
+
+def test_the_command_says_what_pays_and_writes_it_down(tmp_path: Path) -> None:
+    config = make_project(tmp_path, compare={"algorithms": {"best": ALGORITHMS["best"]}})
+    result = CliRunner().invoke(
+        main, ["compare", str(config), "--budget", str(BUDGET), "--output", str(tmp_path / "table.md"), "--quiet"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "recommended: best" in result.stdout
+    text = (tmp_path / "table.md").read_text()
+    assert "40 held-out tasks, sampled as the agent asks; 20 rollouts for each lever (McNemar, exact)" in text
+    assert "| best | 0.250 → 0.950 | +0.700 |" in text
+    assert "**Recommended:** best. best: 0.250 → 0.950" in text
+    (written,) = (tmp_path / "runs").glob("*/comparison.json")
+    found = json.loads(written.read_text())
+    assert (found["rows"][0]["name"], found["recommendation"]["lever"]) == ("best", "best")
+    shown = CliRunner().invoke(main, ["show", found["id"], "--store", f"sqlite:///{tmp_path}/store.db"])
+    assert shown.exit_code == 0, shown.output
+    assert "recommendation" in shown.stdout
+    assert f"agl compare CONFIG --resume {found['id']}" not in shown.stdout  # it is done
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    config = str(make_project(tmp_path))
+    for arguments, message in (
+        (["--output", "table.pdf"], "a name that ends in .md or .json"),
+        (["--algorithms", "best,gone", "--budget", "5"], "gone"),
+        (["--algorithms", "best"], "--budget 2000"),
+        (["--algorithms", "best", "--budget", "5", "--combine"], "and one that trains weights"),
+    ):
+        result = CliRunner().invoke(main, ["compare", config, *arguments])
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr

@@ -115,11 +115,12 @@ async def test_a_model_that_does_not_answer_in_time_is_given_up(tmp_path: Path, 
     assert metrics["reflection_failed"] == 4
 
 
+@pytest.mark.parametrize("budget", [None, 40])
 async def test_a_run_that_was_cut_off_goes_on_to_the_same_end_and_asks_nothing_twice(
-    tmp_path: Path, stub: StubServer
+    tmp_path: Path, stub: StubServer, budget: int | None
 ) -> None:
     stub.reply(rule_tasks.reflect)
-    whole = await fit(tmp_path / "whole", stub, steps=8)
+    whole = await fit(tmp_path / "whole", stub, steps=8, budget=budget)
     asked = len(stub.requests)
     stub.clear()
     cut = asyncio.Event()
@@ -127,14 +128,14 @@ async def test_a_run_that_was_cut_off_goes_on_to_the_same_end_and_asks_nothing_t
     never = threading.Event()
 
     def dies(request: Received) -> Answer:
-        if len(stub.requests) < 4:
+        if len(stub.requests) < 3:
             return rule_tasks.reflect(request)
         loop.call_soon_threadsafe(cut.set)
         return Answer(text("").choices, hold=never)
 
     stub.reply(dies)
-    running = asyncio.ensure_future(rule_tasks.trainer(tmp_path / "cut", stub, steps=8).fit_async())
-    await cut.wait()
+    running = asyncio.ensure_future(rule_tasks.trainer(tmp_path / "cut", stub, steps=8, budget=budget).fit_async())
+    await asyncio.wait([running, asyncio.ensure_future(cut.wait())], return_when=asyncio.FIRST_COMPLETED)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -143,7 +144,7 @@ async def test_a_run_that_was_cut_off_goes_on_to_the_same_end_and_asks_nothing_t
     before = len(stub.requests) - 1
     stub.clear()
     stub.reply(rule_tasks.reflect)
-    result = await rule_tasks.trainer(tmp_path / "cut", stub, steps=8).fit_async(resume=True)
+    result = await rule_tasks.trainer(tmp_path / "cut", stub, steps=8, budget=budget).fit_async(resume=True)
     assert before + len(stub.requests) == asked
     assert candidates_of(tmp_path / "cut", result.run_id) == candidates_of(tmp_path / "whole", whole.run_id)
     assert result.results["prompts"] == whole.results["prompts"]
@@ -187,7 +188,7 @@ async def test_too_small_a_budget_is_refused_before_anything_is_run(tmp_path: Pa
     ("options", "message"),
     [
         ({"reflection": "policy"}, r"algorithm.reflection: policy is the run's own model, and there is none"),
-        ({"temperature": 0.5}, r"algorithm.temperature: has no effect where the agents call their own models"),
+        ({"temperature": 0.5}, r"algorithm.temperature: has an effect only where the agents call a model"),
         ({"validation_tasks": 17}, r"of 18 training tasks 17 to choose by leave too few"),
         ({"prompts": ["rule"]}, r"no prompt 'rule'.*did you mean 'rules'"),
         ({"reflection": {"model": "m", "api_key_env": "NO_SUCH_KEY"}}, "NO_SUCH_KEY"),

@@ -122,7 +122,7 @@ class APO(PromptSearch):
         config, run = self.config, ground.run
         if len(candidates) <= config.beam:
             return list(candidates)
-        left = await run.rollouts_left()
+        left = await ground.trials.left()
         rollouts = config.selection_rollouts
         if left is not None:
             rollouts = min(rollouts, left - config.beam * len(ground.validation))
@@ -148,7 +148,7 @@ class APO(PromptSearch):
     async def _reason_to_end(self, ground: Ground, beam: Sequence[Candidate], silent: int) -> str | None:
         if silent >= MAX_SILENT:
             return f"no new prompt came of the last {silent} steps: no errors, or nothing usable from the model"
-        left, config = await ground.run.rollouts_left(), self.config
+        left, config = await ground.trials.left(), self.config
         least = len(beam) * (config.minibatch + config.successors + 1) + config.beam * len(ground.validation)
         if left is not None and left < least:
             return f"{left} rollouts are left of the budget, and a step with its validation may take {least}"

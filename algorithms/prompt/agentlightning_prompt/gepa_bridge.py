@@ -148,7 +148,7 @@ class AffordableValidation(FullEvaluationPolicy[int, Task]):
     def get_eval_batch(
         self, loader: DataLoader[int, Task], state: State, target_program_idx: int | None = None
     ) -> list[int]:
-        left = self._bridge.call(self._ground.run.rollouts_left)
+        left = self._bridge.call(self._ground.trials.left)
         return list(loader.all_ids())[:left]
 
     def get_best_program(self, state: State) -> int:
@@ -238,7 +238,7 @@ class Watch:
             return f"the reflection model gave nothing that can be used in {self._silent} steps in a row"
         if self._idle >= self._epoch:
             return f"in {self._idle} steps, which is all training tasks once, there was nothing new to run"
-        left = self._bridge.call(self._ground.run.rollouts_left)
+        left = self._bridge.call(self._ground.trials.left)
         if left is not None and left < self._least:
             return f"{left} rollouts are left of the budget, and a step may take {self._least}"
         return None

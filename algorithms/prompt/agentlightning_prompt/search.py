@@ -13,7 +13,7 @@ import msgspec
 
 from agentlightning.algorithm import Algorithm, Run
 from agentlightning.causes import explain_rollouts
-from agentlightning.config import PositiveInt
+from agentlightning.config import PositiveInt, refuse_without_effect
 from agentlightning.errors import AlgorithmError, BudgetError, ConfigError
 from agentlightning.records import Task
 from agentlightning.serving import TORCH, ModelServer, model_server
@@ -23,6 +23,8 @@ from agentlightning_prompt.trials import Candidate, Trials, paired, trials_of
 
 logger = logging.getLogger(__name__)
 
+MOST_VALIDATION_TASKS = 24
+"""Where the config says nothing of it."""
 AS_IT_IS = "as it is"
 """The variant of the agent with its own prompts, on the validation tasks."""
 
@@ -32,15 +34,16 @@ class SearchConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     of ``model``, which answers the agent, too (as in `eval`: ``engine``, ``server`` and ``temperature`` are of it).
 
     ``prompts`` are names of agents, or of prompts that the code asks for by name; all that the first rollouts have
-    where it is empty. ``validation_tasks`` are set apart from the training tasks, to choose by. A search ends after
-    ``steps`` steps, or with the run's budget. Each step looks at ``minibatch`` training tasks; where the outcome of one
-    is at least ``perfect_score`` there is nothing to be said of it. With ``show_expected`` the model that reflects sees
-    the expected answers of training tasks. Held-out tasks are run ``samples`` times.
+    where it is empty. ``validation_tasks`` are set apart from the training tasks, to choose by: half of them, and at
+    most 24, where it is left out. A search ends after ``steps`` steps, or with the run's budget. Each step looks at
+    ``minibatch`` training tasks; where the outcome of one is at least ``perfect_score`` there is nothing to be said of
+    it. With ``show_expected`` the model that reflects sees the expected answers of training tasks. Held-out tasks are
+    run ``samples`` times.
     """
 
     reflection: ReflectionConfig | str
     prompts: list[str] = []
-    validation_tasks: PositiveInt = 16
+    validation_tasks: PositiveInt | None = None
     minibatch: PositiveInt = 3
     steps: PositiveInt = 20
     perfect_score: float = 1.0
@@ -88,11 +91,10 @@ class PromptSearch(Algorithm):
         if self.config.model is not None:
             self._server = model_server(self.config.server)(self.config.model, self.config.engine)
             return
-        for name, default in (("engine", {}), ("server", TORCH), ("temperature", 1.0)):
-            if getattr(self.config, name) != default:
-                raise ConfigError(
-                    f"algorithm.{name}: has no effect where the agents call their own models: name a model"
-                )
+        defaults: dict[str, Any] = {"engine": {}, "server": TORCH, "temperature": 1.0}
+        changed = [name for name, default in defaults.items() if getattr(self.config, name) != default]
+        unused = dict.fromkeys(changed, "the agents call a model that is named here (model)")
+        refuse_without_effect(changed, unused, at="algorithm")
 
     @abstractmethod
     async def search(self, ground: Ground) -> Winner:
@@ -100,13 +102,8 @@ class PromptSearch(Algorithm):
 
     async def run(self, run: Run) -> None:
         config, reflection = self.config, self._reflection
-        validation = run.set_apart(config.validation_tasks)
-        if len(validation) < config.validation_tasks or len(run.tasks) < config.minibatch:
-            raise ConfigError(
-                f"algorithm.validation_tasks: of {len(run.tasks) + len(validation)} training tasks "
-                f"{config.validation_tasks} to choose by leave too few for algorithm.minibatch, which is "
-                f"{config.minibatch}: give more tasks, or lower one of them"
-            )
+        validation = self._set_apart(run)
+        budget = await _budget(run)
         reflector: Reflector | None = None
         try:
             if self._server is not None:
@@ -117,7 +114,7 @@ class PromptSearch(Algorithm):
                     reflection = reflection.served_by(policy)
             reflector = Reflector(reflection, run.directory)
             await run.check()
-            ground = await self._prepare(run, validation, reflector)
+            ground = await self._prepare(run, validation, reflector, budget)
             await run.evaluate(step=0, samples=config.samples)
             winner = await self.search(ground)
             await self._finish(ground, winner)
@@ -127,7 +124,19 @@ class PromptSearch(Algorithm):
             if self._server is not None:
                 await self._server.aclose()
 
-    async def _prepare(self, run: Run, validation: Sequence[Task], reflector: Reflector) -> Ground:
+    def _set_apart(self, run: Run) -> list[Task]:
+        total, minibatch = len(run.tasks), self.config.minibatch
+        wanted = self.config.validation_tasks
+        if wanted is None:
+            wanted = max(1, min(total // 2, MOST_VALIDATION_TASKS))
+        if total - wanted < minibatch:
+            raise ConfigError(
+                f"algorithm.validation_tasks: of {total} training tasks {wanted} to choose by leave too few for "
+                f"algorithm.minibatch, which is {minibatch}: give more tasks, or lower one of them"
+            )
+        return run.set_apart(wanted)
+
+    async def _prepare(self, run: Run, validation: Sequence[Task], reflector: Reflector, budget: int | None) -> Ground:
         """Runs the agent as it is on the validation tasks: which prompts it has, and how good these are."""
         try:
             first = await run.evaluate(step=0, variant=AS_IT_IS, tasks=validation, purpose="validate")
@@ -141,7 +150,7 @@ class PromptSearch(Algorithm):
             )
         observed = [(trial.rollout, await run.spans(trial.rollout)) for trial in trials]
         roles = _changeable(chosen_roles(find_roles(observed, agents=run.train), self.config.prompts))
-        tried = Trials(run, roles, validation)
+        tried = Trials(run, roles, validation, budget=budget)
         tried.know(tried.own(), trials)
         for prompt in tried.prompts(tried.own()):
             await run.publish(prompt)
@@ -181,6 +190,16 @@ def counted(ground: Ground) -> dict[str, float]:
         "candidate_rollouts_unused": trials.unused,
         **ground.reflector.metrics(),
     }
+
+
+async def _budget(run: Run) -> int | None:
+    """What was left of the budget when the run began, whether or not it was cut off since."""
+    if run.restored is None:
+        left = await run.rollouts_left()
+        await run.checkpoint(0, {"rollouts_left": left})
+        return left
+    known: int | None = run.restored.state["rollouts_left"]
+    return known
 
 
 def _changeable(roles: Sequence[Role]) -> list[Role]:

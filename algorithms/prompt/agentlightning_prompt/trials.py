@@ -30,8 +30,10 @@ class Trials:
     what it is of, so that a run that goes on, which asks for the same, is given it.
     """
 
-    def __init__(self, run: Run, roles: Sequence[Role], validation: Sequence[Task]) -> None:
+    def __init__(self, run: Run, roles: Sequence[Role], validation: Sequence[Task], *, budget: int | None) -> None:
+        """``budget`` is what was left of the run's when it began."""
         self._run = run
+        self._budget = budget
         self._roles = list(roles)
         self._validation = [task.id for task in validation]
         self._found: dict[tuple[str, str], Trial] = {}
@@ -85,9 +87,18 @@ class Trials:
         digest = digest_of(candidate)
         return list({task.id: task for task in tasks if (digest, task.id) not in self._found}.values())
 
+    async def left(self) -> int | None:
+        """How many rollouts are left of the budget; None for any number.
+
+        A run that goes on and asks for what it has recorded is told what was left when it first did: it is to decide as
+        it did then.
+        """
+        left = await self._run.rollouts_left()
+        return None if left is None or self._budget is None else max(left, self._budget - self.rollouts)
+
     async def affordable(self, candidate: Candidate, tasks: Sequence[Task]) -> list[Task]:
         """The first of the tasks that the run's budget allows for, with those that are paid for already."""
-        left = await self._run.rollouts_left()
+        left = await self.left()
         unpaid = {task.id for task in self.unpaid(candidate, tasks)[left:]} if left is not None else ()
         return [task for task in tasks if task.id not in unpaid]
 

@@ -1,1 +1,1 @@
-"""Model selection: race several endpoints on the same tasks, and publish the one that is worth its price."""
+"""Model selection: which of several endpoints is worth its price, for all tasks or for each."""

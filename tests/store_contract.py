@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from store_records import FOR_EVER, a_live_run, a_promotion, a_recorded, a_rollout, a_run, a_span, a_step
 
 from agentlightning.errors import StoreError, StoreRefusedError
-from agentlightning.records import Failure, ModelChoice, Policy, Prompt, Reward, Rollout, Task
+from agentlightning.records import Failure, ModelChoice, ModelRouter, Policy, Prompt, Reward, Rollout, Task
 from agentlightning.store import Checkpoint, Metric, Store
 
 
@@ -389,7 +389,8 @@ class StoreContract:
             Policy(name="policy", model="m", base_url="http://localhost", agents=("solver",)),
             Prompt(name="prompt", template="Answer {question}"),
             Policy(name="policy", version=1, model="m", base_url="http://localhost"),
-            ModelChoice(name="model", model="small", input_price=0.5),
+            small := ModelChoice(name="model", model="small", input_price=0.5),
+            ModelRouter(name="model", choices=(small,), router="contextual", path="here", learned="0"),
         ]
         for resource in [*versions, versions[0]]:
             await store.put_resource("run", resource)

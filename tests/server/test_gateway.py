@@ -16,8 +16,10 @@ from store_records import FOR_EVER, a_rollout, a_run
 from stub_answers import Raw, Received, error, stream, text, tool_call
 from stub_server import StubServer
 
+from agentlightning import semconv
+from agentlightning.model_routing import Router
 from agentlightning.recording import Recorder, recording
-from agentlightning.records import AnyResource, ModelChoice, Policy, Prompt, Span
+from agentlightning.records import AnyResource, ModelChoice, ModelRouter, Policy, Prompt, Span
 from agentlightning_openai.adapter import OpenAIAdapter
 from agentlightning_server.remote import RemoteStore
 from agentlightning_server.server import LightningServer
@@ -238,6 +240,24 @@ async def test_a_model_is_chosen_and_a_prompt_swapped(rollouts: Rollouts, upstre
     post(base, asked)
     assert upstream.requests[-1].json["model"] == "large"
     assert upstream.requests[-1].json["messages"][0] == {"role": "system", "content": "New."}
+
+
+class ByLength(Router):
+    """Long texts to the second model."""
+
+    def choose(self, text: str) -> int:
+        return int(len(text) > 10)
+
+
+async def test_a_router_chooses_a_model_for_each_rollout(rollouts: Rollouts, upstream: StubServer) -> None:
+    choices = (ModelChoice(name="short", model="small"), ModelChoice(name="long", model="large"))
+    router = ModelRouter(name="model", choices=choices, router=f"{__name__}:ByLength")
+    for id, question in (("a", "Hi"), ("b", "a much longer question")):
+        base = await rollouts.run(id, router)
+        post(base, {"model": "m", "messages": [{"role": "user", "content": question}]})
+    assert [received.json["model"] for received in upstream.requests] == ["small", "large"]
+    (span,) = await rollouts.spans("b")
+    assert span.attributes[semconv.MODEL_CHOICE] == "long"
 
 
 async def test_an_upstream_that_refuses_to_be_asked_for_tokens_is_asked_without(

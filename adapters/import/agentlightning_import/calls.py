@@ -11,7 +11,7 @@ from agentlightning import semconv
 from agentlightning.adapterkit.attributes import without_none
 from agentlightning.records import Generation, Span, Usage
 from agentlightning_import.messages import Message
-from agentlightning_import.values import first, number
+from agentlightning_import.values import first, number, text
 
 _FINISH_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "tool_use": "tool_calls", "max_tokens": "length"}
 """Anthropic's word → the chat API's."""
@@ -45,7 +45,7 @@ def fill_call(
     span.attributes |= without_none(
         {
             semconv.OPERATION_NAME: "chat",
-            semconv.REQUEST_MODEL: first(parameters, "model", "model_name") or model,
+            semconv.REQUEST_MODEL: text(parameters, "model", "model_name") or model,
             semconv.RESPONSE_MODEL: model,
             semconv.REQUEST_TEMPERATURE: temperature,
             semconv.REQUEST_TOP_P: number(first(parameters, "top_p")),

@@ -25,7 +25,7 @@ from agentlightning_import.failures import failure_of
 from agentlightning_import.messages import Message, answer_of, chat_messages, chat_tools, is_tool_definition
 from agentlightning_import.scores import Score
 from agentlightning_import.trace import UNKNOWN, Assembler, Step, Trace
-from agentlightning_import.values import count, first, mapping, number, parsed, seconds
+from agentlightning_import.values import count, first, mapping, number, parsed, seconds, text
 
 _KINDS: dict[str, SpanKind] = {
     "SPAN": "agent",
@@ -72,11 +72,19 @@ class Langfuse(Importer):
             self._sort(row, traces)
         for id, parts in traces.items():
             if parts.trace is None and not parts.observations:
-                scores = [score for row in parts.scores for score in self._scores([row.decoded()], row.where)]
-                if scores:
-                    yield LateRewards(*self._assembler.late_rewards(id, scores), parts.scores[0].where)
+                where = parts.scores[0].where
+                late = self.attempt("score", where, self._late, id, parts)
+                if late is not None and late.rewards:
+                    yield late
             else:
-                yield self._rollout(id, parts)
+                where = (parts.trace or parts.observations[0]).where
+                found = self.attempt("trace", where, self._rollout, id, parts)
+                if found is not None:
+                    yield found
+
+    def _late(self, id: str, parts: _Parts) -> LateRewards:
+        scores = [score for row in parts.scores for score in self._scores([row.decoded()], row.where)]
+        return LateRewards(*self._assembler.late_rewards(id, scores), parts.scores[0].where)
 
     def _sort(self, row: Row, traces: dict[str, _Parts]) -> None:
         """Puts a record with its trace."""
@@ -118,7 +126,7 @@ class Langfuse(Importer):
         trace = Trace(
             id=id,
             where=row.where,
-            name=first(record, "name") or first(about, "traceName", "trace_name"),
+            name=text(record, "name") or text(about, "traceName", "trace_name"),
             input=parsed(first(record, "input")),
             output=parsed(first(record, "output")),
             at=seconds(first(record, "timestamp")),
@@ -147,7 +155,7 @@ class Langfuse(Importer):
         span = Span(
             id=str(record["id"]),
             rollout_id="",
-            parent_id=first(record, "parentObservationId", "parent_observation_id"),
+            parent_id=text(record, "parentObservationId", "parent_observation_id"),
             kind=kind or "annotation",
             name=str(first(record, "name") or record.get("type") or "observation"),
             started_at=UNKNOWN if started is None else started,
@@ -216,22 +224,22 @@ class Langfuse(Importer):
             if name is None:
                 self.unread.add("score", "it has no name", where)
                 continue
-            label = first(record, "stringValue", "string_value")
+            label = text(record, "stringValue", "string_value")
             is_label = str(first(record, "dataType", "data_type") or "").upper() in _LABELS
             value = None if is_label else number(first(record, "value"))
             if value is None and label is None:
                 self.unread.add("score", "it has no number and no label", where)
                 continue
-            step = first(record, "observationId", "observation_id")
+            step = text(record, "observationId", "observation_id")
             found.append(
                 Score(
                     name=str(name),
                     value=value,
-                    step=None if step is None else str(step),
+                    step=step,
                     at=seconds(first(record, "updatedAt", "updated_at", "timestamp", "createdAt", "created_at")),
-                    source=first(record, "source"),
-                    comment=first(record, "comment"),
-                    label=None if label is None else str(label),
+                    source=text(record, "source"),
+                    comment=text(record, "comment"),
+                    label=label,
                 )
             )
         return found
@@ -270,15 +278,13 @@ def _defines_tool(message: Message) -> bool:
 
 
 def _model(record: Mapping[str, Any]) -> str | None:
-    model = first(record, "model", "providedModelName", "provided_model_name")
-    return None if model is None else str(model)
+    return text(record, "model", "providedModelName", "provided_model_name")
 
 
 def _finish_reason(record: Mapping[str, Any], said: Any) -> str | None:
     metadata = mapping(first(record, "metadata"))
-    reason = first(said, "finish_reason") if isinstance(said, dict) else None
-    reason = reason or first(metadata, "finish_reason", "stop_reason")
-    return None if reason is None else str(reason)
+    reason = text(said, "finish_reason") if isinstance(said, dict) else None
+    return reason or text(metadata, "finish_reason", "stop_reason")
 
 
 def _usage(record: Mapping[str, Any]) -> Usage | None:

@@ -25,7 +25,7 @@ from agentlightning_import.failures import CONTROL_FLOW, exception_of, failure_o
 from agentlightning_import.messages import answer_of, chat_messages, chat_tools
 from agentlightning_import.scores import Score
 from agentlightning_import.trace import UNKNOWN, Assembler, Step, Trace
-from agentlightning_import.values import as_text, count, first, mapping, number, parsed, seconds
+from agentlightning_import.values import as_text, count, first, mapping, number, parsed, seconds, text
 
 _KINDS: dict[str, SpanKind] = {
     "llm": "llm",
@@ -81,7 +81,8 @@ class LangSmith(Importer):
                 self.unread.add("record", "it is no run and no feedback of LangSmith", row.where)
         scores = self._feedback(feedback, trace_of)
         for trace, rows_of_trace in traces.items():
-            found = self._rollout(trace, rows_of_trace, [score for score, _ in scores.pop(trace, ())])
+            own = [score for score, _ in scores.pop(trace, ())]
+            found = self.attempt("trace", rows_of_trace[0].where, self._rollout, trace, rows_of_trace, own)
             if found is not None:
                 yield found
         for trace, late in scores.items():
@@ -118,8 +119,8 @@ class LangSmith(Importer):
                 value=value,
                 step=None if run is None or str(run) == str(trace) else str(run),
                 at=seconds(first(record, "modified_at", "created_at")),
-                source=first(mapping(first(record, "feedback_source")), "type"),
-                comment=first(record, "comment"),
+                source=text(mapping(first(record, "feedback_source")), "type"),
+                comment=text(record, "comment"),
                 label=None if label is None else as_text(label),
             )
             found.setdefault(str(trace), []).append((score, row.where))
@@ -142,7 +143,7 @@ class LangSmith(Importer):
         trace = Trace(
             id=id,
             where=rows[0].where,
-            name=_agent(root, None) or first(root, "name"),
+            name=_agent(root, None) or text(root, "name"),
             attributes=without_none(
                 {
                     "langsmith.trace.id": id,
@@ -337,17 +338,17 @@ def _answers(said: _Record) -> list[Answer]:
         for choice in choices:
             message = answer_of(first(mapping(choice), "message", "text", "delta"))
             if message is not None:
-                found.append(Answer(message, first(mapping(choice), "finish_reason")))
+                found.append(Answer(message, text(mapping(choice), "finish_reason")))
         return found
     message = answer_of(first(said, "messages", "message", "output") or said)
-    return [Answer(message, first(said, "finish_reason", "stop_reason"))] if message is not None else []
+    return [Answer(message, text(said, "finish_reason", "stop_reason"))] if message is not None else []
 
 
 def _of_generation(generation: _Record) -> Answer | None:
     message = answer_of(first(generation, "message", "text"))
     kwargs = mapping(mapping(generation.get("message")).get("kwargs")) or mapping(generation.get("message"))
     details = {**mapping(generation.get("generation_info")), **mapping(kwargs.get("response_metadata"))}
-    reason = first(details, "finish_reason", "stop_reason", "done_reason")
+    reason = text(details, "finish_reason", "stop_reason", "done_reason")
     return Answer(message, reason) if message is not None else None
 
 

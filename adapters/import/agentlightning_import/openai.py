@@ -27,7 +27,7 @@ from agentlightning_import.failures import failure_of
 from agentlightning_import.messages import Message, answer_of, chat_messages, chat_tools
 from agentlightning_import.scores import Score
 from agentlightning_import.trace import Assembler, Step, Trace
-from agentlightning_import.values import as_text, count, first, mapping, number, seconds
+from agentlightning_import.values import as_text, count, first, mapping, number, seconds, text
 
 PREFERENCE = "preferred"
 """The name of the reward of a pair: 1 for the preferred output, 0 for the other."""
@@ -68,7 +68,10 @@ class OpenAI(Importer):
                 self.unread.add("line", "it is there twice", row.where)
             else:
                 seen[id] = row.where
-                yield from self._rollouts(id, record, row.where)
+                yield from self.attempt("line", row.where, self._all, id, record, row.where) or ()
+
+    def _all(self, id: str, record: _Record, where: str) -> list[Recorded]:
+        return list(self._rollouts(id, record, where))
 
     def _rollouts(self, id: str, record: _Record, where: str) -> Iterator[Recorded]:
         if "preferred_output" in record or "non_preferred_output" in record:
@@ -123,13 +126,13 @@ class OpenAI(Importer):
         at = seconds(first(record, "created_at"))
         usage = mapping(sample.get("usage"))
         span = _span("0", at)
-        answers = [Answer(answer_of([said[-1]]) or said[-1], first(sample, "finish_reason"))] if said else []
+        answers = [Answer(answer_of([said[-1]]) or said[-1], text(sample, "finish_reason"))] if said else []
         fill_call(
             span,
             messages=asked,
             answers=answers,
             tools=chat_tools(first(sample, "tools")),
-            model=first(sample, "model"),
+            model=text(sample, "model"),
             parameters=sample,
             usage=_usage(usage),
         )
@@ -142,7 +145,7 @@ class OpenAI(Importer):
                 value=number(first(result, "score")) if "score" in result else number(result.get("passed")),
                 step=None,
                 at=at,
-                source=first(result, "type"),
+                source=text(result, "type"),
                 comment=None,
             )
             for result in map(mapping, record.get("results") or ())
@@ -168,7 +171,7 @@ class OpenAI(Importer):
         span = _span("0", at)
         choices = [mapping(choice) for choice in record.get("choices") or ()]
         answers = [
-            Answer(message, first(choice, "finish_reason"))
+            Answer(message, text(choice, "finish_reason"))
             for choice in choices
             if (message := answer_of(choice.get("message"))) is not None
         ]
@@ -177,7 +180,7 @@ class OpenAI(Importer):
             messages=asked,
             answers=answers,
             tools=chat_tools(first(record, "tools")),
-            model=first(record, "model"),
+            model=text(record, "model"),
             parameters=record,
             usage=_usage(mapping(record.get("usage"))),
         )

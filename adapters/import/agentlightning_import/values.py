@@ -22,6 +22,12 @@ def first(record: Mapping[str, Any], *names: str) -> Any:
     return None
 
 
+def text(record: Mapping[str, Any], *names: str) -> str | None:
+    """The same as text."""
+    value = first(record, *names)
+    return None if value is None else as_text(value)
+
+
 def mapping(value: Any) -> dict[str, Any]:
     """The mapping that a value is, or is as JSON; an empty one else."""
     value = parsed(value)

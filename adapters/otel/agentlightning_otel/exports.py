@@ -44,7 +44,10 @@ class Otlp(Importer):
                 traces.setdefault(received.span.rollout_id, []).append((received, row.where))
         for trace, found in traces.items():
             if any(received.gen_ai for received, _ in found):
-                yield self._rollout(trace, [received.span for received, _ in found])
+                spans = [received.span for received, _ in found]
+                rollout = self.attempt("trace", found[0][1], self._rollout, trace, spans)
+                if rollout is not None:
+                    yield rollout
             else:
                 reason = "none in its trace has to do with a model"
                 self.unread.add("span", reason, found[0][1], len(found))

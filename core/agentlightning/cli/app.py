@@ -107,6 +107,7 @@ def main(debug: bool) -> None:
     agl serve RUN                     answer its calls with the trained model
     agl promote RUN                   give it to the deployed agent, if it is shown to be better
     agl rollback                      take that back
+    agl import FILE --name RUN        take over what other tools have recorded
     agl runs                          what was trained
     agl show RUN                      one run, or one rollout
     agl failures RUN                  what went wrong, and how often

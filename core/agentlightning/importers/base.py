@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 
+from agentlightning.loading import explain
 from agentlightning.records import Record, Reward
 from agentlightning.store.base import Recorded
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -83,6 +89,15 @@ class Importer(ABC):
 
         What cannot be read is told to ``unread``, and the rest is read all the same.
         """
+
+    def attempt(self, what: str, where: str, make: Callable[..., T], *given: Any) -> T | None:
+        """What ``make(*given)`` makes; None, and told to ``unread``, where it raises: an export may hold anything."""
+        try:
+            return make(*given)
+        except Exception as error:
+            logger.debug("%s at %s cannot be read", what, where, exc_info=True)
+            self.unread.add(what, f"it cannot be read: {explain(error)}", where)
+            return None
 
     def rollout_id(self, source_id: str) -> str:
         """The id of the rollout that the tool knows by ``source_id``: the same whenever it is imported into the run."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from agentlightning import semconv
@@ -20,7 +21,7 @@ from agentlightning.importers.files import rows_of, sample_of
 from agentlightning.online.attach import run_id
 from agentlightning.plugins import plugins
 from agentlightning.recorded import LIVE
-from agentlightning.records import Record, Reward, Rollout, Span, encode
+from agentlightning.records import Record, Reward, Rollout, Span, decode, encode
 from agentlightning.redaction import begin_redacting
 from agentlightning.store.base import Recorded, RunRecord, Store
 
@@ -128,7 +129,12 @@ class _IntoStore:
         if isinstance(found, LateRewards):
             self._late.append(found)
             return
-        rollout = found.rollout
+        rollout, encoded = found.rollout, encode(found)
+        try:
+            decode(encoded, Recorded)
+        except msgspec.DecodeError as error:  # a field of another type: the store would never give it back
+            self._unread.add("trace", f"it cannot be kept: {error}", rollout.id)
+            return
         self._choose(rollout, found.spans)
         if self._outcome is not None and rollout.outcome is None:
             rollout.rewards = [*rollout.rewards, Reward(name=GIVEN_OUTCOME, value=self._outcome)]
@@ -139,7 +145,7 @@ class _IntoStore:
             return
         self._known[rollout.id] = rollout
         self._batch.append(found)
-        self._size += len(encode(found))
+        self._size += len(encoded)
         self.imported.rollouts += 1
         self.imported.spans += len(found.spans)
         self.imported.scored += rollout.outcome is not None

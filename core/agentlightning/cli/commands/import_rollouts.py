@@ -53,9 +53,7 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     metavar="VALUE",
     help="What a rollout without a score was worth: 1, where they are examples to imitate.",
 )
-@click.option(
-    "--strict", is_flag=True, help="Exit with 1 where anything could not be read, not only where all."
-)
+@click.option("--strict", is_flag=True, help="Exit with 1 where anything could not be read, not only where all.")
 @store_option
 def import_rollouts(
     files: tuple[Path, ...],

@@ -26,7 +26,10 @@ FIELDED = "Rules: apple. Answer {question}."
 
 
 def tasks(count: int) -> list[Task]:
-    return [Task(id=f"t{number}", input=f"{KINDS[number % len(KINDS)]} question {number}") for number in range(count)]
+    return [
+        Task(id=f"t{number}", input=f"{KINDS[number % len(KINDS)]} question {number}", expected="right")
+        for number in range(count)
+    ]
 
 
 async def agent(question: str) -> str:

@@ -125,6 +125,16 @@ async def test_ucb_spends_most_on_what_is_good() -> None:
     assert len(drawn.paid) <= 200
 
 
+async def test_the_more_exploration_the_more_evenly_are_the_arms_run() -> None:
+    least = []
+    for exploration in (0.0, 1.0, 100.0):
+        drawn, arms = arms_of([0.2, 0.9, 0.1, 0.2])
+        await ucb(arms, beam=1, rollouts=200, exploration=exploration)
+        least.append(min(Counter(name for name, _ in drawn.paid).values()))
+    assert least == sorted(set(least))
+    assert least[-1] == 48
+
+
 async def test_a_bandit_without_tasks_left_ends() -> None:
     drawn, arms = arms_of([0.5, 0.6], tasks=5)
     assert len(await ucb(arms, beam=1, rollouts=1000, exploration=1.0)) == 1

@@ -136,14 +136,15 @@ class Servable(Record, kw_only=True):
 
     @classmethod
     def of_run(cls, run: RunRecord, published: Sequence[AnyResource]) -> Servable:
-        """The model that a run trained, else the one that it chose, with what it ``published`` last.
+        """The model that a run trained, else the one that it chose, or learned prompts for, with what it ``published``
+        last.
 
         A request does not say which agent makes it: a prompt applies where it is for all, or names the text that it
-        replaces. Raises `ConfigError` where there is neither.
+        replaces. Raises `ConfigError` where there is none.
         """
         prompts = [resource for resource in published if isinstance(resource, Prompt)]
         return cls(
-            **_model_of(run, [resource for resource in published if isinstance(resource, ModelChoice | ModelRouter)]),
+            **_model_of(run, published),
             prompts=[prompt for prompt in prompts if _applies(prompt)],
             passed_over=[
                 f"{prompt.name}: it is for {', '.join(prompt.agents)}, and a request does not say which agent makes it"
@@ -167,19 +168,18 @@ class Servable(Record, kw_only=True):
         return str(self.model.get("path") or self.model["model"])
 
 
-def _model_of(run: RunRecord, choices: Sequence[ModelChoice | ModelRouter]) -> dict[str, Any]:
+def _model_of(run: RunRecord, published: Sequence[AnyResource]) -> dict[str, Any]:
     folders, algorithm = model_folders(run), run.config.get("algorithm") or {}
+    choices = [resource for resource in published if isinstance(resource, ModelChoice | ModelRouter)]
     if len(folders) > 1:
         raise ConfigError(
             f"run {run.id} trained several models; serve one of them by its folder: {', '.join(map(str, folders))}"
         )
+    engine = {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ADDRESS}
     if folders:
         trained = algorithm.get("model") or {}
         model = {key: value for key, value in trained.items() if key not in (*UNTRAINED, *IN_FOLDER)}
-        return {
-            "model": {**model, "path": str(folders[0])},
-            "engine": _engine_of(algorithm),
-        }
+        return {"model": {**model, "path": str(folders[0])}, "engine": engine}
     if choices:
         chosen = choices[-1]
         if isinstance(chosen, ModelRouter):
@@ -189,6 +189,9 @@ def _model_of(run: RunRecord, choices: Sequence[ModelChoice | ModelRouter]) -> d
             "server": FORWARDING,
             "model": {"model": chosen.model, "base_url": chosen.base_url, "api_key_env": chosen.api_key_env},
         }
+    learned = any(isinstance(one, Prompt) and (one.version > 0 or one.demonstrations) for one in published)
+    if learned and run.status == "succeeded" and algorithm.get("model"):
+        return {"server": algorithm.get("server", TORCH), "model": algorithm["model"], "engine": engine}
     raise ConfigError(f"run {run.id} ({run.algorithm}, {run.status}) left no model, and chose none")
 
 

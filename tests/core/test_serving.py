@@ -72,6 +72,20 @@ def test_without_weights_the_model_that_was_chosen_is_served(tmp_path: Path) -> 
     assert servable.model == {"model": "small", "base_url": "http://127.0.0.1:1/v1", "api_key_env": "THE_KEY"}
 
 
+def test_without_weights_the_model_that_prompts_were_learned_for_is_served_with_them(tmp_path: Path) -> None:
+    record = run(tmp_path, trained=False, model={"path": "base", "chat_template": "chatml"}, engine={"port": 4000})
+    shown: list[dict[str, Any]] = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+    servable = Servable.of_run(record, [Prompt(name="adder", version=1, demonstrations=(shown,))])
+    assert (servable.server, servable.model) == ("torch", {"path": "base", "chat_template": "chatml"})
+    assert [prompt.demonstrations for prompt in servable.prompts] == [(shown,)]
+
+
+def test_what_a_failed_training_began_with_is_not_served(tmp_path: Path) -> None:
+    record = run(tmp_path, trained=False, model={"path": "base"})
+    with pytest.raises(ConfigError, match="left no model"):
+        Servable.of_run(record, [Prompt(name="given", template="Be kind.")])
+
+
 def test_a_run_with_neither_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run r1 \(any, succeeded\) left no model, and chose none"):
         Servable.of_run(run(tmp_path, trained=False), [])

@@ -53,6 +53,8 @@ DISTRIBUTION_OF = {
         "sft": "agentlightning-sft",
         "selection": "agentlightning-selection",
         "few_shot": "agentlightning-prompt",
+        "gepa": "agentlightning-prompt",
+        "apo": "agentlightning-prompt",
     },
     "backends": {"torch": "agentlightning-policy", "vllm": "agentlightning-vllm"},
     "credit": dict.fromkeys(

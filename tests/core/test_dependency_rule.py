@@ -1,6 +1,7 @@
 """Who may import whom: core no plugin; a plugin core and its own framework, never another plugin, except that
-adapters may use the model layer; rewards that layer's way to ask a model; and algorithms the trainable policy, and the
-gateway, which renders chats and serves what a sampler writes (the policy serves its own through it)."""
+adapters may use the model layer; rewards, and what learns prompts, that layer's way to ask a model; and algorithms the
+trainable policy, and the gateway, which renders chats and serves what a sampler writes (the policy serves its own
+through it)."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ SHARED = {
     "adapters": {"agentlightning_openai"},
     "rewards": {"agentlightning_openai"},
     "algorithms": {"agentlightning_policy", "agentlightning_gateway"},
+    "algorithms/prompt": {"agentlightning_openai"},
 }
 
 
@@ -43,7 +45,8 @@ def imported(folder: Path) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("folder", distributions(), ids=lambda folder: str(folder.relative_to(ROOT)))
 def test_a_distribution_imports_only_what_it_may(folder: Path) -> None:
     packages = {path.parent.name for path in folder.glob("*/__init__.py")}
-    allowed = {"agentlightning", *packages, *SHARED.get(folder.parent.name, ())}
+    shared = SHARED.get(str(folder.relative_to(ROOT)), SHARED.get(folder.parent.name, set()))
+    allowed = {"agentlightning", *packages, *shared}
     assert [(name, where) for name, where in imported(folder) if name not in allowed] == []
 
 

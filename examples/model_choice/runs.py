@@ -23,6 +23,9 @@ from endpoint import HERE, serve, table_of
 from agentlightning import Trainer
 from agentlightning.config import load_config
 from agentlightning.store import open_store
+from agentlightning_selection.features import features_of
+from agentlightning_selection.neighbours import Neighbours
+from agentlightning_selection.pricing import route
 
 STORE = "sqlite:///runs/model_choice.db"
 LIMITS = (1.0, 0.75, 0.55, 0.25)
@@ -65,18 +68,48 @@ def show_contextual(run: str) -> None:
     print(f"{'':44} outcome  of the best single model's price")
     for row in sorted(alone, key=lambda row: float(row["dollars"])):
         print(f"{row['name']:44} {float(row['outcome']):.3f}    {float(row['dollars']) / dollars:.2f}")
+    prices = {}
     trained = [row for row in rows if row["tasks"] == "cross-validated" and row["price"]]
     routed = {row["price"]: row for row in held_out if row["price"]}
     for limit in LIMITS:
         within = [row for row in trained if float(row["dollars"]) <= limit * dollars * (1 + 1e-9)]
-        chosen = routed[max(within, key=lambda row: float(row["price"]))["price"]]
+        prices[limit] = max(within, key=lambda row: float(row["price"]))["price"]
+        chosen = routed[prices[limit]]
         outcome, share = float(chosen["outcome"]), float(chosen["dollars"]) / dollars
         print(f"{f'by question, at most {limit:.2f} in training':44} {outcome:.3f}    {share:.2f}")
+    show_new(Path("runs") / run / "router", {limit: float(price) for limit, price in prices.items()}, best["name"])
     for row in alone:
         as_cheap = [one for one in routed.values() if float(one["dollars"]) <= float(row["dollars"]) * 1.001]
         above = max(float(one["outcome"]) for one in as_cheap)
         verdict = "on or above" if above >= float(row["outcome"]) - 1e-9 else "BELOW"
         print(f"the front at the price of {row['name']}: {above:.3f}, {verdict} it")
+
+
+def show_new(folder: Path, prices: dict[float, float], best: str) -> None:
+    """The same for the held-out questions that are no training questions as well."""
+    table, trained = (
+        table_of(HERE / "data" / "answers.jsonl"),
+        {question.rstrip() for question in questions_of("train")},
+    )
+    new = [question for question in questions_of("held_out") if question.rstrip() not in trained]
+    settings = json.loads((folder / "router.json").read_text())
+    arrays = {name: np.load(folder / f"{name}.npy") for name in ("features", "outcomes", "costs")}
+    neighbours = Neighbours(**arrays, count=settings["count"], temperature=settings["temperature"])
+    predicted = neighbours.predict(features_of(settings["features"])(new))
+    models = [candidate["model"] for candidate in load_config("config.yaml").algorithm["candidates"]]
+    scores = np.array([[table[question][model] for model in models] for question in new])
+    dollars = np.nanmean(arrays["costs"], axis=0)
+    place = models.index(best)
+    print(f"of the {len(new)} held-out questions that are not in training: {best} {scores[:, place].mean():.3f}")
+    for limit, price in prices.items():
+        chosen = route(*predicted, price)
+        outcome, share = scores[np.arange(len(new)), chosen].mean(), dollars[chosen].mean() / dollars[place]
+        print(f"{f'by question, at most {limit:.2f} in training':44} {outcome:.3f}    {share:.2f}")
+
+
+def questions_of(part: str) -> list[str]:
+    with (HERE / "data" / f"{part}.jsonl").open(encoding="utf-8") as lines:
+        return [json.loads(line)["input"] for line in lines]
 
 
 async def outcomes_of(run: str) -> list[tuple[str, float]]:
@@ -92,8 +125,7 @@ async def outcomes_of(run: str) -> list[tuple[str, float]]:
 
 def show_thompson(runs: list[str]) -> None:
     """Regret: what the model that is best on all training questions would have given on the ones that were asked."""
-    with (HERE / "data" / "train.jsonl").open(encoding="utf-8") as lines:
-        questions = [json.loads(line)["input"] for line in lines]
+    questions = questions_of("train")
     table = table_of(HERE / "data" / "answers.jsonl")
     models = list(table[questions[0]])
     means = {model: np.mean([table[question][model] for question in questions]) for model in models}
@@ -111,14 +143,14 @@ def show_thompson(runs: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["contextual", "thompson"])
-    parser.add_argument("--features", default="minilm")
+    parser.add_argument("--features")
     parser.add_argument("--run")
     options = parser.parse_args()
     if options.what == "contextual":
         run = options.run
         if run is None:
             with answering():
-                run = train(f"algorithm.features={options.features}")
+                run = train(*([f"algorithm.features={options.features}"] if options.features else []))
         show_contextual(run)
         return
     with answering():

@@ -66,8 +66,10 @@ def draw(points: Sequence[Point], folder: Path, title: str) -> Path | None:
     if routed:
         axes.plot([one.dollars for one in routed], [one.outcome for one in routed], ".-", label="chosen by task")
     axes.scatter([one.dollars for one in alone], [one.outcome for one in alone], color="black", label="one model")
+    widest = max(point.dollars for point in points)
     for one in alone:
-        axes.annotate(one.name, (one.dollars, one.outcome), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        side, away = ("right", -4) if one.dollars > widest / 2 else ("left", 4)
+        axes.annotate(one.name, (one.dollars, one.outcome), (away, 4), textcoords="offset points", fontsize=7, ha=side)
     front = on_front(points)
     axes.step([p.dollars for p in front], [p.outcome for p in front], where="post", alpha=0.4, label="front")
     axes.set(xlabel="dollars a rollout (mean)", ylabel="outcome (mean)", title=title)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from agentlightning.report import sign_flip
+from agentlightning.report import mcnemar_exact, sign_flip
 
 Scores = Mapping[str, float | None]
 """What a candidate got, by the task's id; None where that says nothing of it."""
@@ -93,10 +93,14 @@ def differences(one: Scores, other: Scores) -> np.ndarray:
 
 
 def p_better(one: Scores, other: Scores) -> float:
-    """One-sided p of ``one`` being better than ``other`` on the tasks that both have: the sign-flip test of the mean
-    difference, which for outcomes of 0 and 1 is McNemar's exact test."""
+    """One-sided p of ``one`` being better than ``other`` on the tasks that both have: McNemar's exact test where they
+    differ by 1 or not at all, else the sign-flip test of the mean difference."""
     found = differences(one, other)
-    return sign_flip(found) / 2 if len(found) and found.mean() > 0 else 1.0
+    if not len(found) or found.mean() <= 0:
+        return 1.0
+    if np.isin(found, (-1.0, 0.0, 1.0)).all():
+        return mcnemar_exact(int((found > 0).sum()), int((found < 0).sum())) / 2
+    return sign_flip(found) / 2
 
 
 def survivors(scores: Sequence[Scores], costs: Sequence[float], *, keep: int, alpha: float) -> list[int]:

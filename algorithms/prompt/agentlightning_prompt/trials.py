@@ -112,7 +112,9 @@ class Trials:
             ([task for task in unpaid if task.id in self._validation], True),
         ):
             if members:
-                key = f"{digest_of(candidate)}/{digest_of({task.id: '' for task in members})}"
+                key = _name_of(prompts)
+                if len(members) < len(self._validation) or not validate:
+                    key += f"/{digest_of({task.id: '' for task in members})}"
                 self.know(candidate, await self._tried(prompts, members, key, step=step, validate=validate))
         digest = digest_of(candidate)
         return [self._found[digest, task.id] for task in tasks]
@@ -141,6 +143,12 @@ class Trials:
         if (role.name, text) not in known:
             known[role.name, text] = sum(name == role.name for name, _ in known)
         return known[role.name, text]
+
+
+def _name_of(prompts: Sequence[Prompt]) -> str:
+    """What a candidate is called, by the versions of its prompts that are not the agent's own."""
+    changed = [f"{prompt.name} version {prompt.version}" for prompt in prompts if prompt.version]
+    return ", ".join(changed) or "as it is"
 
 
 def trials_of(tasks: Sequence[Task], rollouts: Sequence[Rollout]) -> list[Trial]:

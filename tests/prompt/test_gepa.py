@@ -13,6 +13,7 @@ from gepa.api import optimize
 from gepa.core.adapter import EvaluationBatch
 from gepa.utils import MaxCandidateProposalsStopper
 from prompt_runs import candidates_of, metrics_of, published_prompts, rollouts_of
+from stub_answers import text
 from stub_server import StubServer
 
 from agentlightning import Task
@@ -78,3 +79,16 @@ async def test_the_budget_is_never_exceeded_and_all_that_was_paid_for_is_used(
     assert budget - 9 < spent <= budget
     assert metrics.get("candidate_rollouts_unused", 0) == 0
     assert "rollouts are left of the budget" in result.results["stopped"]
+
+
+async def test_a_candidate_that_the_budget_cannot_validate_on_all_tasks_is_compared_on_those_that_it_can(
+    tmp_path: Path, stub: StubServer
+) -> None:
+    best = f"Rules: {' '.join(rule_tasks.KINDS)}"
+    stub.reply(text(f"```\n{best}\n```"))
+    result = await asyncio.to_thread(rule_tasks.trainer(tmp_path, stub, budget=6 + 3 + 3 + 4).fit)
+    ran = await rollouts_of(tmp_path, result.run_id)
+    validated = [rollout for rollout in ran if rollout.purpose == "validate" and rollout.step == 1]
+    assert len(validated) == 4
+    assert (await published_prompts(tmp_path, result.run_id))["rules"].template == best
+    assert result.results["prompts"].endswith("→ 1.000 on the validation tasks")

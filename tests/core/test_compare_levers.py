@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +34,8 @@ from agentlightning.trainer import Trainer
 
 CODE = '''
 """An agent that is right as often as its prompt says, and algorithms that change that."""
+import asyncio
+import os
 import pathlib
 import random
 
@@ -39,13 +44,12 @@ import msgspec
 import agentlightning as agl
 from agentlightning import Algorithm
 from agentlightning.errors import AlgorithmError, BudgetError
-from agentlightning.policy_gradient import PolicyGradient
 from agentlightning.records import Prompt
 
 
 async def agent(number):
-    level, bonus = float(agl.prompt("level", "0.3")), float(agl.prompt("bonus", "0"))
-    return float(random.Random(number).random() < level + bonus)
+    level = float(agl.prompt("level", "0.3"))
+    return float(random.Random(number).random() < level)
 
 
 def right(rollout, task):
@@ -60,7 +64,6 @@ class Tune(Algorithm):
     class Config(msgspec.Struct, forbid_unknown_fields=True):
         level: float = 0.9
         batch: int = 8
-        name: str = "level"
 
     async def run(self, run):
         await run.evaluate(step=0)
@@ -73,10 +76,13 @@ class Tune(Algorithm):
                 step -= 1
                 run.stopped(step=step, reason=str(error))
                 break
+            if pathlib.Path("kill").exists() and self.config.level == 0.9:
+                os.kill(os.getpid(), int(pathlib.Path("kill").read_text()))
+                await asyncio.Event().wait()
             if pathlib.Path("broken").exists() and self.config.level == 0.8:
                 raise AlgorithmError("the loss exploded")
         if step:
-            await run.publish(Prompt(name=self.config.name, agents=(), template=str(self.config.level)))
+            await run.publish(Prompt(name="level", agents=(), template=str(self.config.level)))
         await run.evaluate(step=step)
 
 
@@ -367,6 +373,29 @@ async def test_going_on_tries_again_what_failed_and_nothing_else(tmp_path: Path)
         await Comparing(config, budget=BUDGET).run_async(resume="other")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_a_comparison_that_was_ended_goes_on_where_it_was(tmp_path: Path, number: int, code: int) -> None:
+    compared = {"algorithms": {name: ALGORITHMS[name] for name in ("best", "near")}}
+    config = load_config(make_project(tmp_path, compare=compared))
+    (tmp_path / "kill").write_text(str(int(number)))
+    agl = "from agentlightning.cli import main; main()"
+    command = [sys.executable, "-c", agl, "compare", "config.yaml", "--budget", str(BUDGET)]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
+    assert ended.returncode == code, ended.stderr
+    before = asyncio.run(runs_of(tmp_path))
+    assert [run.name for run in before] == [f"levels/{name}" for name in ("compare", "baseline", "best", "near")]
+    if number == signal.SIGTERM:
+        assert f"go on with the same command and --resume {before[0].id}" in ended.stderr
+    (tmp_path / "kill").unlink()
+    found = Comparing(config, budget=BUDGET).run(resume=True)
+    assert (found.id, [row.run_id for row in found.rows]) == (before[0].id, [before[2].id, before[3].id])
+    assert asyncio.run(runs_of(tmp_path))[3:][0].status == "succeeded"
+    near = found.rows[1].account
+    assert near is not None
+    assert (near.learning.rollouts, near.seconds > 0) == (9, True)
+
+
 async def test_where_the_agent_as_it_is_cannot_be_scored_nothing_is_learned(tmp_path: Path) -> None:
     config = settings(tmp_path, reward="levels:unknown")
     with pytest.raises(
@@ -434,6 +463,15 @@ def test_what_runs_where_and_how_is_shared_and_the_rest_is_each_ones_own(tmp_pat
     assert found["eval"]["model"] == {"path": "a-model"}  # nothing is trained there
     for section in found.values():
         assert (section["temperature"], section["engine"]) == (0.7, {"max_tokens": 9})
+
+
+def test_prompts_are_learned_for_the_model_that_the_weights_begin_with(tmp_path: Path) -> None:
+    found = levers(tmp_path, few_shot={}, gepa={"reflection": "policy"}, grpo={})
+    for name in ("few_shot", "gepa"):
+        section = {key: found[name][key] for key in ("model", "temperature", "engine", "samples")}
+        assert section == {"model": {"path": "a-model"}, "temperature": 0.7, "engine": TORCH["engine"], "samples": 1}
+    with pytest.raises(ConfigError, match=r"few_shot: algorithm\.samples: 2 where the others run each"):
+        levers(tmp_path, few_shot={"samples": 2}, grpo={})
 
 
 def test_as_many_steps_are_made_as_the_budget_pays_for(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ class Comparing:
     ) -> None:
         self.config = config
         self.levers = levers_of(config, names, budget)
+        self.id: str | None = None
+        """The comparison's own, once it has begun: what it is gone on with by."""
         self._budget = int(self.levers[0].config.budget or 0)
         self._combine = combine
         self._progress_for = progress_for or (lambda name: Progress())
@@ -109,6 +111,7 @@ class Comparing:
                 refuse_what_differs(earlier, record)
                 record = replace(earlier, config=record.config, versions=record.versions)
             record = await store.open_run(record)
+            self.id = record.id
             runs = Runs(store, record)
             await runs.restore()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,14 +64,18 @@ def compare(
     settings = load_config(config, overrides)
     watched = WatchedRuns(quiet=quiet)
     debug = ctx.find_root().params["debug"]
-    with (
-        own_screen(watched, settings.directory, quiet=quiet, debug=debug) as log,
-        ending_by_signal(),
-        failing_run(ctx, log, watched),
-    ):
-        names = None if algorithms is None else [name.strip() for name in algorithms.split(",")]
-        comparing = Comparing(settings, names=names, budget=budget, combine=combine, progress_for=watched.of)
-        found = comparing.run(resume=resume == LAST or resume or False)
+    comparing: Comparing | None = None
+    with own_screen(watched, settings.directory, quiet=quiet, debug=debug) as log, ending_by_signal():
+        try:
+            with failing_run(ctx, log, watched):
+                names = None if algorithms is None else [name.strip() for name in algorithms.split(",")]
+                comparing = Comparing(settings, names=names, budget=budget, combine=combine, progress_for=watched.of)
+                found = comparing.run(resume=resume == LAST or resume or False)
+        except BaseException:
+            if comparing is not None and comparing.id is not None:
+                with suppress(OSError):  # the terminal may be gone
+                    click.echo(f"go on with the same command and --resume {comparing.id}", err=True)
+            raise
     _show(found)
     for path in _written(found, output):
         click.echo(f"written to {path}")

@@ -19,7 +19,7 @@ from agentlightning.store import open_store
 from agentlightning.store.base import Metric
 
 SYSTEM = "Add the numbers."
-BY_ITSELF, PER_DEMONSTRATION = 20, 20
+BY_ITSELF, PER_DEMONSTRATION = 30, 20
 """Of a hundred questions, how many it answers rightly; and how many more for each demonstration."""
 
 

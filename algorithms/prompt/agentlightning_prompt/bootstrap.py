@@ -51,9 +51,9 @@ class Bootstrap:
         self._spent = 0
         self._fruitless = 0
 
-    async def find(self, rollouts: int) -> None:
-        """Fills the pool. Raises `AlgorithmError` where nothing that was found is good enough, and `DataError` for a
-        file that cannot be read."""
+    async def find(self, rollouts: int, *, most: int) -> None:
+        """Fills the pool from ``rollouts``, and from up to ``most`` where nothing in these is good. Raises `DataError`
+        for a file that cannot be read."""
         config = self._config
         if rollouts == 0:
             await self._batch(LOOKED_AT, samples=1)
@@ -62,10 +62,37 @@ class Bootstrap:
         if config.from_live is not None:
             await self._read_live(config.from_live)
         samples = min(config.bootstrap_samples, max(rollouts, 1))
-        while rollouts - self._spent >= samples and not (self.roles and self.pool.is_full(self._enough)):
-            await self._batch(min(config.batch_tasks, (rollouts - self._spent) // samples), samples=samples)
-        if not any(self.pool.good(role.name) for role in self.roles):
-            raise AlgorithmError(self._nothing_found())
+        while not (self.roles and self.pool.is_full(self._enough)):
+            left = (most if not self.found_any and rollouts > 0 else rollouts) - self._spent
+            if left < samples:
+                break
+            await self._batch(min(config.batch_tasks, left // samples), samples=samples)
+
+    @property
+    def found_any(self) -> bool:
+        """Whether there is anything good to show."""
+        return any(self.pool.good(role.name) for role in self.roles)
+
+    def why_nothing(self) -> str:
+        """Why nothing good was found, and what to do."""
+        seen, best = len(self.pool.outcomes), self.pool.best_outcome
+        threshold = self.pool.threshold
+        if best is None:
+            return (
+                f"none of {self._spent} rollouts has an outcome, so none is worth showing: name a `reward`, or call "
+                "agl.reward(…) in the agent"
+            )
+        if threshold is None:
+            least = "and none is better than the others"
+        else:
+            least = f"and algorithm.threshold asks for {threshold:g}"
+        left_out = "; ".join(f"{count} × {why}" for why, count in self._reader.left_out.most_common(3))
+        return (
+            f"nothing to show: of {seen} rollouts the best has the outcome {best:g}, {least}"
+            f"{f'. Conversations that could not be shown: {left_out}' if left_out else ''}. Raise "
+            "algorithm.bootstrap_rollouts or bootstrap_samples, lower algorithm.threshold, or give a few by hand "
+            "(algorithm.labelled)"
+        )
 
     async def _batch(self, count: int, *, samples: int) -> None:
         run, shown = self._run, self._shown()
@@ -133,23 +160,3 @@ class Bootstrap:
                 temperature = max(LEAST_TEMPERATURE, self._config.temperature)
             resources.append(self._policy.sampled_with(temperature=temperature * WARMER ** min(self._fruitless, 2)))
         return resources
-
-    def _nothing_found(self) -> str:
-        seen, best = len(self.pool.outcomes), self.pool.best_outcome
-        threshold = self.pool.threshold
-        if best is None:
-            return (
-                f"none of {self._spent} rollouts has an outcome, so none is worth showing: name a `reward`, or call "
-                "agl.reward(…) in the agent"
-            )
-        if threshold is None:
-            least = "and none is better than the others"
-        else:
-            least = f"and algorithm.threshold asks for {threshold:g}"
-        left_out = "; ".join(f"{count} × {why}" for why, count in self._reader.left_out.most_common(3))
-        return (
-            f"nothing to show: of {seen} rollouts the best has the outcome {best:g}, {least}"
-            f"{f'. Conversations that could not be shown: {left_out}' if left_out else ''}. Raise "
-            "algorithm.bootstrap_rollouts or bootstrap_samples, lower algorithm.threshold, or give a few by hand "
-            "(algorithm.labelled)"
-        )

@@ -80,6 +80,10 @@ def _plan(candidates: int, tasks: int) -> Plan:
     return Plan(candidates=candidates, rounds=tuple(rounds), confirmed=tasks - choosing)
 
 
+LEAST_PLAN = _plan(1, LEAST_TASKS)
+"""What tells anything at all."""
+
+
 def mean(scores: Scores) -> float:
     """The mean of what is known; minus infinity where nothing is."""
     known = [value for value in scores.values() if value is not None]

@@ -10,13 +10,13 @@ import msgspec
 
 from agentlightning.algorithm import Algorithm, Run
 from agentlightning.config import refuse_without_effect
-from agentlightning.errors import ConfigError
+from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.recorded import begin_of
 from agentlightning.records import Policy, Task
 from agentlightning.serving import ModelServer, model_server
-from agentlightning_prompt.bootstrap import DEFAULT_ROLLOUTS, Bootstrap
+from agentlightning_prompt.bootstrap import DEFAULT_ROLLOUTS, LOOKED_AT, Bootstrap
 from agentlightning_prompt.demonstration_search import Choice, DemonstrationSearch
-from agentlightning_prompt.elimination import LEAST_TASKS, plan
+from agentlightning_prompt.elimination import LEAST_PLAN, LEAST_TASKS
 from agentlightning_prompt.few_shot_config import FewShotConfig
 from agentlightning_prompt.pool import Shown
 from agentlightning_prompt.roles import Role
@@ -67,12 +67,18 @@ class FewShot(Algorithm):
     async def _learn(self, run: Run, policy: Policy | None, validation: Sequence[Task]) -> None:
         bootstrap = Bootstrap(run, self.config, policy, [*validation, *run.held_out])
         left = await self._rollouts_left(run, "bootstrap", 0)
-        rollouts = self._for_bootstrap(left)
-        if rollouts is None:
+        rollouts, most = self._for_bootstrap(left)
+        if most < LOOKED_AT:
             run.stopped(step=0, reason=f"the budget of {left} rollouts is too small to tell anything")
             run.result("demonstrations", "none: the budget is too small to look for any")
             return
-        await bootstrap.find(rollouts)
+        await bootstrap.find(rollouts, most=most if self.config.bootstrap_rollouts is None else rollouts)
+        if not bootstrap.found_any:
+            if left is None:
+                raise AlgorithmError(bootstrap.why_nothing())
+            run.stopped(step=bootstrap.step, reason=f"the budget leaves too few rollouts; {bootstrap.why_nothing()}")
+            run.result("demonstrations", "none: nothing worth showing was found within the budget")
+            return
         left = await self._rollouts_left(run, "search", bootstrap.step)
         search = DemonstrationSearch(run, self.config, bootstrap.roles, bootstrap.pool, validation)
         choice = await search.choose(first_step=bootstrap.step + 1, rollouts=left)
@@ -88,19 +94,18 @@ class FewShot(Algorithm):
             await run.checkpoint(step, self._left)
         return self._left[stage]
 
-    def _for_bootstrap(self, left: int | None) -> int | None:
-        """How many rollouts demonstrations are looked for in; None where too few are left to compare any."""
-        config = self.config
-        wanted = config.bootstrap_rollouts
+    def _for_bootstrap(self, left: int | None) -> tuple[int, int]:
+        """How many rollouts demonstrations are looked for in, and in how many at most: those that the least search
+        needs are left."""
+        wanted = self.config.bootstrap_rollouts
         if wanted is None:
-            wanted = DEFAULT_ROLLOUTS if _bootstraps(config) else 0
+            wanted = DEFAULT_ROLLOUTS if _bootstraps(self.config) else 0
             if left is not None:
                 wanted = min(wanted, left // 3)
         if left is None:
-            return wanted
-        least = plan(1, LEAST_TASKS, rollouts=None)
-        most = left - (least.rollouts if least is not None else 0)
-        return min(wanted, most) if most >= 2 else None
+            return wanted, max(wanted, LOOKED_AT)
+        most = left - LEAST_PLAN.rollouts
+        return min(wanted, most), most
 
     async def _publish(self, run: Run, roles: Sequence[Role], shown: Shown, choice: Choice) -> None:
         lines = []

@@ -62,7 +62,7 @@ class Pool:
     def _ranked(self, role: str, chosen: Callable[[Demonstration, float | None], bool]) -> list[Demonstration]:
         means = self._mean_step_reward(role)
         found = [one for one in self._found[role].values() if chosen(one, means)]
-        return sorted(found, key=lambda one: (*(-part for part in _worth(one)), one.characters, one.source))
+        return sorted(found, key=_rank)
 
     def _is_good(self, one: Demonstration, mean_steps: float | None) -> bool:
         if one.is_by_hand:
@@ -139,6 +139,11 @@ def messages_of(shown: Shown) -> dict[str, list[Messages]]:
 def _likeness(one: Demonstration, others: Sequence[Demonstration]) -> float:
     """The greatest share of words in common with one of the others (Jaccard index), 0 to 1."""
     return max(len(one.words & other.words) / max(len(one.words | other.words), 1) for other in others)
+
+
+def _rank(one: Demonstration) -> tuple[float, float, int, str, str]:
+    outcome, steps = _worth(one)
+    return -outcome, -steps, one.characters, one.task_id, one.identity
 
 
 def _worth(one: Demonstration) -> tuple[float, float]:

@@ -20,14 +20,15 @@ from made_evaluations import make_run
 
 from agentlightning.algorithm import Evaluation
 from agentlightning.cli import main
-from agentlightning.config import load_config
+from agentlightning.config import Config, PromoteConfig, load_config
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
 from agentlightning.levers.accounts import Account, Cost, account_of
 from agentlightning.levers.comparison import Comparing, LeverComparison
 from agentlightning.levers.recommending import Row, corrected, holm, recommend
-from agentlightning.levers.runs import Runs
-from agentlightning.levers.sections import levers_of
-from agentlightning.records import ModelChoice, Reward, Task
+from agentlightning.levers.rows import row_of, with_cheaper
+from agentlightning.levers.runs import Runs, Work
+from agentlightning.levers.sections import BASELINE, Lever, levers_of
+from agentlightning.records import ModelChoice, Prompt, Reward, Task
 from agentlightning.report import compare, mcnemar_exact
 from agentlightning.store import Checkpoint, Metric, RunRecord, open_store
 from agentlightning.trainer import Trainer
@@ -272,6 +273,25 @@ async def test_a_session_that_was_killed_counts_to_the_last_that_its_run_recorde
     await store.close()
     assert runs.work["one"].seconds == 30
     assert runs.work["one"].done
+
+
+async def test_one_that_is_no_worse_and_cheaper_to_use_is_found_by_the_test_of_the_gate(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/one.db")
+    right = [1.0, 0.0] * 40
+    old, new = Prompt(name="system", template="Long."), Prompt(name="system", template="Short.")
+    await make_run(store, "levels/baseline", {0: (old, right)}, tokens={0: 100})
+    await make_run(store, "levels/small", {0: (old, right), 1: (new, right)}, tokens={0: 100, 1: 40})
+    record = await store.open_run(RunRecord(id="all", name="levels/compare", algorithm="compare"))
+    runs = Runs(store, record)
+    runs.work = {name: Work(run_id=f"levels/{name}", done=True) for name in (BASELINE, "small")}
+    lever = Lever(name="small", config=Config(agent="a", tasks="t", algorithm={"name": "selection"}))
+    row = await row_of(store, runs, lever, {})
+    assert not row.is_better(0.05)
+    found = await with_cheaper(store, runs, row, PromoteConfig(margin=0.2), alpha=0.05)
+    strict = await with_cheaper(store, runs, row, PromoteConfig(margin=1e-4), alpha=0.05)
+    await store.close()
+    assert found.cheaper == "not worse by more than 0.2, and cheaper to use: 41 after 101 tokens of m a task"
+    assert strict.cheaper is None
 
 
 # The comparison.

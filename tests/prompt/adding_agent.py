@@ -64,16 +64,25 @@ def model(helps: Callable[[str], bool] = lambda answer: True) -> Callable[[Recei
 
 
 def trainer(
-    folder: Path, server: StubServer, *, agent: Any = None, reward: Any = right, seed: int = 0, **options: Any
+    folder: Path,
+    server: StubServer,
+    /,
+    *,
+    agent: Any = None,
+    reward: Any = right,
+    seed: int = 0,
+    budget: int | None = None,
+    count: int = 60,
+    held_out: int = 20,
+    **options: Any,
 ) -> Trainer:
-    budget = options.pop("budget", None)
     given = {"name": "few_shot", "validation_tasks": 24, "counts": [1, 4], "candidates": 4, "batch_tasks": 8, **options}
     return Trainer(
         agent or agent_of(server.base_url),
-        tasks(60),
+        tasks(count),
         reward,
         given,
-        held_out=tasks(20, start=100),
+        held_out=tasks(held_out, start=100),
         budget=budget,
         runner=RunnerConfig(concurrency=4, retries=0),
         directory=folder / "runs",

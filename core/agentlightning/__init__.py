@@ -1,8 +1,8 @@
 """Agent Lightning, embedded: make any LLM agent learn from its own runs.
 
 For those who train: `Trainer`. For those who want to say more from inside an agent: `reward`, `annotate`
-and `span`, which do nothing outside a rollout, and `prompt`, for one that may be tuned. For those who record a deployed agent: `attach`, `detach`, `live` and
-`current_rollout`. For those who write plugins: `hookimpl`, `PolicyGradient`
+and `span`, which do nothing outside a rollout, and `prompt`, for one that may be tuned. For those who record a deployed
+agent: `attach`, `detach`, `live` and `current_rollout`. For those who write plugins: `hookimpl`, `PolicyGradient`
 and `LossConfig`, `Algorithm`, `Backend`, `Credit`, `Adapter` and the records.
 """
 

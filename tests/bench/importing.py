@@ -1,7 +1,7 @@
 """How long `agl import` takes for 10,000 rollouts of each format: ``python tests/bench/importing.py [--rollouts N]``.
 
-The records are those of the examples of tests/importing, under other ids. Fails where a format takes more than a minute of
-the processor for 10,000, or a rollout is missing.
+The records are those of the examples of tests/importing, under other ids. Fails where a format takes more than a minute
+of the processor for 10,000, or a rollout is missing.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def by_kind(rollout: Rollout, task: Task) -> float:
     return score
 
 
-def trainer(folder: Path, *, count: int = 120, reward: Any = by_hardness, seed: int = 0, **options: Any) -> Trainer:
+def trainer(folder: Path, *, count: int = 100, reward: Any = by_hardness, seed: int = 0, **options: Any) -> Trainer:
     tasks = tasks_of(count + HELD_OUT)
     return Trainer(
         agent,

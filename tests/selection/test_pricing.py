@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlightning_selection.front import Point, draw, on_front, write_table
@@ -34,6 +34,7 @@ def test_a_unit_of_outcome_is_bought_where_it_costs_no_more_than_its_price() -> 
     assert route(OUTCOMES[:, [0, 2]], COSTS[:, [0, 2]], 0.016).tolist() == [0, 1, 0]
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000))
 def test_predicted_outcome_and_dollars_rise_with_the_price(seed: int) -> None:
     outcomes, costs = drawn(seed)
@@ -44,6 +45,7 @@ def test_predicted_outcome_and_dollars_rise_with_the_price(seed: int) -> None:
         assert (np.diff(means) >= -1e-9).all()
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), share=st.floats(0.05, 1))
 def test_the_price_under_a_limit_keeps_to_it(seed: int, share: float) -> None:
     outcomes, costs = drawn(seed)

@@ -24,7 +24,7 @@ from agentlightning.store import open_store
 from agentlightning.store.base import RunRecord
 from agentlightning_openai.adapter import OpenAIAdapter
 
-TASKS = [Task(id=str(number), input=f"{'sum' if number % 2 else 'city'} {number}") for number in range(60)]
+TASKS = [Task(id=str(number), input=f"{'sum' if number % 2 else 'city'} {number}") for number in range(50)]
 KEY = "sk-the-agents-own"
 
 
@@ -103,10 +103,10 @@ def train(folder: Path, stubs: dict[str, StubServer], **options: Any) -> Any:
     }
     return Trainer(
         agent,
-        TASKS[20:],
+        TASKS[10:],
         right,
         algorithm,
-        held_out=TASKS[:20],
+        held_out=TASKS[:10],
         store=f"sqlite:///{folder}/runs.db",
         directory=folder,
     )

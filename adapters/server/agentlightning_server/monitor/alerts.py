@@ -51,7 +51,7 @@ def alert_body(alert: Alert) -> bytes:
 
 
 def hook_of(alert: Alert) -> str:
-    """The hook that plugins are told by."""
+    """What happened, as the hook of it that plugins are told by."""
     return "failure_share_changed" if isinstance(alert, FailureChange) else "promotion_changed"
 
 

@@ -14,7 +14,7 @@ from agentlightning.records import Rollout, Span
 from agentlightning.store.base import Store
 from agentlightning.store.promotions import Promotion
 from agentlightning.store.tries import columns_of
-from agentlightning_server.monitor.alerts import Alert, Alerts, Notify, hook_of
+from agentlightning_server.monitor.alerts import Alert, Alerts, Notify
 from agentlightning_server.monitor.canaries import CanaryWatch
 from agentlightning_server.monitor.metrics import Metrics
 from agentlightning_server.monitor.tries import AttemptSteps
@@ -26,7 +26,7 @@ def notify_plugins(alert: Alert) -> None:
     if isinstance(alert, Promotion):
         tell(alert)
     else:
-        plugins().notify(hook_of(alert), change=alert)
+        plugins().notify("failure_share_changed", change=alert)
 
 
 class Monitor:

@@ -34,7 +34,7 @@ WRONG = [(text, path, value) for text, path, number in NUMBERS for value in outs
 
 def test_every_number_has_a_range() -> None:
     assert {text for text, _, _ in NUMBERS} == {
-        *("tasks.limit", "tasks.held_out_limit", "reward.weight", "seed"),
+        *("tasks.limit", "tasks.held_out_limit", "reward.weight", "seed", "budget", "compare.alpha", "compare.samples"),
         *("promote.alpha", "promote.margin", "promote.minimum", "promote.enough"),
         *("promote.bounds[0]", "promote.bounds[1]"),
         *("runner.concurrency", "runner.timeout", "runner.reward_timeout", "runner.retries"),

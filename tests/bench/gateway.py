@@ -94,7 +94,7 @@ class Bench:
             direct, through = [], []
             for _ in range(arguments.rounds):
                 direct.append(_load(self._direct, *options, "--logprobs", "--at-once", str(at_once)))
-                through.append(self._through(*options, "--at-once", str(at_once)))
+                through.append(self.through(*options, "--at-once", str(at_once)))
             rates = [statistics.median(each["calls"] / each["seconds"] for each in them) for them in (direct, through)]
             times = [statistics.median(each["milliseconds"] for each in them) for them in (direct, through)]
             shares = [
@@ -119,7 +119,7 @@ class Bench:
         sizes = []
         for tenth in range(10):
             stream = ["--stream"] if tenth % 2 else []
-            self._through("--at-once", "16", "--seconds", str(DAY), "--calls", str(calls // 10), *stream)
+            self.through("--at-once", "16", "--seconds", str(DAY), "--calls", str(calls // 10), *stream)
             sizes.append(process.memory_info().rss / 1024**2)
             print(f"{(tenth + 1) * calls // 10:,} calls: {sizes[-1]:.0f} MiB", flush=True)
         growth = sizes[-1] / sizes[1] - 1
@@ -132,7 +132,13 @@ class Bench:
         print(f"{self._calls:,} calls were answered through the server, {spans:,} spans are in its store")
         return [] if spans == self._calls else ["calls are not recorded"]
 
-    def _through(self, *options: str) -> dict[str, Any]:
+    def server_seconds(self) -> float:
+        """The CPU time that the server has taken so far."""
+        times = psutil.Process(self._server.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def through(self, *options: str) -> dict[str, Any]:
+        """Calls through the server; what `load.py` measured."""
         measured = _load(f"{self._url}/rollouts/bench/v1", *options)
         self._calls += measured["calls"]
         return measured

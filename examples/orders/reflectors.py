@@ -1,7 +1,7 @@
-"""GEPA on the calculator's system prompt, by who reflects: SmolLM2 itself, and a scripted model that proposes the
-prompts of a list, one after the other, whatever it is shown.
+"""GEPA on the agent's system prompt, by who reflects: SmolLM2 itself, and a scripted model that proposes the prompts of
+a list, one after the other, whatever it is shown.
 
-``python gepa_runs.py`` runs both, and prints a table. ``python gepa_runs.py scripted`` runs one of them.
+``python reflectors.py`` runs both, and prints a table. ``python reflectors.py scripted`` runs one of them.
 """
 
 import argparse
@@ -18,12 +18,11 @@ from agentlightning.formatting import format_p
 
 REFLECTORS = ("policy", "scripted")
 PROMPTS = (
-    "For each question, call the calculator once with the whole calculation. Then say the number that it gave.",
-    "You have a calculator. Write one expression with all the numbers of the question: + where some are added, - where "
-    "some are taken away, * where each of several has as many, / where they are shared. Then say the answer.",
-    "Use the calculator for every step of the question, then say the answer.",
-    "Read the question. Decide what is added, taken away, multiplied or shared. Call the calculator with that, for "
-    "example 3 * 4 + 5, and then say the answer.",
+    "You take down orders. Think step by step.",
+    "Say how many are ordered. Reply with the number, and nothing else.",
+    "You read messages of customers. Reply with what is ordered in three words at most, such as: 24 towels.",
+    "Which number of the message is ordered? Leave out the others. Reply with that number only.",
+    "Write the order as a number and a word. Example: I bought 5 cups, and would like 7 plates. Order: 7 plates.",
 )
 HEADINGS = ("who reflects", "steps", "replies", "unusable", "validated", "rollouts", "held out, before → after", "p")
 

@@ -7,6 +7,7 @@ a list, one after the other, whatever it is shown.
 import argparse
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,7 +25,17 @@ PROMPTS = (
     "Which number of the message is ordered? Leave out the others. Reply with that number only.",
     "Write the order as a number and a word. Example: I bought 5 cups, and would like 7 plates. Order: 7 plates.",
 )
-HEADINGS = ("who reflects", "steps", "replies", "unusable", "validated", "rollouts", "held out, before → after", "p")
+HEADINGS = (
+    "who reflects",
+    "steps",
+    "replies",
+    "unusable",
+    "validated",
+    "rollouts",
+    "held out, before → after",
+    "p",
+    "minutes",
+)
 
 
 class Scripted(BaseHTTPRequestHandler):
@@ -83,6 +94,7 @@ def train(reflector: str, overrides: list[str]) -> str:
 
 def row(reflector: str, overrides: list[str]) -> str:
     config = load_config("gepa.yaml", [f"name=gepa-{reflector}", *overrides])
+    started = time.monotonic()
     result = Trainer.from_config(config).fit()
     metrics = read_store(config.store, lambda store: store.metrics(result.run_id))
     last = {metric.name: metric.value for metric in metrics}
@@ -97,6 +109,7 @@ def row(reflector: str, overrides: list[str]) -> str:
         f"{last['candidate_rollouts']:.0f}",
         f"{before:.3f}, unchanged" if compared is None else f"{compared.before:.3f} → {compared.after:.3f}",
         "" if compared is None else format_p(compared.p),
+        f"{(time.monotonic() - started) / 60:.0f}",
     ]
     print(f"{reflector}: {result.results}", flush=True)
     return f"| {' | '.join(cells)} |"

@@ -9,8 +9,7 @@ import msgspec
 
 from agentlightning.algorithm import Algorithm, Run
 from agentlightning.config import PositiveInt
-from agentlightning.errors import ConfigError
-from agentlightning.serving import TORCH, UNTRAINED, ModelServer, model_server
+from agentlightning.serving import TORCH, UNTRAINED, server_for_agents
 
 
 class EvalConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -38,16 +37,7 @@ class Eval(Algorithm):
 
     def __init__(self, config: EvalConfig) -> None:
         super().__init__(config)
-        self._server: ModelServer | None = None
-        if config.model is not None:
-            self._server = model_server(config.server)(config.model, config.engine)
-            return
-        default = EvalConfig()
-        for name in ("engine", "server", "temperature", "greedy"):
-            if getattr(config, name) != getattr(default, name):
-                raise ConfigError(
-                    f"algorithm.{name}: has no effect where the agents call their own models: name a model"
-                )
+        self._server = server_for_agents(config, with_model=("engine", "server", "temperature", "greedy"))
 
     async def run(self, run: Run) -> None:
         if self._server is None:

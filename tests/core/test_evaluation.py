@@ -130,7 +130,7 @@ def test_own_leaves_the_agents_their_models() -> None:
 @pytest.mark.parametrize("option", [{"temperature": 0.5}, {"greedy": False}, {"engine": {"port": 1}}, {"server": "x"}])
 def test_an_option_of_a_model_without_a_model_is_refused(option: dict[str, Any]) -> None:
     (name,) = option
-    with pytest.raises(ConfigError, match=f"algorithm.{name}: has no effect where the agents call their own models"):
+    with pytest.raises(ConfigError, match=f"algorithm.{name}: has an effect only where the agents call a model"):
         Eval(EvalConfig(**option))
 
 

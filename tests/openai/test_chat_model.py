@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
-from stub_answers import Raw, text
+from stub_answers import Answer, Choice, Raw, text
 from stub_server import StubServer
 
 from agentlightning.errors import ConfigError
@@ -18,34 +19,36 @@ def model(stub: StubServer, **options: object) -> ChatModel:
     return ChatModel(ChatModelConfig(model="judge", base_url=stub.base_url, **options), at="algorithm.model")  # type: ignore[arg-type]
 
 
-async def test_the_answer_is_given_and_its_cost_counted(stub: StubServer) -> None:
+async def test_the_answer_is_given_with_what_it_took(stub: StubServer) -> None:
     stub.reply(text("The first."))
-    judge = model(stub, input_price=2.0, output_price=4.0)
-    assert await judge.ask(QUESTION, temperature=0.0, seed=7) == "The first."
-    assert (judge.calls, judge.usage.input_tokens > 0) == (1, True)
-    assert judge.dollars == pytest.approx((judge.usage.input_tokens * 2 + judge.usage.output_tokens * 4) / 1e6)
+    judge = model(stub, temperature=0.5, input_price=2.0, output_price=4.0)
+    answer = await judge.answer(QUESTION, seed=7)
+    assert (answer.text, answer.cut_off, answer.usage.input_tokens > 0) == ("The first.", False, True)
+    assert judge.dollars(answer.usage) == pytest.approx(
+        (answer.usage.input_tokens * 2 + answer.usage.output_tokens * 4) / 1e6
+    )
     body = stub.requests[0].json
-    assert (body["model"], body["temperature"], body["seed"]) == ("judge", 0.0, 7)
+    assert (body["model"], body["temperature"], body["seed"]) == ("judge", 0.5, 7)
     await judge.aclose()
 
 
 def test_it_is_asked_from_several_event_loops(stub: StubServer) -> None:
     judge = model(stub)
-    assert [asyncio.run(judge.ask(QUESTION)) for _ in range(2)] == ["Hello.", "Hello."]
-    assert judge.calls == 2
+    assert [asyncio.run(judge.answer(QUESTION)).text for _ in range(2)] == ["Hello.", "Hello."]
+
+
+async def test_an_answer_that_comes_for_ever_is_given_up(stub: StubServer) -> None:
+    never = threading.Event()
+    stub.reply(Answer([Choice("Hello.")], hold=never))
+    with pytest.raises(ChatModelError, match="judge at http"):
+        await model(stub, retries=0, timeout=0.2).answer(QUESTION)
+    never.set()
 
 
 async def test_an_endpoint_that_fails_is_named(stub: StubServer) -> None:
     stub.reply(Raw(404, b'{"error": {"message": "no such model"}}'))
     with pytest.raises(ChatModelError, match=rf"judge at {stub.base_url}: .*no such model"):
-        await model(stub, retries=0).ask(QUESTION)
-
-
-@pytest.mark.parametrize("nothing", ["", "  \n"])
-async def test_an_empty_answer_is_no_answer(stub: StubServer, nothing: str) -> None:
-    stub.reply(text(nothing))
-    with pytest.raises(ChatModelError, match="the answer is empty"):
-        await model(stub).ask(QUESTION)
+        await model(stub, retries=0).answer(QUESTION)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +66,13 @@ async def test_an_empty_answer_is_no_answer(stub: StubServer, nothing: str) -> N
 async def test_what_is_no_chat_completion_is_no_answer(stub: StubServer, body: bytes) -> None:
     stub.reply(Raw(200, body))
     with pytest.raises(ChatModelError, match="judge at http"):
-        await model(stub).ask(QUESTION)
+        await model(stub).answer(QUESTION)
 
 
 async def test_an_endpoint_that_is_not_there_is_named() -> None:
     config = ChatModelConfig(model="judge", base_url="http://127.0.0.1:9/v1", retries=0)
     with pytest.raises(ChatModelError, match=r"judge at http://127\.0\.0\.1:9/v1: "):
-        await ChatModel(config, at="algorithm.model").ask(QUESTION)
+        await ChatModel(config, at="algorithm.model").answer(QUESTION)
 
 
 def test_a_key_that_is_not_set_is_named(stub: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:

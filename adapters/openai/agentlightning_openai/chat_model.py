@@ -19,12 +19,20 @@ from agentlightning.recording import outside
 from agentlightning.records import ModelChoice, Usage
 from agentlightning.redaction import redact, remember
 
+BACKOFF_SECONDS = 10.0
+"""At most, between two attempts of a request."""
+MAX_QUOTED = 4000
+"""Characters of an unusable reply that a model is shown again."""
 _NO_KEY = "none"
 """An endpoint of one's own needs none, and a client cannot be made without."""
 
 
 class ChatModelError(AgentLightningError):
     """A model that the library asked gave no answer; the message says which, where, and why."""
+
+
+class UnusableReplyError(Exception):
+    """A reply in which nothing can be used; the message says why, in words for whoever wrote it."""
 
 
 class ChatModelConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -60,65 +68,46 @@ class ChatModel:
     def __init__(self, config: ChatModelConfig, *, at: str) -> None:
         """Raises `ConfigError` where the variable that holds its key is not set."""
         self.config = config
-        self.calls = 0
-        """Answers so far, failed ones not among them."""
-        self.usage = Usage(input_tokens=0, output_tokens=0)
-        """Tokens so far, as the endpoint counted them."""
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, openai.AsyncOpenAI] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._key = _key_of(config, at)
-
-    @property
-    def dollars(self) -> float:
-        """What it has cost so far."""
-        prices = ModelChoice(
-            name=self.config.model,
-            model=self.config.model,
-            input_price=self.config.input_price,
-            output_price=self.config.output_price,
+        # The client's limit is for each piece of an answer, which may come for ever.
+        self._limit = (config.timeout + BACKOFF_SECONDS) * config.retries + config.timeout
+        self._prices = ModelChoice(
+            name=config.model,
+            model=config.model,
+            input_price=config.input_price,
+            output_price=config.output_price,
         )
-        return prices.cost(self.usage)
 
-    async def ask(
-        self, messages: Sequence[Mapping[str, Any]], *, temperature: float | None = None, seed: int | None = None
-    ) -> str:
-        """The text of its answer. ``temperature`` takes the place of the config's.
+    def dollars(self, usage: Usage) -> float:
+        """What so many tokens cost."""
+        return self._prices.cost(usage)
 
-        Raises `ChatModelError` where there is none after all retries, or an empty one.
-        """
-        found = await self.answer(messages, temperature=temperature, seed=seed)
-        if not found.text.strip():
-            raise ChatModelError(f"{self._name}: the answer is empty")
-        return found.text
-
-    async def answer(
-        self, messages: Sequence[Mapping[str, Any]], *, temperature: float | None = None, seed: int | None = None
-    ) -> ChatAnswer:
-        """Its answer with what that took, for whoever counts by itself; `ask` gives the text alone.
-
-        Raises `ChatModelError` where there is none after all retries.
-        """
-        options: dict[str, Any] = {} if seed is None else {"seed": seed}
+    async def answer(self, messages: Sequence[Mapping[str, Any]], *, seed: int | None = None) -> ChatAnswer:
+        """Its answer, and what that took. Raises `ChatModelError` where there is none after all retries."""
         try:
-            with outside():
-                answer = await self._client().chat.completions.create(
-                    model=self.config.model,
-                    messages=list(messages),  # type: ignore[arg-type]
-                    temperature=self.config.temperature if temperature is None else temperature,
-                    max_tokens=self.config.max_tokens,
-                    **options,
-                )
+            async with asyncio.timeout(self._limit):
+                answer = await self._request(messages, seed)
         except openai.OpenAIError as error:
             raise ChatModelError(f"{self._name}: {redact(str(error)) or type(error).__name__}") from error
+        except TimeoutError as error:
+            raise ChatModelError(f"{self._name}: no answer within {self._limit:g} s") from error
         try:
-            read = _read(answer)
-        except (AttributeError, TypeError, msgspec.ValidationError) as error:
+            return _read(answer)
+        except (AttributeError, TypeError, ValueError) as error:
             raise ChatModelError(f"{self._name}: the answer is no chat completion: {str(answer)[:200]!r}") from error
-        with self._lock:
-            self.calls += 1
-            self.usage.input_tokens += read.usage.input_tokens
-            self.usage.output_tokens += read.usage.output_tokens
-        return read
+
+    async def _request(self, messages: Sequence[Mapping[str, Any]], seed: int | None) -> Any:
+        options: dict[str, Any] = {} if seed is None else {"seed": seed}
+        with outside():
+            return await self._client().chat.completions.create(
+                model=self.config.model,
+                messages=list(messages),  # type: ignore[arg-type]
+                temperature=self.config.temperature,
+                max_tokens=self.config.max_tokens,
+                **options,
+            )
 
     async def aclose(self) -> None:
         """Closes the connections of the event loop that runs here. Safe to call twice."""
@@ -144,15 +133,26 @@ class ChatModel:
             return client
 
 
+def why_unusable(error: UnusableReplyError, *, cut_off: bool) -> str:
+    """What a reader said of a reply, and whether that is whole."""
+    return f"{error}; the reply was cut off at max_tokens" if cut_off else str(error)
+
+
+def asked_again(messages: Sequence[Mapping[str, Any]], reply: str, request: str) -> list[Mapping[str, Any]]:
+    """A question with a reply that could not be used, and what the model is to do about it."""
+    quoted = {"role": "assistant", "content": reply[:MAX_QUOTED] or "(nothing)"}
+    return [*messages, quoted, {"role": "user", "content": request}]
+
+
 def _read(answer: Any) -> ChatAnswer:
     """What an endpoint sent, of which the client checks nothing."""
-    usage, choice = answer.usage, answer.choices[0] if answer.choices else None
+    usage, (choice, *_) = answer.usage, answer.choices
     read = ChatAnswer(
-        text="" if choice is None else choice.message.content or "",
+        text=choice.message.content or "",
         usage=Usage()
         if usage is None
         else Usage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
-        cut_off=choice is not None and choice.finish_reason == "length",
+        cut_off=choice.finish_reason == "length",
     )
     return msgspec.convert(msgspec.to_builtins(read), ChatAnswer)
 

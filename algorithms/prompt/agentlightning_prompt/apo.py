@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 
 from agentlightning.config import NonNegative, NonNegativeInt, PositiveInt
+from agentlightning_openai.chat_model import UnusableReplyError
 from agentlightning_prompt.apo_prompts import edit, gradient, paraphrase
 from agentlightning_prompt.beam_selection import Arms, successive_rejects, ucb
 from agentlightning_prompt.feedback import feedback
-from agentlightning_prompt.reflection import UnusableError
 from agentlightning_prompt.roles import Role
 from agentlightning_prompt.search import Ground, PromptSearch, SearchConfig, Winner, better, counted
 from agentlightning_prompt.trials import Candidate, Trial, digest_of
@@ -161,10 +161,10 @@ class APO(PromptSearch):
 
 
 def tagged(reply: str) -> list[str]:
-    """What stands between <START> and <END>. Raises `UnusableError` where nothing does."""
+    """What stands between <START> and <END>. Raises `UnusableReplyError` where nothing does."""
     found = [part.strip() for part in re.findall(r"<START>(.*?)<END>", reply, re.DOTALL)]
     if not any(found):
-        raise UnusableError("nothing in it is wrapped with <START> and <END>")
+        raise UnusableReplyError("nothing in it is wrapped with <START> and <END>")
     return [part for part in found if part]
 
 
@@ -173,7 +173,7 @@ def _usable(role: Role) -> Callable[[str], str]:
         text = tagged(reply)[0]
         refusal = role.refusal(text)
         if refusal is not None:
-            raise UnusableError(f"the prompt cannot take the old one's place: {refusal}")
+            raise UnusableReplyError(f"the prompt cannot take the old one's place: {refusal}")
         return text
 
     return read

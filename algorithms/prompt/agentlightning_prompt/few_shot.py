@@ -13,7 +13,7 @@ from agentlightning.config import refuse_without_effect
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.recorded import begin_of
 from agentlightning.records import Policy, Task
-from agentlightning.serving import ModelServer, model_server
+from agentlightning.serving import server_for_agents
 from agentlightning_prompt.bootstrap import DEFAULT_ROLLOUTS, LOOKED_AT, Bootstrap
 from agentlightning_prompt.demonstration_search import Choice, DemonstrationSearch
 from agentlightning_prompt.elimination import LEAST_PLAN, LEAST_TASKS
@@ -43,10 +43,8 @@ class FewShot(Algorithm):
     def __init__(self, config: FewShotConfig) -> None:
         super().__init__(config)
         _check(config)
-        self._server: ModelServer | None = None
+        self._server = server_for_agents(config, with_model=_OF_MODEL)
         self._left: dict[str, int | None] = {}
-        if config.model is not None:
-            self._server = model_server(config.server)(config.model, config.engine)
 
     async def run(self, run: Run) -> None:
         validation = _set_apart(run, self.config.validation_tasks)
@@ -124,8 +122,6 @@ class FewShot(Algorithm):
 
 def _check(config: FewShotConfig) -> None:
     """Raises `ConfigError` for what has no effect, or cannot be."""
-    if config.model is None:
-        _refuse(config, _OF_MODEL, "the agents call a model that is named here (model)")
     if not _bootstraps(config):
         if config.labelled is None and config.from_live is None:
             raise ConfigError(

@@ -23,9 +23,10 @@ from gepa.strategies.eval_policy import FullEvaluationPolicy
 from gepa.strategies.instruction_proposal import InstructionProposalSignature
 
 from agentlightning.records import Task
+from agentlightning_openai.chat_model import UnusableReplyError
 from agentlightning_prompt.bridge import Bridge
 from agentlightning_prompt.feedback import feedback
-from agentlightning_prompt.reflection import UnusableError, fenced
+from agentlightning_prompt.reflection import fenced
 from agentlightning_prompt.search import Ground, counted
 from agentlightning_prompt.trials import Trial
 
@@ -106,7 +107,7 @@ class Adapter(GEPAAdapter[Task, Trial, str]):
             proposed = fenced(reply)
             refusal = role.refusal(proposed)
             if refusal is not None:
-                raise UnusableError(f"the new instruction cannot take the old one's place: {refusal}")
+                raise UnusableReplyError(f"the new instruction cannot take the old one's place: {refusal}")
             return proposed
 
         self._ground.run.phase("reflecting")

@@ -15,8 +15,15 @@ import msgspec
 
 from agentlightning.config import PositiveInt
 from agentlightning.errors import ConfigError
-from agentlightning.records import ModelChoice, Policy, Record, Usage
-from agentlightning_openai.chat_model import ChatModel, ChatModelConfig, ChatModelError
+from agentlightning.records import Policy, Record, Usage
+from agentlightning_openai.chat_model import (
+    ChatModel,
+    ChatModelConfig,
+    ChatModelError,
+    UnusableReplyError,
+    asked_again,
+    why_unusable,
+)
 
 T = TypeVar("T")
 Messages = Sequence[Mapping[str, Any]]
@@ -26,10 +33,6 @@ logger = logging.getLogger(__name__)
 POLICY = "policy"
 """The name of the run's own model."""
 REPLIES = "reflections.jsonl"
-MAX_QUOTED = 4000
-"""Characters of an unusable reply that the model is shown again."""
-BACKOFF_SECONDS = 10.0
-"""At most, between two attempts of a request."""
 
 
 class ReflectionConfig(ChatModelConfig, kw_only=True, forbid_unknown_fields=True):
@@ -50,10 +53,6 @@ class ReflectionConfig(ChatModelConfig, kw_only=True, forbid_unknown_fields=True
         return msgspec.structs.replace(
             self, model=policy.model, base_url=policy.base_url, api_key_env=policy.api_key_env
         )
-
-
-class UnusableError(Exception):
-    """A reply in which nothing can be used; the message says why, in words for whoever wrote it."""
 
 
 class Reply(Record, kw_only=True):
@@ -81,8 +80,9 @@ class Reflector:
         self._usage = Usage()
 
     async def ask(self, messages: Messages, read: Callable[[str], T], *, key: str) -> T | None:
-        """What ``read`` makes of the model's reply. Where that raises `UnusableError` the model is told why and asked
-        again; None where it gave nothing that can be used, which is logged. ``key`` names the question in the run."""
+        """What ``read`` makes of the model's reply. Where that raises `UnusableReplyError` the model is told why and
+        asked again; None where it gave nothing that can be used, which is logged. ``key`` names the question in the
+        run."""
         asked, why = list(messages), ""
         for attempt in range(self._config.attempts):
             reply = await self._reply(asked, f"{key}/{attempt}")
@@ -91,12 +91,10 @@ class Reflector:
                 continue
             try:
                 return read(reply.text)
-            except UnusableError as error:
+            except UnusableReplyError as error:
                 self._count["unusable"] += 1
-                why = f"{error}; the reply was cut off at max_tokens" if reply.cut_off else str(error)
-                again = f"This cannot be used: {why}. Reply again."
-                quoted = {"role": "assistant", "content": reply.text[:MAX_QUOTED] or "(nothing)"}
-                asked = [*messages, quoted, {"role": "user", "content": again}]
+                why = why_unusable(error, cut_off=reply.cut_off)
+                asked = asked_again(messages, reply.text, f"This cannot be used: {why}. Reply again.")
         logger.warning(
             "the reflection model %s gave nothing that can be used in %d attempts; of the last: %s",
             self._config.model,
@@ -113,16 +111,10 @@ class Reflector:
 
     def metrics(self) -> dict[str, float]:
         """What reflecting took so far."""
-        prices = ModelChoice(
-            name="reflection",
-            model=self._config.model,
-            input_price=self._config.input_price,
-            output_price=self._config.output_price,
-        )
         return {
             "reflection_calls": self._count["calls"],
             "reflection_tokens": self._usage.input_tokens + self._usage.output_tokens,
-            "reflection_dollars": prices.cost(self._usage),
+            "reflection_dollars": self._model.dollars(self._usage),
             "reflection_failed": self._count["failed"],
             "reflection_unusable": self._count["unusable"],
         }
@@ -145,15 +137,10 @@ class Reflector:
         return reply
 
     async def _request(self, messages: Messages, key: str) -> Reply:
-        config = self._config
-        # A client's limit is for each piece of an answer, which may come for ever.
-        limit = (config.timeout + BACKOFF_SECONDS) * config.retries + config.timeout
         try:
-            answer = await asyncio.wait_for(self._model.answer(messages), limit)
+            answer = await self._model.answer(messages)
         except ChatModelError as error:
             return Reply(key=key, error=str(error))
-        except TimeoutError:
-            return Reply(key=key, error=f"no answer within {limit:g} s")
         return Reply(
             key=key,
             text=answer.text,
@@ -181,18 +168,18 @@ def reflection_config(section: ReflectionConfig | str, *, has_model: bool) -> Re
 
 
 def fenced(text: str) -> str:
-    """The text between the first ``` and the last, without a language's name. Raises `UnusableError` where there is
-    none, or nothing in it."""
+    """The text between the first ``` and the last, without a language's name. Raises `UnusableReplyError` where there
+    is none, or nothing in it."""
     start, end = text.find("```"), text.rfind("```")
     if start < 0:
-        raise UnusableError("there is no block between ``` and ``` in it")
+        raise UnusableReplyError("there is no block between ``` and ``` in it")
     if end <= start:
-        raise UnusableError("the block that ``` opens is not closed by another ```")
+        raise UnusableReplyError("the block that ``` opens is not closed by another ```")
     inner = text[start + 3 : end]
     first, newline, rest = inner.partition("\n")
     found = (rest if newline and " " not in first.strip() else inner).strip()
     if not found:
-        raise UnusableError("the block between ``` and ``` is empty")
+        raise UnusableReplyError("the block between ``` and ``` is empty")
     return found
 
 

@@ -13,10 +13,10 @@ import msgspec
 
 from agentlightning.algorithm import Algorithm, Run
 from agentlightning.causes import explain_rollouts
-from agentlightning.config import PositiveInt, refuse_without_effect
+from agentlightning.config import PositiveInt
 from agentlightning.errors import AlgorithmError, BudgetError, ConfigError
 from agentlightning.records import Task
-from agentlightning.serving import TORCH, ModelServer, model_server
+from agentlightning.serving import TORCH, server_for_agents
 from agentlightning_prompt.reflection import ReflectionConfig, Reflector, reflection_config
 from agentlightning_prompt.roles import Role, chosen_roles, find_roles
 from agentlightning_prompt.trials import Candidate, Trials, paired, trials_of
@@ -87,14 +87,7 @@ class PromptSearch(Algorithm):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._reflection = reflection_config(self.config.reflection, has_model=self.config.model is not None)
-        self._server: ModelServer | None = None
-        if self.config.model is not None:
-            self._server = model_server(self.config.server)(self.config.model, self.config.engine)
-            return
-        defaults: dict[str, Any] = {"engine": {}, "server": TORCH, "temperature": 1.0}
-        changed = [name for name, default in defaults.items() if getattr(self.config, name) != default]
-        unused = dict.fromkeys(changed, "the agents call a model that is named here (model)")
-        refuse_without_effect(changed, unused, at="algorithm")
+        self._server = server_for_agents(self.config, with_model=("engine", "server", "temperature"))
 
     @abstractmethod
     async def search(self, ground: Ground) -> Winner:

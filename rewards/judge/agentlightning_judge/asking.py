@@ -10,16 +10,19 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from agentlightning.records import ModelChoice
 from agentlightning_judge.cache import ReplyCache
 from agentlightning_judge.config import JudgeConfig
-from agentlightning_judge.questions import Question, UnusableReplyError, Verdict
-from agentlightning_openai.chat_model import ChatAnswer, ChatModel, ChatModelError
+from agentlightning_judge.questions import Question, Verdict
+from agentlightning_openai.chat_model import (
+    ChatAnswer,
+    ChatModel,
+    ChatModelError,
+    UnusableReplyError,
+    asked_again,
+    why_unusable,
+)
 
 T = TypeVar("T")
-
-MAX_QUOTED = 4000
-"""Characters of an unusable reply that the judge is shown again."""
 
 
 class UnansweredError(Exception):
@@ -60,12 +63,6 @@ class Asker:
         self._config = config
         self._model = ChatModel(config.model, at="reward.config.model")
         self._cache = None if config.cache is None else ReplyCache(config.cache)
-        self._prices = ModelChoice(
-            name="judge",
-            model=config.model.model,
-            input_price=config.model.input_price,
-            output_price=config.model.output_price,
-        )
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     async def ask(self, question: Question[T], tally: Tally, *, seed: int | None = None) -> Verdict[T]:
@@ -87,17 +84,17 @@ class Asker:
             return await self._ask_until_usable(question, key, tally, seed)
 
     async def _ask_until_usable(self, question: Question[T], key: str, tally: Tally, seed: int | None) -> Verdict[T]:
-        messages, why = question.messages, ""
+        why = ""
+        messages: Sequence[Mapping[str, Any]] = question.messages
         for _ in range(1 + self._config.retries):
             answer = await self._answer(messages, tally, seed)
             try:
                 verdict = question.read(answer.text)
             except UnusableReplyError as error:
                 tally.add(unusable=1)
-                why = f"{error}; the reply was cut off at max_tokens" if answer.cut_off else str(error)
+                why = why_unusable(error, cut_off=answer.cut_off)
                 again = f"Your reply cannot be used: {why}. Reply again, with the JSON object alone."
-                quoted = {"role": "assistant", "content": answer.text[:MAX_QUOTED] or "(nothing)"}
-                messages = [*question.messages, quoted, {"role": "user", "content": again}]
+                messages = asked_again(question.messages, answer.text, again)
             else:
                 if self._cache is not None:
                     await asyncio.to_thread(self._cache.put, key, answer.text)
@@ -114,7 +111,7 @@ class Asker:
             tally.add(failed=1)
             raise UnansweredError(f"the judge did not answer: {error}") from error
         tally.add(calls=1, input_tokens=answer.usage.input_tokens, output_tokens=answer.usage.output_tokens)
-        tally.add(dollars=float(self._prices.cost(answer.usage)))
+        tally.add(dollars=float(self._model.dollars(answer.usage)))
         return answer
 
     async def _kept(self, key: str) -> str | None:

@@ -3,6 +3,7 @@ any other."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -132,7 +133,12 @@ async def test_one_that_raises_leaves_its_group_out_and_the_run_goes_on(fit: Any
 
 
 async def test_a_resumed_run_scores_no_group_twice(fit: Any) -> None:
-    reward, groups = Shortest(), []
+    shortest, groups, crashed = Shortest(), [], asyncio.Event()
+
+    async def reward(rollouts: list[Rollout], task: Task) -> list[float]:
+        if task.input == 2:  # what is being scored when a run ends is scored again
+            await crashed.wait()
+        return shortest(rollouts, task)
 
     async def crashes(run: Any) -> None:
         async with aclosing(run.collect(run.tasks, group_size=2, step=1)) as collected:
@@ -147,8 +153,9 @@ async def test_a_resumed_run_scores_no_group_twice(fit: Any) -> None:
 
     with pytest.raises(RuntimeError, match="crashed"):
         await fit(crashes, reward)
+    crashed.set()
     await fit(body, reward, resume=True)
-    assert sorted(reward.seen) == sorted([one.rollout.id for one in group.rollouts] for group in groups[2:])
+    assert sorted(shortest.seen) == sorted([one.rollout.id for one in group.rollouts] for group in groups[2:])
     before, after = groups[:2], groups[2:4]
     assert [one.rollout.rewards for group in before for one in group.rollouts] == [
         one.rollout.rewards for group in after for one in group.rollouts

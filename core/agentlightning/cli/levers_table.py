@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from agentlightning.cli.tables import number_table
 from agentlightning.levers.comparison import LeverComparison
 from agentlightning.levers.texts import HEADINGS, table_of, title_of
 
 
 def levers_table(found: LeverComparison) -> Table:
     """The baseline, and each lever that could be compared; green is what is shown to be better."""
-    table = Table(
-        title=title_of(found),
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=0,
-    )
+    table = number_table(title_of(found))
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == HEADINGS[0] else "right", no_wrap=True)
     better = {row.name for row in found.rows if row.is_better(found.alpha)}

@@ -80,11 +80,11 @@ def evaluations_table(evaluations: Sequence[Evaluation], *, title: str = "Evalua
     return table
 
 
-def _numbers(title: str, named: bool) -> Table:
-    """An empty table of numbers, with a first column for the variant where variants are ``named``."""
-    table = Table(
+def number_table(title: str, *, min_width: int | None = None) -> Table:
+    """An empty table of numbers in the style of all of them."""
+    return Table(
         title=title,
-        min_width=len(title),
+        min_width=min_width,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -92,6 +92,11 @@ def _numbers(title: str, named: bool) -> Table:
         pad_edge=False,
         padding=0,
     )
+
+
+def _numbers(title: str, named: bool) -> Table:
+    """An empty table of numbers, with a first column for the variant where variants are ``named``."""
+    table = number_table(title, min_width=len(title))
     if named:
         table.add_column("variant", no_wrap=True)
     return table

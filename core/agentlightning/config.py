@@ -222,6 +222,16 @@ def validated(config: T, *, at: str) -> T:
     return decode_section(values, type(config), at=at)
 
 
+def changed_keys(config: msgspec.Struct) -> list[str]:
+    """The keys of a config that do not have their default; one without a default always has none."""
+    return [
+        field.encode_name
+        for field in msgspec.structs.fields(type(config))
+        if getattr(config, field.name)
+        != (field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory())
+    ]
+
+
 def refuse_without_effect(keys: Iterable[str], unused: Mapping[str, str], *, at: str) -> None:
     """Raises `ConfigError` for a key that is among the unused, which say when they are not."""
     for key in keys:

@@ -17,6 +17,7 @@ from agentlightning.errors import PolicyError
 from agentlightning.plugins import plugins
 from agentlightning.recording import Recorder
 from agentlightning.records import ModelChoice, ModelRouter
+from agentlightning.system_prompts import text_of
 
 KEPT = 8
 """How many loaded routers a process keeps: each may hold an embedding model and what it compares with."""
@@ -92,7 +93,7 @@ def first_user_text(messages: Iterable[Any]) -> str:
     for message in messages:
         plain = message if isinstance(message, Mapping) else {}
         if plain.get("role") == "user":
-            return _text(plain.get("content"))
+            return text_of(plain.get("content")) or ""
     return ""
 
 
@@ -121,13 +122,6 @@ def _folder_of(resource: ModelRouter) -> Path | None:
             "run the selection again, or put them back"
         )
     return folder
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "".join(str(part.get("text") or "") for part in parts if isinstance(part, Mapping))
 
 
 _loaded: OrderedDict[str, Router] = OrderedDict()

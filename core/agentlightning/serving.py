@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from agentlightning.config import decode_section, refuse_without_effect
+from agentlightning.config import changed_keys, decode_section, refuse_without_effect
 from agentlightning.defaults import DIRECTORY
 from agentlightning.errors import ConfigError
 from agentlightning.plugins import plugins
@@ -86,15 +86,9 @@ def server_for_agents(config: Any, *, with_model: Sequence[str]) -> ModelServer 
     """
     if config.model is not None:
         return model_server(config.server)(config.model, config.engine)
-    fields = [field for field in msgspec.structs.fields(type(config)) if field.name in with_model]
-    changed = [field.name for field in fields if getattr(config, field.name) != _default_of(field)]
     unused = dict.fromkeys(with_model, "the agents call a model that is named in algorithm.model")
-    refuse_without_effect(changed, unused, at="algorithm")
+    refuse_without_effect(changed_keys(config), unused, at="algorithm")
     return None
-
-
-def _default_of(field: msgspec.structs.FieldInfo) -> Any:
-    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def prepared(

@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from agentlightning.algorithm import Algorithm, Run
-from agentlightning.config import refuse_without_effect
+from agentlightning.config import changed_keys, refuse_without_effect
 from agentlightning.errors import AlgorithmError, ConfigError
 from agentlightning.recorded import begin_of
 from agentlightning.records import Policy, Task
@@ -144,9 +144,7 @@ def _check(config: FewShotConfig) -> None:
 
 
 def _refuse(config: FewShotConfig, names: Sequence[str], where: str) -> None:
-    default = FewShotConfig()
-    changed = [name for name in names if getattr(config, name) != getattr(default, name)]
-    refuse_without_effect(changed, dict.fromkeys(names, where), at="algorithm")
+    refuse_without_effect(changed_keys(config), dict.fromkeys(names, where), at="algorithm")
 
 
 def _bootstraps(config: FewShotConfig) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from agentlightning.algorithm import Algorithm, Run
-from agentlightning.config import refuse_without_effect
+from agentlightning.config import changed_keys, refuse_without_effect
 from agentlightning.errors import ConfigError
 from agentlightning.loading import nearest
 from agentlightning_selection.config import (
@@ -54,7 +54,7 @@ class Selection(Algorithm):
         twice = [model for (model, _), times in count.items() if times > 1]
         if twice:
             raise ConfigError(f"algorithm.candidates: {twice[0]} is there twice")
-        refuse_without_effect(_changed(config), _unused(config), at="algorithm")
+        refuse_without_effect(changed_keys(config), _unused(config), at="algorithm")
         _check_budget(config)
         if isinstance(config, ContextualConfig) and None not in (config.quality_price, config.cost_limit):
             raise ConfigError("algorithm.cost_limit: it finds the quality_price, so only one of them can be given")
@@ -81,17 +81,6 @@ class Selection(Algorithm):
             from agentlightning_selection.contextual import learn_linucb, learn_nearest
 
             await (learn_nearest if config.learner == "nearest" else learn_linucb)(contest, config)
-
-
-def _changed(config: SelectionConfig) -> list[str]:
-    """The keys that do not have their default."""
-    fields = msgspec.structs.fields(type(config))
-    return [
-        field.name
-        for field in fields
-        if getattr(config, field.name)
-        != (field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory())
-    ]
 
 
 def _unused(config: SelectionConfig) -> dict[str, str]:

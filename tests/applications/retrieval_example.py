@@ -1,0 +1,68 @@
+"""The modules of examples/retrieval under names of their own, and rollouts and spans to score."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from agentlightning.records import Generation, Rollout, Span, Task
+from agentlightning.semconv import TOOL_CALL_RESULT
+
+FOLDER = Path(__file__).parents[2] / "examples" / "retrieval"
+GENERATED = shutil.ignore_patterns("runs", "data", "__pycache__", "train.jsonl", "held_out.jsonl")
+
+
+def load(name: str, folder: Path = FOLDER) -> ModuleType:
+    """The module of the example, as ``retrieval_NAME``; what it imports of its folder goes by its own name."""
+    spec = importlib.util.spec_from_file_location(f"retrieval_{name}", folder / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    return module
+
+
+def copy(folder: Path) -> Path:
+    """A copy of the example, as it is in the repository."""
+    return shutil.copytree(FOLDER, folder, ignore=GENERATED)
+
+
+def write_tasks(folder: Path, *arguments: str) -> None:
+    """``python tasks.py`` in a copy."""
+    subprocess.run([sys.executable, "tasks.py", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def rollout(output: Any) -> Rollout:
+    return Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1, output=output)
+
+
+def task(answer: str, *passages: int) -> Task:
+    return Task(id="t", input="?", expected={"answer": answer, "passages": list(passages)})
+
+
+def search_of(*numbers: int, **fields: Any) -> Span:
+    """A search that has shown these passages."""
+    return searched("\n".join(f"[{number}] Title {number}: A text, with [9] in it." for number in numbers), **fields)
+
+
+def searched(result: Any, **fields: Any) -> Span:
+    attributes = {TOOL_CALL_RESULT: result}
+    return Span(rollout_id="r", kind="tool", name="search", attributes=attributes, **fields)
+
+
+def call_after(results: Iterable[str]) -> Span:
+    """A model call in whose conversation these results of searches stand."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "[1] Is that true?"}]
+    for result in results:
+        messages += [{"role": "assistant", "content": None}, {"role": "tool", "tool_call_id": "1", "content": result}]
+    return Span(rollout_id="r", kind="llm", name="chat", generation=Generation(messages=messages))

@@ -96,7 +96,7 @@ class LikeVllm:
         body = {**body, "model": BASE}
         body.pop("ignore_eos", None)
         url = f"{self._engine.base_url}/completions"
-        async with httpx.AsyncClient(timeout=60, verify=False) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             if not body.get("stream"):
                 answer = await client.post(url, json=body)
                 return Response(answer.content, answer.status_code, media_type="application/json")
@@ -130,6 +130,6 @@ class LikeVllm:
 
 
 async def _passed_on(url: str, body: dict[str, Any]) -> Any:
-    async with httpx.AsyncClient(timeout=60, verify=False) as client, client.stream("POST", url, json=body) as response:
+    async with httpx.AsyncClient(timeout=60) as client, client.stream("POST", url, json=body) as response:
         async for chunk in response.aiter_bytes():
             yield chunk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
@@ -14,12 +15,19 @@ def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
     """The versions of Python, of ``distributions`` and of what these require, by name; only of what is installed."""
     found = {"python": platform.python_version()}
     for distribution in distributions:
-        with suppress(PackageNotFoundError):
-            names = [distribution, *(Requirement(need).name for need in requires(distribution) or ())]
-            for name in names:
-                with suppress(PackageNotFoundError):
-                    found[name] = version(name)
+        found |= _versions_of(distribution)
     return dict(sorted(found.items()))
+
+
+@cache  # a process has the versions that it began with, and reading them takes as long as a short run
+def _versions_of(distribution: str) -> dict[str, str]:
+    """Those of a distribution and of what it requires; none of one that is not installed."""
+    found = {}
+    with suppress(PackageNotFoundError):
+        for name in (distribution, *(Requirement(need).name for need in requires(distribution) or ())):
+            with suppress(PackageNotFoundError):
+                found[name] = version(name)
+    return found
 
 
 def version_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -17,9 +17,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from made_evaluations import make_run
+from msgspec.structs import replace
 
 from agentlightning.algorithm import Evaluation
 from agentlightning.cli import main
+from agentlightning.cli.levers_plot import draw_levers
 from agentlightning.config import Config, PromoteConfig, load_config
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
 from agentlightning.levers.accounts import Account, Cost, account_of
@@ -553,7 +555,16 @@ def test_the_command_says_what_pays_and_writes_it_down(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, ["show", found["id"], "--store", f"sqlite:///{tmp_path}/store.db"])
     assert shown.exit_code == 0, shown.output
     assert "recommendation" in shown.stdout
+    assert "0.250 → 0.950" in shown.stdout
+    assert (written.parent / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert f"agl compare CONFIG --resume {found['id']}" not in shown.stdout  # it is done
+
+
+def test_nothing_is_drawn_of_a_comparison_in_which_nothing_could_be_compared(
+    compared: Compared, tmp_path: Path
+) -> None:
+    rows = [row for row in compared[1].rows if row.comparison is None]
+    assert draw_levers(replace(compared[1], rows=rows), tmp_path / "comparison.png") is None
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def ask(server: LightningServer, one: Described, key: str | None) -> httpx.Respo
         content = msgspec.json.encode(BODIES.get(one.path, {"model": "m", "messages": [], "input": "", "prompt": ""}))
     if one.body is not None:
         headers["content-type"] = one.content_type
-    with httpx.Client(verify=False, timeout=30) as client:
+    with httpx.Client(timeout=30) as client:
         sent = content if one.body is not None else None
         return client.request(one.method, server.url + path, headers=headers, params=params, content=sent)
 

@@ -82,7 +82,7 @@ async def ask(policy: Policy, **fields: Any) -> dict[str, Any]:
         "seed": 3,
         **fields,
     }
-    async with httpx.AsyncClient(timeout=60, verify=False) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.post(f"{policy.base_url}/chat/completions", json=body)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
@@ -158,7 +158,7 @@ async def test_requests_are_tried_again(tiny_model: Path, servers: Any) -> None:
             await ask(policy)
         assert server.asked == asked + 5
         server.refusals = [400]
-        async with httpx.AsyncClient(timeout=60, verify=False) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             body = {"model": policy.model, "messages": [{"role": "user", "content": "?"}]}
             answer = await client.post(f"{policy.base_url}/chat/completions", json=body)
         assert (answer.status_code, server.refusals) == (500, [])

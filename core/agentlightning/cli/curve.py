@@ -94,16 +94,21 @@ def _draw(run: RunRecord, steps: Sequence[StepReward], evaluations: Sequence[Eva
     axes.set_xlabel("step", color=GREY)
     axes.set_ylabel("reward", color=GREY)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.tick_params(colors=GREY, length=0)
-    axes.grid(axis="y", color="#e3e7eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color("#c5ccd3")
+    plain_axes(axes, grid="y")
     axes.margins(x=0.04, y=0.08)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), labelcolor="#2b3137")
     figure.text(1, 0, run.id, fontsize=6.5, color="#a0a8b0", ha="right", va="bottom")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, facecolor="white")
+
+
+def plain_axes(axes: Any, *, grid: str) -> None:
+    """No frame and no ticks; pale lines along one axis, ``x`` or ``y``."""
+    axes.tick_params(colors=GREY, length=0)
+    axes.grid(axis=grid, color="#e3e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color("#c5ccd3")
 
 
 def _draw_steps(axes: Any, steps: Sequence[StepReward]) -> None:

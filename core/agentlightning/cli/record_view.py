@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import yaml
 from rich.console import RenderableType
 from rich.table import Table
@@ -13,12 +14,14 @@ from rich.text import Text
 
 from agentlightning.cli.commands.common import store_hint
 from agentlightning.cli.commands.find import find_record
+from agentlightning.cli.levers_table import levers_table
 from agentlightning.cli.rollout_list import chosen, rollouts_list
 from agentlightning.cli.tables import comparisons_table, evaluations_table, facts_table, plain_table
 from agentlightning.cli.tree import format_value, rollout_summary, rollout_tree
 from agentlightning.defaults import DIRECTORY
 from agentlightning.diagnostics import findings
 from agentlightning.formatting import format_duration, format_time
+from agentlightning.levers.comparison import LeverComparison
 from agentlightning.levers.sections import COMPARISON
 from agentlightning.records import AnyResource, ModelChoice, ModelRouter, Policy, Prompt, Rollout
 from agentlightning.report import compare_evaluations, evaluations_of
@@ -67,6 +70,7 @@ async def _run(store: Store, run: RunRecord, url: str) -> list[RenderableType]:
     resources, metrics = await store.resources(run.id), await store.metrics(run.id)
     parts: list[RenderableType | None] = [
         facts_table(_about(run, counted)),
+        _levers(run),
         comparisons_table(comparisons) if comparisons else evaluations_table(evaluations) if evaluations else None,
         _resources(resources) if resources else None,
         Text("\n".join(found), style="yellow") if (found := findings(metrics, evaluations)) else None,
@@ -84,7 +88,7 @@ def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, Rende
     message = run.message
     if run.status == "interrupted":
         message = "nobody runs it any more: its process ended without a word"
-    curve = Path(str(run.config.get("directory") or DIRECTORY), run.id, "curve.png")
+    curve = _folder_of(run) / "curve.png"
     facts: list[tuple[str, RenderableType | None]] = [
         ("run", Text(run.id, style="bold")),
         ("algorithm", Text(f"{run.algorithm}, seed {run.seed}")),
@@ -97,6 +101,18 @@ def _about(run: RunRecord, rollouts: Sequence[Rollout]) -> list[tuple[str, Rende
         ("config", format_value(yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True).rstrip())),
     ]
     return [(name, value) for name, value in facts if value is not None and (name != "config" or run.config)]
+
+
+def _folder_of(run: RunRecord) -> Path:
+    return Path(str(run.config.get("directory") or DIRECTORY), run.id)
+
+
+def _levers(run: RunRecord) -> RenderableType | None:
+    """The table of a comparison of algorithms that has ended, where its folder is there."""
+    written = _folder_of(run) / "comparison.json"
+    if run.algorithm != COMPARISON or not written.is_file():
+        return None
+    return levers_table(msgspec.json.decode(written.read_bytes(), type=LeverComparison))
 
 
 def _next_commands(run: RunRecord, url: str, *, any_failed: bool) -> list[tuple[str, RenderableType]]:

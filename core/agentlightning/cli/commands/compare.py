@@ -102,6 +102,7 @@ def _written(found: LeverComparison, output: Path | None) -> list[Path]:
     """Writes it into the comparison's folder, and where else it is wanted."""
     import msgspec
 
+    from agentlightning.cli.levers_plot import FILE, draw_levers
     from agentlightning.errors import DataError
     from agentlightning.levers.texts import as_markdown
 
@@ -116,4 +117,5 @@ def _written(found: LeverComparison, output: Path | None) -> list[Path]:
             path.write_text(texts[path.suffix], encoding="utf-8")
         except OSError as error:
             raise DataError(f"{path} cannot be written: {error.strerror or error}; name another place") from error
-    return paths
+    drawn = draw_levers(found, folder / FILE)
+    return [*paths, drawn] if drawn is not None else paths

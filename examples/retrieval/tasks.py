@@ -4,8 +4,9 @@
     python tasks.py --data FOLDER  HotpotQA from a folder with questions.jsonl and corpus.jsonl
     python tasks.py --hub 1000     HotpotQA from the hub, so many questions (needs `pip install datasets`)
 
-No question of train.jsonl is in held_out.jsonl; in the small set no town, person or company is in both. Demonstrations
-are conversations that answer questions of train.jsonl: for `sft`, and for `few_shot` as `labelled`.
+No question of train.jsonl is in held_out.jsonl; in the small set no town, person or company is in both. Conversations
+that answer the questions of train.jsonl are demonstrations for `sft`; those that `few_shot` shows (labelled.jsonl)
+answer others of the same world, as it validates on train.jsonl.
 """
 
 import argparse
@@ -14,17 +15,25 @@ import random
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from world import Names, Question, make_world
 
 HERE = Path(__file__).parent
-TRAIN, HELD_OUT, SEED = 256, 96, 0
+TRAIN, HELD_OUT, SHOWN, SEED = 256, 96, 24, 0
 HUB_NAME = "hotpotqa/hotpot_qa"
-Passages = dict[str, str]
-"""Texts by title."""
 
 
-def small_set() -> tuple[Passages, list[Question], list[Question]]:
+class Questions(NamedTuple):
+    """What is written: passages, as texts by title, and the questions of each file."""
+
+    passages: dict[str, str]
+    train: list[Question]
+    held_out: list[Question]
+    shown: list[Question]
+
+
+def small_set() -> Questions:
     """Two invented worlds in one library: one to learn from, and one that is held out."""
     rng = random.Random(SEED)
     names = Names(rng)
@@ -32,69 +41,80 @@ def small_set() -> tuple[Passages, list[Question], list[Question]]:
     passages = [item for world in worlds for item in world.passages.items()]
     rng.shuffle(passages)
     train, held_out = (rng.sample(world.questions, len(world.questions)) for world in worlds)
-    return dict(passages), train[:TRAIN], held_out[:HELD_OUT]
+    return Questions(dict(passages), train[:TRAIN], held_out[:HELD_OUT], train[TRAIN : TRAIN + SHOWN])
 
 
-def hotpot_folder(folder: Path) -> tuple[Passages, list[Question], list[Question]]:
+def hotpot_folder(folder: Path) -> Questions:
     """HotpotQA in two files: questions with ``supporting_facts``, and the corpus with ``title`` and ``text``."""
     passages = {row["title"]: row["text"] for row in read(folder / "corpus.jsonl")}
     rows = list(read(folder / "questions.jsonl"))
-    return passages, *split([hotpot_question(row, row["supporting_facts"]) for row in rows])
+    return split(passages, [hotpot_question(row, row["supporting_facts"]) for row in rows])
 
 
-def hotpot_hub(count: int) -> tuple[Passages, list[Question], list[Question]]:
+def hotpot_hub(count: int) -> Questions:
     """The first questions of HotpotQA's distractor setting, and all passages that come with them."""
     try:
         from datasets import load_dataset
     except ImportError:
         sys.exit("HotpotQA from the hub needs a package: pip install datasets; or name a folder with --data")
-    passages: Passages = {}
-    questions = []
+    passages, questions = {}, []
     for row in load_dataset(HUB_NAME, "distractor", split=f"train[:{count}]"):
         for title, sentences in zip(row["context"]["title"], row["context"]["sentences"], strict=True):
             passages[title] = "".join(sentences)
         facts = zip(row["supporting_facts"]["title"], row["supporting_facts"]["sent_id"], strict=True)
         questions.append(hotpot_question(row, facts))
-    return passages, *split(questions)
+    return split(passages, questions)
 
 
 def hotpot_question(row: dict, facts: Iterable) -> Question:
-    return Question(row["question"], row["answer"], list(dict.fromkeys(title for title, _ in facts)))
+    titles = list(dict.fromkeys(title for title, _ in facts))
+    return Question(row["question"], row["answer"], titles, query=row["question"])
 
 
-def split(questions: list[Question]) -> tuple[list[Question], list[Question]]:
-    """A half to learn from and a half that is held out, at most 200."""
+def split(passages: dict[str, str], questions: list[Question]) -> Questions:
+    """A half that is held out, at most 200; of the rest some to show, and most to learn from."""
     random.Random(SEED).shuffle(questions)
     held_out = min(len(questions) // 2, 200)
-    return questions[held_out:], questions[:held_out]
+    shown = min(held_out // 10, SHOWN)
+    return Questions(passages, questions[held_out + shown :], questions[:held_out], questions[held_out:][:shown])
 
 
 def conversation(question: Question, numbers: dict[str, int]) -> list[dict] | None:
-    """How the agent would answer: it looks up what the question or a passage names, reads, and cites what it needed.
-    None where a supporting passage is not found so."""
+    """How the agent would answer: it looks up what it knows of, from the question or from a passage, until it has read
+    all that it needs, and cites that. None where it cannot find it so."""
     from agent import librarian, library
 
     messages: list[dict] = [
         {"role": "system", "content": librarian.instructions},
         {"role": "user", "content": question.text},
     ]
-    known = question.text
-    for title in question.searches:
-        if title not in known:
-            return None
-        found = library.search(title)
-        if numbers[title] not in [passage.number for passage in found]:
-            return None
+    needed = [numbers[title] for title in question.passages]
+    known, read = question.text, set()
+    for query in filter(None, (question.query, *map(without_brackets, question.passages))):
+        if query not in known or (query != question.query and all(number in read for number in needed)):
+            continue
+        found = library.search(query)
+        read |= {passage.number for passage in found}
         result = "\n".join(map(str, found))
-        call = {"name": "search", "arguments": json.dumps({"query": title})}
-        id = f"call_{len(messages)}"
-        messages += [
-            {"role": "assistant", "content": None, "tool_calls": [{"id": id, "type": "function", "function": call}]},
-            {"role": "tool", "tool_call_id": id, "content": result},
-        ]
         known += result
-    cited = " ".join(f"[{numbers[title]}]" for title in question.searches)
+        messages += searched(f"call_{len(messages)}", query, result)
+    if not read.issuperset(needed):
+        return None
+    cited = " ".join(f"[{number}]" for number in needed)
     return [*messages, {"role": "assistant", "content": f"{question.answer} {cited}"}]
+
+
+def without_brackets(title: str) -> str:
+    """What a text calls it: *Lilu* for *Lilu (mythology)*."""
+    return title.split(" (")[0]
+
+
+def searched(id: str, query: str, result: str) -> list[dict]:
+    call = {"name": "search", "arguments": json.dumps({"query": query})}
+    return [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": id, "type": "function", "function": call}]},
+        {"role": "tool", "tool_call_id": id, "content": result},
+    ]
 
 
 def tools() -> list[dict]:
@@ -108,20 +128,23 @@ def tools() -> list[dict]:
     return shown
 
 
-def write(passages: Passages, train: list[Question], held_out: list[Question]) -> None:
-    (HERE / "data").mkdir(exist_ok=True)
-    write_lines(HERE / "data" / "passages.jsonl", ({"title": it, "text": text} for it, text in passages.items()))
-    numbers = {title: number for number, title in enumerate(passages, 1)}
-    for name, questions in (("train", train), ("held_out", held_out)):
+def write(made: Questions) -> None:
+    data = HERE / "data"
+    data.mkdir(exist_ok=True)
+    write_lines(data / "passages.jsonl", ({"title": title, "text": text} for title, text in made.passages.items()))
+    numbers = {title: number for number, title in enumerate(made.passages, 1)}
+    for name, questions in (("train", made.train), ("held_out", made.held_out)):
         write_lines(HERE / f"{name}.jsonl", (task(name, place, it, numbers) for place, it in enumerate(questions)))
-    shown = [it for it in (conversation(question, numbers) for question in train) if it is not None]
-    write_lines(HERE / "data" / "demonstrations.jsonl", ({"messages": it, "tools": tools()} for it in shown))
-    counts = f"{len(train)} and {len(held_out)} questions, {len(shown)} demonstrations"
-    print(f"{len(passages)} passages, {counts}: train.jsonl, held_out.jsonl and data/ in {HERE}")
+    print(f"{len(made.passages)} passages, {len(made.train)} questions to learn from, {len(made.held_out)} held out")
+    for name, questions in (("demonstrations", made.train), ("labelled", made.shown)):
+        conversations = [conversation(question, numbers) for question in questions]
+        found = [{"messages": messages, "tools": tools()} for messages in conversations if messages is not None]
+        write_lines(data / f"{name}.jsonl", found)
+        print(f"{name}.jsonl: the conversations of {len(found)} of {len(questions)} questions")
 
 
 def task(name: str, place: int, question: Question, numbers: dict[str, int]) -> dict:
-    expected = {"answer": question.answer, "passages": [numbers[title] for title in question.searches]}
+    expected = {"answer": question.answer, "passages": [numbers[title] for title in question.passages]}
     return {"id": f"{name}-{place}", "input": question.text, "expected": expected}
 
 
@@ -140,8 +163,8 @@ if __name__ == "__main__":
     source.add_argument("--hub", type=int, metavar="COUNT", help="so many questions from the hub")
     arguments = parser.parse_args()
     if arguments.data:
-        write(*hotpot_folder(arguments.data))
+        write(hotpot_folder(arguments.data))
     elif arguments.hub:
-        write(*hotpot_hub(arguments.hub))
+        write(hotpot_hub(arguments.hub))
     else:
-        write(*small_set())
+        write(small_set())

@@ -19,11 +19,13 @@ ENDINGS = {
 
 @dataclass
 class Question:
-    """``searches`` are titles, in the order in which they have to be looked up; those passages support the answer."""
+    """``passages`` support the answer: their titles, in the order in which they have to be looked up. ``query`` is what
+    to search first, where that is no title."""
 
     text: str
     answer: str
-    searches: list[str]
+    passages: list[str]
+    query: str | None = None
 
 
 @dataclass

@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from agentlightning.cli import main
 from agentlightning.store import open_store
 
 AGL = str(Path(sys.executable).with_name("agl"))
@@ -40,9 +42,9 @@ def rollouts(project: Path) -> dict[str, dict]:
     database.close()
     found = {}
     for run in runs:
-        command = [AGL, "export", run, "--format", "jsonl"]
-        output = subprocess.check_output([*command, "--store", "sqlite:///store.db", "--output", "-"], cwd=project)
-        found.update({entry["id"]: entry for entry in map(json.loads, output.splitlines())})
+        command = ["export", run, "--format", "jsonl", "--store", f"sqlite:///{store}", "--output", "-"]
+        exported = CliRunner().invoke(main, command, catch_exceptions=False)
+        found.update({entry["id"]: entry for entry in map(json.loads, exported.stdout.splitlines())})
     return found
 
 

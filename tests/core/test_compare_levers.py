@@ -24,7 +24,7 @@ from agentlightning.cli import main
 from agentlightning.cli.levers_plot import draw_levers
 from agentlightning.config import Config, PromoteConfig, load_config
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
-from agentlightning.levers.accounts import Account, Cost, account_of
+from agentlightning.levers.accounts import Account, Cost, account_of, known_prices
 from agentlightning.levers.comparison import Comparing, LeverComparison
 from agentlightning.levers.recommending import Row, corrected, holm, recommend
 from agentlightning.levers.rows import row_of, with_cheaper
@@ -578,3 +578,9 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, ["compare", config, *arguments])
         assert result.exit_code == 2, result.output
         assert message in result.stderr
+
+
+def test_candidates_that_are_a_number_have_no_prices() -> None:
+    """Few_shot has how many sets it compares where selection has its models."""
+    assert known_prices({"name": "few_shot", "candidates": 6}) == {}
+    assert known_prices({"candidates": [{"model": "small", "input_price": 1}]}) == {"small": (1.0, 0.0)}

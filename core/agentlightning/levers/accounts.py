@@ -93,9 +93,10 @@ async def account_of(store: Store, run: RunRecord, *, prices: Prices, seconds: f
 
 
 def known_prices(algorithm: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """What the candidates of a selection cost, by the names of the models."""
+    """What the candidates of a selection cost, by the names of the models; few_shot has a number under this key."""
+    candidates = algorithm.get("candidates")
     found = {}
-    for one in algorithm.get("candidates") or ():
+    for one in candidates if isinstance(candidates, list | tuple) else ():
         if isinstance(one, Mapping) and (one.get("input_price") or one.get("output_price")):
             found[str(one.get("model"))] = (float(one.get("input_price", 0)), float(one.get("output_price", 0)))
     return found

@@ -72,6 +72,8 @@ ADAPTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 TWO_AT_ONCE = ("--numprocesses=2", "--dist=loadfile")
 """Tests of one file stay together, as they share models and servers."""
+USED_ONCE = "--no-compile"
+"""Of an environment's 20,000 modules most are never imported: to compile them all takes a minute."""
 QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -116,7 +118,7 @@ def install_vllm(session: nox.Session, *folders: str, extras: tuple[str, ...] = 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Lint, types and every test that needs no GPU and no other environment."""
-    install(session, *TRAINING, *FRAMEWORKS, *APART, extras=("-r", "requirements-dev.txt"))
+    install(session, *TRAINING, *FRAMEWORKS, *APART, extras=(USED_ONCE, "-r", "requirements-dev.txt"))
     check(session)
     others = [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai", "real_vllm", "official_clients")]
     session.run("pytest", *(session.posargs or [*TWO_AT_ONCE, *others]), env=QUIET)
@@ -127,7 +129,8 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def crewai(session: nox.Session) -> None:
     """CrewAI needs openai 2, so it has an environment of its own; `nox -s tests` runs this, too."""
-    session.install(*OPENAI_2, "-r", "requirements-test.txt", *(f"./{folder}" for folder in (*TRAINING, CREWAI)))
+    distributions = (f"./{folder}" for folder in (*TRAINING, CREWAI))
+    session.install(USED_ONCE, *OPENAI_2, "-r", "requirements-test.txt", *distributions)
     chosen = ("tests/crewai", "tests/adapters", "-k", "crewai")
     session.run("pytest", *TWO_AT_ONCE, *chosen, *session.posargs, env=QUIET)
 

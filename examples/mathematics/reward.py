@@ -1,0 +1,37 @@
+"""What a calculation was worth, by the solution that the problem came with. The answer itself is `numeric_match`'s."""
+
+from collections import Counter
+
+from agentlightning import Reward
+
+
+def calculations(rollout, task, spans):
+    """A reward for each answer that calculated: how many of its results the solution has, less how many it has not.
+    Each result of the solution counts once, in any order; a calculation that failed has none."""
+    missing = Counter(map(float, task.metadata["results"]))
+    answer, worth = None, Counter()
+    for span in sorted(spans, key=lambda span: span.index):
+        if span.kind == "llm":
+            answer = span.id
+        elif span.kind == "tool" and answer is not None:
+            worth[answer] += 1 if take(missing, span.attributes.get("gen_ai.tool.call.result")) else -1
+    return [Reward(name="calculations", value=value, weight=0.1, span_id=span) for span, value in worth.items()]
+
+
+def found(rollout, task, span):
+    """Progress: the share of the solution's results that the calculator had given when the call was made."""
+    missing = Counter(map(float, task.metadata["results"]))
+    given = [message["content"] for message in span.generation.messages if message["role"] == "tool"]
+    return sum(take(missing, result) for result in given) / len(task.metadata["results"])
+
+
+def take(missing: Counter[float], result: object) -> bool:
+    """Takes a result from those that are missing; whether it was among them."""
+    try:
+        value = float(str(result))
+    except ValueError:
+        return False
+    if missing[value] == 0:
+        return False
+    missing[value] -= 1
+    return True

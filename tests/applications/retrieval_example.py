@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,9 +36,16 @@ def copy(folder: Path) -> Path:
     return shutil.copytree(FOLDER, folder, ignore=GENERATED)
 
 
-def write_tasks(folder: Path, *arguments: str) -> None:
-    """``python tasks.py`` in a copy."""
-    subprocess.run([sys.executable, "tasks.py", *arguments], cwd=folder, check=True, capture_output=True)
+def write_tasks(folder: Path) -> ModuleType:
+    """What ``python tasks.py`` does in a copy; returns the module of its agent."""
+    tasks = load("tasks", folder)
+    sys.modules.pop("agent", None)
+    sys.path.insert(0, str(folder))
+    try:
+        tasks.write(tasks.small_set())
+        return sys.modules.pop("agent")
+    finally:
+        sys.path.remove(str(folder))
 
 
 def rollout(output: Any) -> Rollout:

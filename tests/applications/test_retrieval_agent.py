@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +16,12 @@ from applications.retrieval_example import copy, load, rollout, searched, task, 
 from stub_answers import Answer, Call, Choice, text, tool_call
 from stub_server import StubServer
 
+from agentlightning.config import load_config
+from agentlightning.levers.sections import levers_of
 from agentlightning.plugins import plugins
 from agentlightning.recording import Recorder, recording
 from agentlightning.records import Policy, Span, Task
-from agentlightning.trainer import load_agent
+from agentlightning.trainer import Trainer, load_agent
 
 pytestmark = pytest.mark.skipif(
     any(find_spec(package) is None for package in ("agents", "bm25s")), reason="openai-agents or bm25s not installed"
@@ -33,15 +35,13 @@ runpy.run_path("agent.py", run_name="__main__")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = copy(tmp_path_factory.mktemp("retrieval") / "example")
-    write_tasks(made)
-    return made
+def agent(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    return write_tasks(copy(tmp_path_factory.mktemp("retrieval") / "example"))
 
 
 @pytest.fixture(scope="module")
-def agent(folder: Path) -> ModuleType:
-    return load("agent", folder)
+def folder(agent: ModuleType) -> Path:
+    return agent.HERE
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -158,6 +158,40 @@ def test_hotpotqa_comes_from_a_folder(tmp_path: Path) -> None:
     assert {one.text for one in made.train + made.held_out + made.shown} == {one["question"] for one in asked}
     assert (len(made.train), len(made.held_out), len(made.shown)) == (9, 10, 1)
     assert made.train[0].passages == ["Town 2", "Town 3"]
+
+
+def test_hotpotqa_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {
+        "question": "On which river is Rome?",
+        "answer": "Tiber",
+        "context": {
+            "title": ["Rome", "Tiber"],
+            "sentences": [["Rome is old.", " It is on the Tiber."], ["A river."]],
+        },
+        "supporting_facts": {"title": ["Rome", "Tiber", "Rome"], "sent_id": [1, 0, 0]},
+    }
+    hub = SimpleNamespace(load_dataset=lambda name, setting, split: [row])
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    made = load("tasks").hotpot_hub(1)
+    assert made.passages == {"Rome": "Rome is old. It is on the Tiber.", "Tiber": "A river."}
+    assert [(one.text, one.answer, one.passages) for one in made.train] == [
+        ("On which river is Rome?", "Tiber", ["Rome", "Tiber"])
+    ]
+
+
+def test_where_the_hub_cannot_be_read_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(SystemExit, match="pip install datasets"):
+        load("tasks").hotpot_hub(1)
+
+
+@pytest.mark.parametrize("name", ["sft", "few_shot", "config", "compare", "gpu"])
+def test_a_config_has_no_key_that_there_is_not(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    config = load_config(f"{name}.yaml")
+    Trainer.from_config(config)
+    if name == "compare":
+        assert [lever.name for lever in levers_of(config, None, None)] == ["few_shot", "sft", "grpo"]
 
 
 QUERIES = {

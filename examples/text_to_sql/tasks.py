@@ -23,6 +23,8 @@ HUB_NAME = "premai-io/spider"
 """Spider with its databases; the one of its authors has the questions alone."""
 SPIDER_HELD_OUT = ("concert_singer", "pets_1", "network_1", "singer", "employee_hire_evaluation")
 SPLITS = (("train_spider.json", "dev.json"), ("train.json", "validation.json"))
+LABELLED = 32
+"""Questions that prompts may show; they are none of the tasks, on which prompts are compared."""
 Questions = list[dict[str, str]]
 
 
@@ -83,8 +85,8 @@ def write(name: str, questions: Questions) -> None:
     write_lines(HERE / f"{name}.jsonl", lines)
 
 
-def write_demonstrations(questions: Questions) -> None:
-    """The gold query of each training question, as the answer to what the agent asks its model."""
+def write_demonstrations(name: str, questions: Questions, **more: str) -> None:
+    """The gold query of each question, as the answer to what the agent asks its model."""
     schemas = {database: describe(path_of(database)) for database in {one["database"] for one in questions}}
     lines = [
         {
@@ -92,11 +94,12 @@ def write_demonstrations(questions: Questions) -> None:
                 {"role": "system", "content": SYSTEM},
                 {"role": "user", "content": ask(schemas[one["database"]], one["question"])},
                 {"role": "assistant", "content": " ".join(one["query"].split())},
-            ]
+            ],
+            **more,
         }
         for one in questions
     ]
-    write_lines(HERE / "data" / "demonstrations.jsonl", lines)
+    write_lines(HERE / "data" / f"{name}.jsonl", lines)
 
 
 def write_lines(path: Path, lines: list[dict]) -> None:
@@ -110,7 +113,7 @@ def main() -> None:
     source.add_argument("--hub", action="store_true", help="Spider from the hub")
     parser.add_argument("--single-table", action="store_true", help="only questions about one table")
     parser.add_argument("--train", type=int, default=320, help="questions of the small set")
-    parser.add_argument("--held-out", type=int, default=128, help="questions of the small set")
+    parser.add_argument("--held-out", type=int, default=80, help="questions of the small set")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -123,11 +126,14 @@ def main() -> None:
     else:
         parts = small_set(arguments.train, arguments.held_out, arguments.seed)
     train, held_out = parts
-    random.Random(arguments.seed).shuffle(train)
+    for part in parts:
+        random.Random(arguments.seed).shuffle(part)
+    labelled, train = train[:LABELLED], train[LABELLED:]
     write("train", train)
     write("held_out", held_out)
-    write_demonstrations(train)
-    print(f"{len(train)} questions to train with, {len(held_out)} held out, databases in {FOLDER}")
+    write_demonstrations("demonstrations", [*labelled, *train])
+    write_demonstrations("labelled", labelled, agent="write")
+    print(f"{len(train)} questions to train with, {len(labelled)} to show, {len(held_out)} held out")
 
 
 if __name__ == "__main__":

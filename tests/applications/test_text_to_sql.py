@@ -176,7 +176,7 @@ async def test_whatever_the_model_writes_nothing_changes_and_the_score_is_right(
 
 def test_no_database_is_both_trained_on_and_held_out(folder: Path) -> None:
     train, held_out = (lines(folder / f"{name}.jsonl") for name in ("train", "held_out"))
-    assert (len(train), len(held_out)) == (320, 128)
+    assert (len(train), len(held_out)) == (288, 80)
     assert not {one["input"]["database"] for one in train} & {one["input"]["database"] for one in held_out}
     assert not {one["input"]["question"] for one in train} & {one["input"]["question"] for one in held_out}
 
@@ -193,7 +193,7 @@ async def test_a_demonstration_is_what_the_agent_asks_and_the_gold_query(
     folder: Path, example: SimpleNamespace, stub: StubServer
 ) -> None:
     first = lines(folder / "train.jsonl")[0]
-    shown = lines(folder / "data" / "demonstrations.jsonl")[0]["messages"]
+    shown = lines(folder / "data" / "demonstrations.jsonl")[32]["messages"]
     stub.clear()
     stub.reply(text(first["expected"]))
     await example.graph.ainvoke(first["input"])
@@ -201,10 +201,17 @@ async def test_a_demonstration_is_what_the_agent_asks_and_the_gold_query(
     assert shown[-1]["content"] == first["expected"]
 
 
+def test_no_task_is_among_the_questions_that_prompts_may_show(folder: Path) -> None:
+    shown = lines(folder / "data" / "labelled.jsonl")
+    asked = {one["messages"][1]["content"].rpartition("\n")[2] for one in shown}
+    assert len(asked) == len(shown) == 32
+    assert not asked & {one["input"]["question"] for one in lines(folder / "train.jsonl")}
+
+
 def test_the_same_seed_makes_the_same_tasks(folder: Path, tmp_path: Path) -> None:
     again = copy(tmp_path / "again")
     write_tasks(again)
-    for name in ("train.jsonl", "held_out.jsonl", "data/demonstrations.jsonl"):
+    for name in ("train.jsonl", "held_out.jsonl", "data/demonstrations.jsonl", "data/labelled.jsonl"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -217,12 +224,11 @@ def test_spiders_own_folders_are_read(tmp_path: Path, names: tuple[str, str]) ->
     spider = tmp_path / "spider"
     (spider / "database" / "people").mkdir(parents=True)
     golden.make_database(spider / "database" / "people" / "people.sqlite")
-    (spider / names[0]).write_text(json.dumps([SIMPLE, JOINED]), encoding="utf-8")
+    (spider / names[0]).write_text(json.dumps([SIMPLE, JOINED, *[SIMPLE] * 32]), encoding="utf-8")
     (spider / names[1]).write_text(json.dumps([SIMPLE]), encoding="utf-8")
     made = copy(tmp_path / "example")
-    assert write_tasks(made, "--data", str(spider), "--single-table").startswith(
-        "1 questions to train with, 1 held out"
-    )
+    printed = write_tasks(made, "--data", str(spider), "--single-table")
+    assert printed == "1 questions to train with, 32 to show, 1 held out\n"
     (only,) = lines(made / "train.jsonl")
     assert only["input"] == {"question": "How many?", "database": "people"}
     assert (made / "data" / "databases" / "people.sqlite").is_file()

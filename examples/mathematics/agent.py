@@ -16,7 +16,7 @@ async def calculator(expression: str) -> str:
 
 solver = AssistantAgent(
     "solver",
-    OpenAIChatCompletionClient(model="gpt-4o-mini", max_tokens=64),
+    OpenAIChatCompletionClient(model="gpt-4o-mini", max_tokens=48),
     tools=[calculator],
     system_message="Solve the problem step by step with the calculator. Then say: The answer is N.",
     max_tool_iterations=6,

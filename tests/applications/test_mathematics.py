@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -21,6 +22,7 @@ from agentlightning.config import load_config
 
 for package in ("autogen_agentchat", "autogen_ext"):
     pytest.importorskip(package)
+pytestmark = pytest.mark.filterwarnings("ignore:Resolved model mismatch")
 one_loop = pytest.mark.asyncio(loop_scope="module")  # the agent's client has connections of one loop
 WITHOUT_US = """
 import runpy, sys
@@ -163,6 +165,12 @@ def test_the_agents_files_name_nothing_of_ours() -> None:
         assert "agentlightning" not in (FOLDER / f"{name}.py").read_text(encoding="utf-8")
 
 
+def test_the_readme_shows_the_agent_as_it_is() -> None:
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert shown in (FOLDER / "agent.py").read_text(encoding="utf-8")
+
+
 @one_loop
 async def test_a_demonstration_is_what_the_agent_asks_and_is_told(
     example: SimpleNamespace, stub: StubServer, folder: Path
@@ -229,7 +237,7 @@ async def test_whatever_the_model_calculates_no_harm_is_done_and_the_answer_coun
 def test_each_problem_stands_in_one_file_and_its_calculations_give_its_answer(folder: Path) -> None:
     train, held_out = (lines(folder / f"{name}.jsonl") for name in ("train", "held_out"))
     demonstrations, labelled = (lines(folder / "data" / f"{name}.jsonl") for name in ("demonstrations", "labelled"))
-    assert (len(train), len(held_out), len(labelled)) == (768, 128, 64)
+    assert (len(train), len(held_out), len(labelled)) == (768, 50, 64)
     questions = [one["input"] for one in train + held_out] + [one["messages"][1]["content"] for one in labelled]
     assert len(set(questions)) == len(questions)
     assert [one["messages"][1]["content"] for one in demonstrations] == [one["input"] for one in train]

@@ -22,12 +22,12 @@ KEPT, STORE = Path("runs/curves.jsonl"), "sqlite:///runs/curves.sqlite"
 
 
 class Curves(msgspec.Struct, forbid_unknown_fields=True):
-    """What is compared. A way has learned when the mean outcome of ``over`` steps, whose tasks were all new, is
-    ``target``."""
+    """What is compared, on steps whose tasks are all new. A way has learned when the mean outcome of ``over`` steps is
+    ``target``; without a target the first third of each run is compared with the last."""
 
     config: str
     ways: dict[str, list[str]]
-    target: float
+    target: float | None = None
     over: int = 4
     seeds: int = 5
     label: str = "mean outcome, new tasks"
@@ -47,6 +47,11 @@ class Curve(msgspec.Struct):
             if mean(self.outcomes[last - over : last]) >= target:
                 return self.rollouts[last - 1]
         return math.inf
+
+    def thirds(self) -> tuple[float, float]:
+        """The mean outcome of the first third of the steps, and of the last."""
+        size = max(1, len(self.outcomes) // 3)
+        return mean(self.outcomes[:size]), mean(self.outcomes[-size:])
 
 
 def train(config: str, way: str, seed: int, settings: list[str]) -> Curve:
@@ -69,12 +74,24 @@ async def training_rollouts(run: str) -> list[Rollout]:
 
 
 def table(curves: Curves, found: dict[str, list[Curve]]) -> str:
+    return table_of_thirds(found) if curves.target is None else table_of_rollouts(found, curves.target, curves.over)
+
+
+def table_of_rollouts(found: dict[str, list[Curve]], target: float, over: int) -> str:
     most = max(one.rollouts[-1] for of_way in found.values() for one in of_way)
     lines = ["| way | rollouts until learned, by seed | median |", "| --- | --- | --- |"]
     for way, of_way in found.items():
-        counts = [one.needed(curves.target, curves.over) for one in of_way]
+        counts = [one.needed(target, over) for one in of_way]
         *each, middle = (f"{it:.0f}" if it < math.inf else f"over {most}" for it in [*counts, median(counts)])
         lines.append(f"| {way} | {', '.join(each)} | {middle} |")
+    return "\n".join(lines)
+
+
+def table_of_thirds(found: dict[str, list[Curve]]) -> str:
+    lines = ["| way | first third, by seed | last third, by seed |", "| --- | --- | --- |"]
+    for way, of_way in found.items():
+        first, last = (", ".join(f"{it:.2f}" for it in third) for third in zip(*map(Curve.thirds, of_way), strict=True))
+        lines.append(f"| {way} | {first} | {last} |")
     return "\n".join(lines)
 
 
@@ -87,7 +104,8 @@ def draw(curves: Curves, found: dict[str, list[Curve]], path: str) -> None:
         (line,) = axes.plot(of_way[0].rollouts, [median(column) for column in columns], label=way, linewidth=2)
         low, high = [min(it) for it in columns], [max(it) for it in columns]
         axes.fill_between(of_way[0].rollouts, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-    axes.axhline(curves.target, color="grey", linewidth=0.8, linestyle=":")
+    if curves.target is not None:
+        axes.axhline(curves.target, color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="rollouts", ylabel=curves.label, ylim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -36,3 +36,9 @@ def test_a_run_has_learned_when_the_mean_of_so_many_steps_is_the_target(script: 
     curve = script.Curve("way", 0, [0.0, 1.0, 0.5, 1.0, 0.0], [4, 8, 12, 16, 20])
     assert [curve.needed(target, 2) for target in (0.5, 0.75, 0.8)] == [8, 12, math.inf]
     assert curve.needed(0.8, 3) == 16
+
+
+def test_a_table_without_a_target_compares_the_first_third_with_the_last(script: SimpleNamespace) -> None:
+    curve = script.Curve("way", 0, [0.0, 0.5, 0.5, 0.5, 1.0, 0.5], [1, 2, 3, 4, 5, 6])
+    table = script.table(script.Curves(config="", ways={}), {"way": [curve, curve]})
+    assert table.splitlines()[-1] == "| way | 0.25, 0.25 | 0.75, 0.75 |"

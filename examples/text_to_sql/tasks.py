@@ -74,7 +74,10 @@ def from_hub() -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         sys.exit("--hub needs the package huggingface_hub: pip install huggingface_hub")
-    return Path(snapshot_download(HUB_NAME, repo_type="dataset"))
+    try:
+        return Path(snapshot_download(HUB_NAME, repo_type="dataset"))
+    except OSError as error:
+        sys.exit(f"{HUB_NAME} cannot be had from the hub: {error}\nUnpack Spider's release, and name it with --data")
 
 
 def write(name: str, questions: Questions) -> None:

@@ -240,6 +240,15 @@ def test_a_folder_without_questions_is_refused(tmp_path: Path) -> None:
     assert "has neither questions.jsonl nor train_spider.json and dev.json" in error.value.stderr
 
 
+def test_a_hub_that_cannot_be_reached_is_an_error_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "nothing"))
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        write_tasks(copy(tmp_path / "example"), "--hub")
+    assert "cannot be had from the hub" in error.value.stderr
+    assert "Traceback" not in error.value.stderr
+
+
 def test_the_agent_file_names_nothing_of_ours() -> None:
     for name in ("agent", "database", "prompts", "themes", "tasks"):
         assert "agentlightning" not in (FOLDER / f"{name}.py").read_text(encoding="utf-8")

@@ -1,5 +1,5 @@
-"""What feedback on each calculation is worth: ``python curves.py --model runs/RUN/model`` trains the model that sft.yaml
-has made in three ways from several seeds, prints a table and draws curves.png. What has ended is kept in
+"""What feedback on each calculation is worth: ``python curves.py --model runs/RUN/model`` trains the model of sft.yaml
+in three ways from several seeds, prints a table and draws curves.png. What has ended is kept in
 runs/curves.jsonl, and not run again."""
 
 import argparse

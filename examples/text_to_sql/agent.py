@@ -16,7 +16,7 @@ from prompts import SYSTEM, ask, ask_again
 MOST_REWRITES = 1
 SHOWN_ROWS = 20
 
-model = ChatOpenAI(model="gpt-4o-mini", max_tokens=96, stop=[";"])
+model = ChatOpenAI(model="gpt-4o-mini", max_tokens=64, stop=[";"])
 
 
 class State(TypedDict, total=False):

@@ -41,8 +41,9 @@ class ModelServer(ABC):
 
     ``model`` says which, ``engine`` how: the sections of that name in an algorithm's config (`ConfigError` where one is
     wrong); ``engine.name`` is the name that requests give it, ``engine.port`` 0 any free one.
-    ``prompts`` take the place of the system prompt of every request that they are for; with ``any_name`` a request may
-    name any model. A wish how the model is to write that cannot be met is passed over, as in training.
+    ``prompts`` take the place of the system prompt of every request that they are for, ``sampling`` holds fields of
+    requests that leave them out; with ``any_name`` a request may name any model. A wish how the model is to write that
+    cannot be met is passed over, as in training.
 
     ``ModelOptions`` and ``EngineOptions`` are the types of the two sections.
     """
@@ -56,11 +57,13 @@ class ModelServer(ABC):
         engine: Mapping[str, Any],
         *,
         prompts: Sequence[Prompt] = (),
+        sampling: Mapping[str, Any] = MappingProxyType({}),
         any_name: bool = False,
     ) -> None:
         self.model: Any = decode_section(dict(model), self.ModelOptions, at="algorithm.model")
         self.engine: Any = decode_section(dict(engine), self.EngineOptions, at="algorithm.engine")
         self.prompts = list(prompts)
+        self.sampling = dict(sampling)
         self.any_name = any_name
 
     @abstractmethod
@@ -125,7 +128,8 @@ def model_folders(run: RunRecord) -> list[Path]:
 
 
 class Servable(Record, kw_only=True):
-    """What a run left behind, or a folder: what its ``server`` takes, and the prompts that its agents had.
+    """What a run left behind, or a folder: what its ``server`` takes, the prompts that its agents had, and how it is
+    sampled where a request does not say.
 
     ``passed_over`` says which prompts of the run a request does not tell enough to apply, and why.
     """
@@ -133,6 +137,7 @@ class Servable(Record, kw_only=True):
     server: str = TORCH
     model: dict[str, Any]
     engine: dict[str, Any] = {}
+    sampling: dict[str, Any] = {}
     prompts: list[Prompt] = []
     passed_over: list[str] = []
 
@@ -168,12 +173,13 @@ class Servable(Record, kw_only=True):
 
     @classmethod
     def of_beginning(cls, run: RunRecord) -> Servable:
-        """The model that a run's training began with. Raises `ConfigError` where it trained none."""
+        """The model that a run began with: to train it, or to learn prompts for it. Raises `ConfigError` where there is
+        none, as its agents have their own."""
         algorithm = run.config.get("algorithm") or {}
-        if not model_folders(run) or not algorithm.get("model"):
-            raise ConfigError(f"run {run.id} ({run.algorithm}) trained no model, so it began with none")
+        if not algorithm.get("model"):
+            raise ConfigError(f"run {run.id} ({run.algorithm}) names no model (algorithm.model), so it began with none")
         model = {key: value for key, value in algorithm["model"].items() if key not in UNTRAINED}
-        return cls(model=model, engine=_engine_of(algorithm))
+        return cls(server=algorithm.get("server", TORCH), model=model, **_asked_of(algorithm))
 
     @property
     def name(self) -> str:
@@ -188,11 +194,10 @@ def _model_of(run: RunRecord, published: Sequence[AnyResource]) -> dict[str, Any
         raise ConfigError(
             f"run {run.id} trained several models; serve one of them by its folder: {', '.join(map(str, folders))}"
         )
-    engine = {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ADDRESS}
     if folders:
         trained = algorithm.get("model") or {}
         model = {key: value for key, value in trained.items() if key not in (*UNTRAINED, *IN_FOLDER)}
-        return {"model": {**model, "path": str(folders[0])}, "engine": engine}
+        return {"model": {**model, "path": str(folders[0])}, **_asked_of(algorithm)}
     if choices:
         chosen = choices[-1]
         if isinstance(chosen, ModelRouter):
@@ -204,12 +209,15 @@ def _model_of(run: RunRecord, published: Sequence[AnyResource]) -> dict[str, Any
         }
     learned = any(isinstance(one, Prompt) and (one.version > 0 or one.demonstrations) for one in published)
     if learned and run.status == "succeeded" and algorithm.get("model"):
-        return {"server": algorithm.get("server", TORCH), "model": algorithm["model"], "engine": engine}
+        return {"server": algorithm.get("server", TORCH), "model": algorithm["model"], **_asked_of(algorithm)}
     raise ConfigError(f"run {run.id} ({run.algorithm}, {run.status}) left no model, and chose none")
 
 
-def _engine_of(algorithm: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ADDRESS}
+def _asked_of(algorithm: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """How a run had its model answer, and sampled it: what it was evaluated with is what it is served with."""
+    engine = {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ADDRESS}
+    temperature = algorithm.get("temperature")
+    return {"engine": engine, "sampling": {} if temperature is None else {"temperature": temperature}}
 
 
 def _applies(prompt: Prompt) -> bool:
@@ -228,7 +236,9 @@ class ServedModel:
     def __init__(self, servable: Servable, *, name: str | None = None, port: int = 0) -> None:
         engine = {**servable.engine, "port": port, **({} if name is None else {"name": name})}
         server = model_server(servable.server)
-        self._server = server(servable.model, engine, prompts=servable.prompts, any_name=name is None)
+        self._server = server(
+            servable.model, engine, prompts=servable.prompts, sampling=servable.sampling, any_name=name is None
+        )
         self.policy = run_on_process_loop(self._server.start())
 
     @property

@@ -91,6 +91,28 @@ def test_a_run_with_neither_says_so(tmp_path: Path) -> None:
         Servable.of_run(run(tmp_path, trained=False), [])
 
 
+def test_a_model_is_sampled_as_it_was_evaluated_where_a_request_does_not_say(tmp_path: Path) -> None:
+    assert Servable.of_run(run(tmp_path / "said", model={"path": "base"}, temperature=0), []).sampling == {
+        "temperature": 0
+    }
+    assert Servable.of_run(run(tmp_path / "not", model={"path": "base"}), []).sampling == {}
+    body = msgspec.json.encode({"messages": [], "temperature": 0.7})
+    ready = msgspec.json.decode(prepared(body, "chat", prompts=[], model=None, defaults={"temperature": 0}))
+    assert ready["temperature"] == 0.7
+
+
+def test_what_a_run_that_learned_prompts_began_with_is_its_model(tmp_path: Path) -> None:
+    record = run(tmp_path, trained=False, model={"path": "base", "lora": {"rank": 4}}, temperature=0)
+    servable = Servable.of_beginning(record)
+    assert (servable.server, servable.model, servable.prompts) == ("torch", {"path": "base"}, [])
+    assert servable.sampling == {"temperature": 0}
+
+
+def test_a_run_whose_agents_have_models_of_their_own_began_with_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run r1 \(any\) names no model \(algorithm.model\)"):
+        Servable.of_beginning(run(tmp_path, trained=False))
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()

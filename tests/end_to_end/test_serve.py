@@ -177,14 +177,23 @@ def test_the_trained_model_is_evaluated_as_a_run_of_its_own_and_compared(trained
     assert line.split()[1] == "6"
 
 
-def asked_at(base_url: str) -> str | None:
-    """What is answered there at temperature 0."""
+def asked_at(base_url: str, **sampling: float) -> str | None:
+    """What is answered there."""
     import openai
 
     messages: Any = [{"role": "user", "content": QUESTION}]
     with openai.OpenAI(base_url=base_url, api_key="none") as client:
-        answer = client.chat.completions.create(model="any", messages=messages, max_tokens=8, temperature=0)
+        answer = client.chat.completions.create(model="any", messages=messages, max_tokens=8, **sampling)
     return answer.choices[0].message.content
+
+
+def test_where_a_request_names_no_temperature_it_is_that_of_the_run(tiny_model: Path) -> None:
+    from agentlightning.serving import Servable, ServedModel
+
+    greedy = Servable(model={"path": str(tiny_model)}, sampling={"temperature": 0})
+    with ServedModel(greedy) as served:
+        assert asked_at(served.base_url) == answer_of(tiny_model, None)
+        assert len({asked_at(served.base_url, temperature=2.0) for _ in range(4)}) > 1
 
 
 def test_what_is_promoted_is_served_for_its_target_until_it_is_rolled_back(
@@ -197,11 +206,11 @@ def test_what_is_promoted_is_served_for_its_target_until_it_is_rolled_back(
     with serving(trained, "--target", "live") as served:
         model, variables = served()
         assert Path(model) == trained / "runs" / run / "model"
-        assert asked_at(variables["OPENAI_BASE_URL"]) == expected
+        assert asked_at(variables["OPENAI_BASE_URL"], temperature=0) == expected
         assert "the agent has its own prompts and models again" in agl(trained, "rollback", "live")
         model, after = served()
         assert (Path(model), after) == (tiny_model, variables)
-        assert asked_at(variables["OPENAI_BASE_URL"]) == answer_of(tiny_model, None)
+        assert asked_at(variables["OPENAI_BASE_URL"], temperature=0) == answer_of(tiny_model, None)
     assert "rolled back" in agl(trained, "promoted")
 
 

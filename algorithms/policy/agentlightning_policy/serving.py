@@ -30,6 +30,6 @@ class TorchServer(ModelServer):
             await served.stop()
 
     def _prepare(self, body: bytes, operation: str) -> bytes:
-        defaults = {"unconstrained": UNCUT["unconstrained"]}
+        defaults = {"unconstrained": UNCUT["unconstrained"], **self.sampling}
         model = self._served.config.name if self.any_name and self._served is not None else None
         return prepared(body, operation, prompts=self.prompts, model=model, defaults=defaults)

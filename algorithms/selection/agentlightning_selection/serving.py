@@ -135,7 +135,7 @@ class ForwardingServer(ModelServer):
                 logger.exception("no model could be chosen for a request")
                 _answer_error(handler, 500, f"no model could be chosen: {error}")
                 return
-            body = prepared(body, OPERATIONS[path], prompts=self.prompts, model=upstream.model)
+            body = prepared(body, OPERATIONS[path], prompts=self.prompts, model=upstream.model, defaults=self.sampling)
             try:
                 _forward(client, upstream, path, body, handler)
             except httpx.HTTPError as error:

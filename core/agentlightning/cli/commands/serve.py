@@ -68,6 +68,7 @@ def introduction(what: Servable, served: ServedModel, name: str | None) -> str:
         f"{what.name} answers at {served.base_url}, to {'any model name' if name is None else repr(name)}",
         *(f"prompt for {', '.join(prompt.agents)}: {_short(prompt)}" for prompt in what.prompts),
         *(f"not applied: {text}" for text in what.passed_over),
+        *(f"{field} {value:g} where a request says none, as in the run" for field, value in what.sampling.items()),
         "",
         *(f"export {variable}={value}" for variable, value in served.environment.items()),
         "",

@@ -55,7 +55,7 @@ def serve_production(url: str, name: str, model_name: str | None, port: int) -> 
 
 
 def _model(what: Servable) -> object:
-    return what.server, what.model, what.engine
+    return what.server, what.model, what.engine, what.sampling
 
 
 def _changed(url: str, target: str, known: InProduction) -> InProduction:

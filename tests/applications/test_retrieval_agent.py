@@ -68,6 +68,11 @@ def test_the_agent_runs_by_itself_where_there_is_no_agentlightning(folder: Path)
     assert found["output"].startswith("[")
 
 
+def test_the_readme_shows_the_agent(folder: Path) -> None:
+    shown = (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    assert shown in (folder / "agent.py").read_text(encoding="utf-8")
+
+
 async def run(agent: ModuleType, question: str, *answers: Answer) -> tuple[str, list[Span]]:
     """The agent on a question, with a model that answers so; what it said and what was recorded."""
     spans: list[Span] = []

@@ -213,7 +213,7 @@ def _model_of(run: RunRecord, published: Sequence[AnyResource]) -> dict[str, Any
     raise ConfigError(f"run {run.id} ({run.algorithm}, {run.status}) left no model, and chose none")
 
 
-def _asked_of(algorithm: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _asked_of(algorithm: Mapping[str, Any]) -> dict[str, Any]:
     """How a run had its model answer, and sampled it: what it was evaluated with is what it is served with."""
     engine = {key: value for key, value in (algorithm.get("engine") or {}).items() if key not in ADDRESS}
     temperature = algorithm.get("temperature")

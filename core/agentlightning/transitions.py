@@ -18,21 +18,45 @@ their own rows. A row has one policy, one version of it and one temperature: a c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from agentlightning.records import Rollout, Span
+from agentlightning.records import Reward, Rollout, Span, SpanKind
+from agentlightning.semconv import TOOL_CALL_ID
 from agentlightning.training_rows import TrainingRow, Transition
+
+CALLED_BY_MODELS: tuple[SpanKind, ...] = ("tool", "retrieval", "handoff")
+
+
+class _Call(NamedTuple):
+    """A call that a policy answered, and the transition that it is."""
+
+    span: Span
+    made: Transition
+
+    @property
+    def ended_at(self) -> float:
+        return self.span.ended_at or self.span.started_at
+
+    @property
+    def tool_call_ids(self) -> list[str]:
+        """Of the tools that its answer asks for."""
+        response = self.span.generation.response if self.span.generation is not None else None
+        asked = (response or {}).get("tool_calls") or ()
+        return [call["id"] for call in asked if isinstance(call, dict) and isinstance(call.get("id"), str)]
 
 
 def build_rows(rollout: Rollout, spans: Sequence[Span]) -> list[TrainingRow]:
     """The rows of the calls that a policy answered with exact tokens, in the order in which they began.
 
-    A step reward belongs to the call it was recorded under, else to the last call that had ended by then; one given
-    before the first call is no transition's. The rewards of the outcome are left to credit assignment.
+    A step reward belongs to the call whose span it names. One of a tool, a retrieval or a hand-off belongs to the call
+    that asked for it, by the id of the tool call, else to the last one before it began, rather one of the same agent;
+    any other to the last call that had ended by then. One given before the first call, or for a call of another model,
+    is no transition's. The rewards of the outcome are left to credit assignment.
     """
     rows: list[TrainingRow] = []
-    ended: list[tuple[float, Transition]] = []
+    calls: list[_Call] = []
     for span in sorted(spans, key=lambda span: span.index):
         call = span.generation
         if call is None or call.policy is None:
@@ -43,7 +67,7 @@ def build_rows(rollout: Rollout, spans: Sequence[Span]) -> list[TrainingRow]:
         prompt, response, logprobs = tokens
         made = Transition(
             span_id=span.id,
-            index=len(ended),
+            index=len(calls),
             agent=span.agent,
             policy=call.policy,
             policy_version=call.policy_version,
@@ -55,8 +79,8 @@ def build_rows(rollout: Rollout, spans: Sequence[Span]) -> list[TrainingRow]:
             row = _empty_row(rollout, made, call.temperature)
             rows.append(row)
         _extend(row, made, prompt, response, logprobs)
-        ended.append((span.ended_at or span.started_at, made))
-    _give_step_rewards(rollout, ended)
+        calls.append(_Call(span, made))
+    _give_step_rewards(rollout, spans, calls)
     return rows
 
 
@@ -97,13 +121,31 @@ def _extend(row: TrainingRow, made: Transition, prompt: np.ndarray, response: np
     row.transitions.append(made)
 
 
-def _give_step_rewards(rollout: Rollout, ended: list[tuple[float, Transition]]) -> None:
-    by_span = {made.span_id: made for _, made in ended}
-    ended = sorted(ended, key=lambda pair: pair[0])
+def _give_step_rewards(rollout: Rollout, spans: Sequence[Span], calls: Sequence[_Call]) -> None:
+    by_id = {span.id: span for span in spans}
     for reward in rollout.rewards:
         if not reward.step or reward.value is None:
             continue
-        before = [made for at, made in ended if at <= reward.at]
-        made = by_span.get(reward.span_id or "", before[-1] if before else None)
+        made = _rewarded(reward, by_id.get(reward.span_id or ""), calls)
         if made is not None:
             made.reward = (made.reward or 0.0) + reward.weight * reward.value
+
+
+def _rewarded(reward: Reward, span: Span | None, calls: Sequence[_Call]) -> Transition | None:
+    """The transition that a step reward belongs to; None where that is another model's call, or none had been made."""
+    if span is None:
+        return _last_before(reward.at, calls)
+    if span.kind == "llm":
+        return next((call.made for call in calls if call.span is span), None)
+    if span.kind not in CALLED_BY_MODELS:
+        return _last_before(reward.at if span.ended_at is None else min(reward.at, span.ended_at), calls)
+    asked = [call for call in calls if span.attributes.get(TOOL_CALL_ID) in call.tool_call_ids]
+    own = [call for call in calls if call.span.agent == span.agent]
+    if asked:
+        return asked[-1].made
+    return _last_before(span.started_at, own) or _last_before(span.started_at, calls)
+
+
+def _last_before(at: float, calls: Sequence[_Call]) -> Transition | None:
+    ended = [call for call in calls if call.ended_at <= at]
+    return max(ended, key=lambda call: call.ended_at).made if ended else None

@@ -128,6 +128,55 @@ def test_a_step_reward_given_before_the_first_call_is_no_transitions() -> None:
     assert rewarded(Reward(name="early", value=1.0, span_id="a tool", at=-1.0)) == [None, None]
 
 
+def tool(index: int, **fields: Any) -> Span:
+    """What a tool did, between two calls or in the middle of one."""
+    return Span(id=f"s{index}", rollout_id="r", index=index, kind="tool", name="search", **fields)
+
+
+def asking(*ids: str) -> dict[str, Any]:
+    """An answer that asks for these calls of tools."""
+    return {"response": {"role": "assistant", "tool_calls": [{"id": id, "type": "function"} for id in ids]}}
+
+
+def given_to(spans: list[Span], *named: str, at: float = 99.0) -> list[float | None]:
+    """What the calls among these spans were given, after the rollout, for the spans that are named."""
+    rewards = [Reward(name=name, value=1.0, span_id=name, at=at) for name in named]
+    rows = build_rows(msgspec.structs.replace(ROLLOUT, rewards=rewards), spans)
+    made = sorted((made for row in rows for made in row.transitions), key=lambda made: made.index)
+    return [transition.reward for transition in made]
+
+
+def test_a_step_reward_for_a_tool_belongs_to_the_call_that_asked_for_it_whenever_it_is_given() -> None:
+    by_id = [
+        call(0, [1], [2], generation=asking("a", "b")),
+        call(1, [9], [8], generation=asking("c")),
+        tool(2, started_at=2.0, ended_at=3.0, attributes={"gen_ai.tool.call.id": "b"}),
+        call(3, [5], [6]),
+    ]
+    assert given_to(by_id, "s2") == [1.0, None, None]
+    without = [call(0, [1], [2]), tool(1, started_at=1.0, ended_at=1.5), call(2, [1, 2], [3])]
+    assert given_to(without, "s1") == [1.0, None]
+    before = [tool(0, started_at=-1.0, ended_at=-0.5), call(1, [1], [2])]
+    assert given_to(before, "s0") == [None]
+
+
+def test_without_an_id_it_is_rather_the_last_call_of_the_same_agent() -> None:
+    spans = [call(0, [1], [2]), call(1, [3], [4], agent="critic"), tool(2, started_at=2.0, agent="writer")]
+    assert given_to(spans, "s2") == [1.0, None]
+
+
+def test_a_step_reward_for_an_agent_belongs_to_the_last_call_in_it_or_to_the_last_one_when_it_was_given() -> None:
+    agent = Span(id="agent", rollout_id="r", index=0, kind="agent", name="writer", started_at=0.0, ended_at=3.0)
+    spans = [agent, call(1, [1], [2]), call(2, [1, 2], [3]), call(4, [1, 2, 3], [4])]
+    assert given_to(spans, "agent") == [None, 1.0, None]
+    assert given_to(spans, "agent", at=1.6) == [1.0, None, None]
+
+
+def test_a_step_reward_for_another_models_call_is_no_transitions() -> None:
+    spans = [call(0, [1], [2]), call(1, [3], [4], generation={"policy": None})]
+    assert given_to(spans, "s1") == [None]
+
+
 def test_of_calls_made_at_once_the_one_that_ended_last_takes_a_step_reward() -> None:
     reward = Reward(name="tool", value=1.0, span_id="a tool", at=9.0)
     rollout = msgspec.structs.replace(ROLLOUT, rewards=[reward])

@@ -293,7 +293,7 @@ def test_without_the_package_datasets_the_hub_is_refused_with_what_to_do(tmp_pat
     assert "pip install datasets" in written.stderr
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted({path.name for path in FOLDER.glob("*.yaml")} - {"curves.yaml"}))
 def test_its_configs_are_configs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FOLDER)
     assert load_config(name).agent == "agent:solver"

@@ -119,7 +119,7 @@ def mathematics(session: nox.Session) -> None:
 
 
 def application(session: nox.Session, adapter: str, *packages: str) -> None:
-    """Compares what examples/NAME/small.yaml names, of the session's own name."""
+    """Compares the levers of the example that has the session's name, on its small set."""
     install(session, *TRAINING, adapter, extras=("matplotlib", *packages))
     prepare(session)
     session.chdir(f"examples/{session.name}")

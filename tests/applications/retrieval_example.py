@@ -1,39 +1,25 @@
-"""The modules of examples/retrieval under names of their own, and rollouts and spans to score."""
+"""The modules of examples/retrieval, and spans to score."""
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from agentlightning.records import Generation, Rollout, Span, Task
+from applications import example_copy
+
+from agentlightning.records import Generation, Span, Task
 from agentlightning.semconv import TOOL_CALL_RESULT
 
-FOLDER = Path(__file__).parents[2] / "examples" / "retrieval"
-GENERATED = shutil.ignore_patterns("runs", "data", "__pycache__", "train.jsonl", "held_out.jsonl")
+FOLDER = example_copy.EXAMPLES / "retrieval"
 
 
 def load(name: str, folder: Path = FOLDER) -> ModuleType:
-    """The module of the example, as ``retrieval_NAME``; what it imports of its folder goes by its own name."""
-    spec = importlib.util.spec_from_file_location(f"retrieval_{name}", folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(folder))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
+    """The module of the example."""
+    (module,) = example_copy.load(folder, name)
     return module
-
-
-def copy(folder: Path) -> Path:
-    """A copy of the example, as it is in the repository."""
-    return shutil.copytree(FOLDER, folder, ignore=GENERATED)
 
 
 def write_tasks(folder: Path) -> ModuleType:
@@ -46,10 +32,6 @@ def write_tasks(folder: Path) -> ModuleType:
         return sys.modules.pop("agent")
     finally:
         sys.path.remove(str(folder))
-
-
-def rollout(output: Any) -> Rollout:
-    return Rollout(id="r", run_id="run", group_id="g", task_id="t", purpose="train", step=1, output=output)
 
 
 def task(answer: str, *passages: int) -> Task:

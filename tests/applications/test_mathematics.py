@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from applications.mathematics_example import FOLDER, copy, lines, load, numeric_match, write_tasks
+from applications.example_copy import copy_of, lines, load, write_tasks
+from applications.mathematics_example import FOLDER, numeric_match
 from stub_answers import text, tool_call
 from stub_server import StubServer
 
@@ -110,7 +111,7 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = copy(tmp_path_factory.mktemp("mathematics") / "example")
+    made = copy_of("mathematics", tmp_path_factory.mktemp("mathematics") / "example")
     written = write_tasks(made)
     assert written.returncode == 0, written.stderr
     return made
@@ -127,7 +128,7 @@ def example(stub: StubServer) -> SimpleNamespace:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_BASE_URL", stub.base_url)
         patch.setenv("OPENAI_API_KEY", "sk-test")
-        agent, calculator, tasks = load("agent", "calculator", "tasks")
+        agent, calculator, tasks = load(FOLDER, "agent", "calculator", "tasks")
     return SimpleNamespace(solver=agent.solver, calculator=calculator, tasks=tasks)
 
 
@@ -249,7 +250,7 @@ def test_each_problem_stands_in_one_file_and_its_calculations_give_its_answer(fo
 
 
 def test_the_same_seed_makes_the_same_tasks(folder: Path, tmp_path: Path) -> None:
-    again = copy(tmp_path / "again")
+    again = copy_of("mathematics", tmp_path / "again")
     write_tasks(again)
     for name in ("train.jsonl", "held_out.jsonl", "data/demonstrations.jsonl", "data/labelled.jsonl"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
@@ -275,7 +276,7 @@ def test_problems_of_gsm8k_become_tasks_where_their_marks_lead_to_the_answer(
     assert [one.answer for one in problems] == ["72", "72", "25", "5", "2400", "8"]
     assert [example.tasks.is_solved(one) for one in problems[:3]] == [True, False, False]
 
-    made = copy(tmp_path / "example")
+    made = copy_of("mathematics", tmp_path / "example")
     assert write_tasks(made, "--data", str(tmp_path), "--labelled", "1").returncode == 0
     used = [one["input"] for one in lines(made / "train.jsonl")]
     shown = [one["messages"][1]["content"] for one in lines(made / "data" / "labelled.jsonl")]
@@ -286,7 +287,7 @@ def test_problems_of_gsm8k_become_tasks_where_their_marks_lead_to_the_answer(
 
 
 def test_without_the_package_datasets_the_hub_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    made = copy(tmp_path / "example")
+    made = copy_of("mathematics", tmp_path / "example")
     (made / "datasets.py").write_text("raise ImportError('not installed')", encoding="utf-8")
     written = write_tasks(made, "--data")
     assert written.returncode == 1

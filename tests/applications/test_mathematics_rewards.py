@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from applications.mathematics_example import load, numeric_match, rollout
+from applications.example_copy import load, rollout
+from applications.mathematics_example import FOLDER, numeric_match
 from applications.mathematics_golden import GOLDEN, MODELS, SPELLINGS
 from intermediate.spans import Recording, call
 
@@ -117,7 +118,7 @@ def test_whatever_the_answer_is_its_score_is_right(answer: Any, worth: float) ->
 
 @pytest.fixture(scope="module")
 def reward() -> ModuleType:
-    (module,) = load("reward")
+    (module,) = load(FOLDER, "reward")
     return module
 
 

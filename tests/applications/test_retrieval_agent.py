@@ -12,7 +12,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from applications.retrieval_example import copy, load, rollout, searched, task, write_tasks
+from applications.example_copy import copy_of, lines, rollout
+from applications.retrieval_example import load, searched, task, write_tasks
 from stub_answers import Answer, Call, Choice, text, tool_call
 from stub_server import StubServer
 
@@ -36,16 +37,12 @@ runpy.run_path("agent.py", run_name="__main__")
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    return write_tasks(copy(tmp_path_factory.mktemp("retrieval") / "example"))
+    return write_tasks(copy_of("retrieval", tmp_path_factory.mktemp("retrieval") / "example"))
 
 
 @pytest.fixture(scope="module")
 def folder(agent: ModuleType) -> Path:
     return agent.HERE
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def environment(stub: StubServer) -> dict[str, str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from applications.retrieval_example import call_after, load, rollout, search_of, searched, task
+from applications.example_copy import rollout
+from applications.retrieval_example import call_after, load, search_of, searched, task
 
 from agentlightning.records import Failure, Reward, Span
 

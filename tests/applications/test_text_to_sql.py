@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from applications import text_to_sql_golden as golden
-from applications.text_to_sql_example import FOLDER, copy, lines, load, rollout, task, write_tasks
+from applications.example_copy import copy_of, lines, load, rollout, write_tasks
+from applications.text_to_sql_example import FOLDER, task
 from stub_answers import text
 from stub_server import StubServer
 
@@ -78,7 +79,7 @@ before SELECT is talk, and is not executed."""
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = copy(tmp_path_factory.mktemp("text_to_sql") / "example")
+    made = copy_of("text_to_sql", tmp_path_factory.mktemp("text_to_sql") / "example")
     write_tasks(made)
     golden.make_database(made / "data" / "databases" / "people.sqlite")
     return made
@@ -209,7 +210,7 @@ def test_no_task_is_among_the_questions_that_prompts_may_show(folder: Path) -> N
 
 
 def test_the_same_seed_makes_the_same_tasks(folder: Path, tmp_path: Path) -> None:
-    again = copy(tmp_path / "again")
+    again = copy_of("text_to_sql", tmp_path / "again")
     write_tasks(again)
     for name in ("train.jsonl", "held_out.jsonl", "data/demonstrations.jsonl", "data/labelled.jsonl"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
@@ -226,27 +227,27 @@ def test_spiders_own_folders_are_read(tmp_path: Path, names: tuple[str, str]) ->
     golden.make_database(spider / "database" / "people" / "people.sqlite")
     (spider / names[0]).write_text(json.dumps([SIMPLE, JOINED, *[SIMPLE] * 32]), encoding="utf-8")
     (spider / names[1]).write_text(json.dumps([SIMPLE]), encoding="utf-8")
-    made = copy(tmp_path / "example")
-    printed = write_tasks(made, "--data", str(spider), "--single-table")
-    assert printed == "1 questions to train with, 32 to show, 1 held out\n"
+    made = copy_of("text_to_sql", tmp_path / "example")
+    written = write_tasks(made, "--data", str(spider), "--single-table")
+    assert written.stdout == "1 questions to train with, 32 to show, 1 held out\n"
     (only,) = lines(made / "train.jsonl")
     assert only["input"] == {"question": "How many?", "database": "people"}
     assert (made / "data" / "databases" / "people.sqlite").is_file()
 
 
 def test_a_folder_without_questions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(subprocess.CalledProcessError) as error:
-        write_tasks(copy(tmp_path / "example"), "--data", str(tmp_path))
-    assert "has neither questions.jsonl nor train_spider.json and dev.json" in error.value.stderr
+    written = write_tasks(copy_of("text_to_sql", tmp_path / "example"), "--data", str(tmp_path))
+    assert written.returncode == 1
+    assert "has neither questions.jsonl nor train_spider.json and dev.json" in written.stderr
 
 
 def test_a_hub_that_cannot_be_reached_is_an_error_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "nothing"))
-    with pytest.raises(subprocess.CalledProcessError) as error:
-        write_tasks(copy(tmp_path / "example"), "--hub")
-    assert "cannot be had from the hub" in error.value.stderr
-    assert "Traceback" not in error.value.stderr
+    written = write_tasks(copy_of("text_to_sql", tmp_path / "example"), "--hub")
+    assert written.returncode == 1
+    assert "cannot be had from the hub" in written.stderr
+    assert "Traceback" not in written.stderr
 
 
 def test_the_agent_file_names_nothing_of_ours() -> None:

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from applications import text_to_sql_golden as golden
-from applications.text_to_sql_example import copy, load, rollout, task
+from applications.example_copy import copy_of, load, rollout
+from applications.text_to_sql_example import task
 
 from agentlightning.records import Generation, Span
 
@@ -31,7 +32,7 @@ SAME_NUMBERS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = copy(tmp_path_factory.mktemp("text_to_sql") / "example")
+    made = copy_of("text_to_sql", tmp_path_factory.mktemp("text_to_sql") / "example")
     (made / "data" / "databases").mkdir(parents=True)
     golden.make_database(made / "data" / "databases" / "people.sqlite")
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,19 @@ def test_what_cannot_be_shown_is_left_out_and_counted(spans: list[Span], why: st
     ((reason, count),) = read.left_out.items()
     assert why in reason
     assert count == 1
+
+
+def test_what_is_written_by_hand_and_asks_what_is_measured_is_left_out_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "shown.jsonl"
+    written = [json.dumps({"messages": [user(asked), said("10")]}) for asked in ("5 + 5?", "3 + 7?")]
+    path.write_text("\n".join(written))
+    (found,) = reader(never_shown=["5 + 5?"]).by_hand(str(path))
+    assert found.messages[0]["content"] == "3 + 7?"
+    assert "1 of 2 demonstrations are left out, as validation or held-out tasks ask the same" in caplog.text
+    with pytest.raises(DataError, match=r"no demonstration in .* that can be shown"):
+        reader(never_shown=["5 + 5?", "3 + 7?"]).by_hand(str(path))
 
 
 def test_a_failed_tool_of_another_conversation_harms_nothing() -> None:

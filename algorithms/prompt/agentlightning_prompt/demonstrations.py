@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from agentlightning.errors import DataError
 from agentlightning.records import Record, Rollout, Span
 from agentlightning.system_prompts import SYSTEM_ROLES, text_of
 from agentlightning_prompt.roles import Observed, Role
+
+logger = logging.getLogger(__name__)
 
 Messages = list[dict[str, Any]]
 
@@ -114,15 +117,24 @@ class Reader:
 
     def by_hand(self, path: str) -> list[Demonstration]:
         """Those of a JSONL file of ``{"messages": […], "agent": …}``: of the role or agent of that name, of every role
-        where none is given. Raises `DataError` with file and line."""
+        where none is given. What a validation or held-out task asks is left out, and told. Raises `DataError` with file
+        and line."""
         try:
             lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"algorithm.labelled: {path} cannot be read: {error}") from error
-        found = []
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                found += self._of_line(line, f"{path}:{number}")
+        written = [
+            one
+            for number, line in enumerate(lines, 1)
+            if line.strip()
+            for one in self._of_line(line, f"{path}:{number}")
+        ]
+        found = [one for one in written if not self._asks_what_is_measured(one.messages)]
+        if len(found) < len(written):
+            logger.warning(
+                "%s: %d of %d demonstrations are left out, as validation or held-out tasks ask the same",
+                *(path, len(written) - len(found), len(written)),
+            )
         if not found:
             raise DataError(f"algorithm.labelled: there is no demonstration in {path} that can be shown")
         return found
@@ -137,7 +149,7 @@ class Reader:
             there = ", ".join(role.name for role in self._roles)
             raise DataError(f"{where}: the agent has no role {written.agent!r}; there is {there}")
         messages = _without_system(written.messages)
-        wrong = _unlike_a_demonstration(messages) or self._unfit(messages)
+        wrong = _unlike_a_demonstration(messages) or self._too_long(messages)
         if wrong is not None:
             raise DataError(f"{where}: this cannot be shown: {wrong}")
         return [Demonstration(role=role.name, messages=messages, source=where) for role in roles]
@@ -161,15 +173,19 @@ class Reader:
         if _has_failed_tool(messages, spans):
             return "a tool failed in it"
         messages = _with_last_results(messages, spans)
-        return _unlike_a_demonstration(messages) or self._unfit(messages) or messages
+        wrong = _unlike_a_demonstration(messages) or self._too_long(messages)
+        if wrong is None and self._asks_what_is_measured(messages):
+            wrong = "it asks what a validation or held-out task asks"
+        return wrong or messages
 
-    def _unfit(self, messages: Messages) -> str | None:
+    def _too_long(self, messages: Messages) -> str | None:
         if sum(len(text) for message in messages for text in _texts(message)) > self._max_characters:
             return f"it is longer than max_demonstration_characters, {self._max_characters}"
-        for message in messages:
-            if message["role"] == "user" and (text_of(message.get("content")) or "").strip() in self._never_shown:
-                return "it asks what a validation or held-out task asks"
         return None
+
+    def _asks_what_is_measured(self, messages: Messages) -> bool:
+        asked = {(text_of(one.get("content")) or "").strip() for one in messages if one["role"] == "user"}
+        return not asked.isdisjoint(self._never_shown)
 
 
 class _Written(msgspec.Struct):

@@ -12,7 +12,7 @@ from hypothesis import settings
 
 # Before torch is imported: tiny models compute in operations so small that waiting for one another is all they do.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# A client of a model reads all certificates of the world as it is made, 0.05 s of work, and tests speak to this machine.
+# Each client of a model reads all certificates that there are, 0.05 s of work, and tests speak to this machine alone.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("certificate.pem"))
 # readline tells the processes that it starts, pytest's workers among them, how wide its terminal is.
 os.environ.pop("COLUMNS", None)

@@ -70,7 +70,7 @@ ADAPTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Environments of the session ``adapters``: folders beside core and the model layer, and packages."""
 
-AT_ONCE = ("--numprocesses=3", "--dist=loadfile")
+AT_ONCE = ("--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder")
 """Three for two cores, as half of their time is waiting; tests of a file stay together, as they share models."""
 USED_ONCE = "--no-compile"
 """Of an environment's 20,000 modules most are never imported: to compile them all takes a minute."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 
 from agentlightning.bounded import LIMITS, HeldLoop
 from agentlightning.threads import give_up_loop, raise_in_thread
-from agentlightning.tracebacks import location_of
+from agentlightning.tracebacks import frames_of_threads, location_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,4 +63,4 @@ def _watch(loop: asyncio.AbstractEventLoop, ident: int, stopped: threading.Event
 
 
 def _line_of(ident: int) -> str:
-    return location_of(sys._current_frames().get(ident)) or "a line of a library"
+    return location_of(frames_of_threads().get(ident)) or "a line of a library"

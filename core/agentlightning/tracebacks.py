@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import linecache
 import os
 import site
@@ -76,7 +77,7 @@ def running_now(tasks: Iterable[asyncio.Task[Any]] = ()) -> list[str]:
     """The innermost lines of the user's code, ``file:line: code``, that run at the moment in threads of synchronous
     agents and rewards, and in the given tasks: where it hangs, when it does."""
     places = []
-    for frame in [*map(_frame_of_task, tasks), *_frames_of_threads()]:
+    for frame in [*map(_frame_of_task, tasks), *_frames_of_calls()]:
         while frame is not None and not _is_callers(frame):
             frame = frame.f_back
         if frame is not None:
@@ -97,9 +98,25 @@ def _frame_of_task(task: asyncio.Task[Any]) -> FrameType | None:
     return innermost
 
 
-def _frames_of_threads() -> Iterator[FrameType]:
+def frames_of_threads() -> dict[int, FrameType]:
+    """The innermost frame of each thread, by its ident.
+
+    Python holds a lock on all threads meanwhile. A collection of garbage would close sockets under it, which lets other
+    threads go on, and one that begins a thread waits for that lock with the GIL: neither ever ends (CPython issue
+    106883).
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _frames_of_calls() -> Iterator[FrameType]:
     calls = {thread.ident for thread in threading.enumerate() if thread.name == CALL_THREAD}
-    return (frame for ident, frame in sys._current_frames().items() if ident in calls)
+    return (frame for ident, frame in frames_of_threads().items() if ident in calls)
 
 
 def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:

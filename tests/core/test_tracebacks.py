@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from agentlightning.recording import failure_of, guarded
 from agentlightning.threads import DaemonThreads
-from agentlightning.tracebacks import definition, origin, running_now
+from agentlightning.tracebacks import definition, frames_of_threads, origin, running_now
 
 
 def line_of(function: Callable[..., Any], text: str) -> str:
@@ -122,3 +124,23 @@ async def test_what_runs_now_is_found_in_tasks_and_in_threads() -> None:
     finally:
         done.set()
         task.cancel()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_garbage_is_collected_while_python_holds_its_threads(monkeypatch: pytest.MonkeyPatch, enabled: bool) -> None:
+    """A socket that is closed there lets a thread begin that waits for the lock, and both wait for ever."""
+    found, collecting = sys._current_frames, []
+
+    def current_frames() -> Any:
+        collecting.append(gc.isenabled())
+        return found()
+
+    monkeypatch.setattr(sys, "_current_frames", current_frames)
+    (gc.enable if enabled else gc.disable)()
+    try:
+        frames = frames_of_threads()
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
+    assert collecting == [False]
+    assert threading.get_ident() in frames

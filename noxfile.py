@@ -103,7 +103,7 @@ def quickstart_runs(session: nox.Session) -> None:
 @nox.session
 def text_to_sql(session: nox.Session) -> None:
     """A LangGraph agent that writes SQL: levers on one budget, on a small set of its own; ends with a table."""
-    application(session, "adapters/langgraph", "langgraph", "langchain-openai", "sqlglot")
+    application(session, "adapters/langgraph", "langgraph", "langchain-openai")
 
 
 @nox.session

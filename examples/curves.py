@@ -120,6 +120,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="a key of the config, as a.b=value")
     arguments = parser.parse_args()
     curves = msgspec.yaml.decode(arguments.file.read_bytes(), type=Curves)
+    if unknown := set(arguments.ways or ()) - set(curves.ways):
+        parser.error(f"{arguments.file} has no way {', '.join(unknown)}; there is {', '.join(curves.ways)}")
     KEPT.parent.mkdir(exist_ok=True)
     ended = [msgspec.json.decode(line, type=Curve) for line in KEPT.read_bytes().splitlines()] if KEPT.exists() else []
     for seed in range(curves.seeds) if arguments.seeds is None else arguments.seeds:

@@ -43,8 +43,9 @@ class _Call(NamedTuple):
     def tool_call_ids(self) -> list[str]:
         """Of the tools that its answer asks for."""
         response = self.span.generation.response if self.span.generation is not None else None
-        asked = (response or {}).get("tool_calls") or ()
-        return [call["id"] for call in asked if isinstance(call, dict) and isinstance(call.get("id"), str)]
+        asked = (response or {}).get("tool_calls")
+        calls = asked if isinstance(asked, list) else []
+        return [call["id"] for call in calls if isinstance(call, dict) and isinstance(call.get("id"), str)]
 
 
 def build_rows(rollout: Rollout, spans: Sequence[Span]) -> list[TrainingRow]:
@@ -140,9 +141,9 @@ def _rewarded(reward: Reward, span: Span | None, calls: Sequence[_Call]) -> Tran
     if span.kind not in CALLED_BY_MODELS:
         return _last_before(reward.at if span.ended_at is None else min(reward.at, span.ended_at), calls)
     asked = [call for call in calls if span.attributes.get(TOOL_CALL_ID) in call.tool_call_ids]
-    own = [call for call in calls if call.span.agent == span.agent]
     if asked:
         return asked[-1].made
+    own = [call for call in calls if call.span.agent == span.agent]
     return _last_before(span.started_at, own) or _last_before(span.started_at, calls)
 
 

@@ -558,6 +558,9 @@ def test_the_command_says_what_pays_and_writes_it_down(tmp_path: Path) -> None:
     assert "0.250 → 0.950" in shown.stdout
     assert (written.parent / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert f"agl compare CONFIG --resume {found['id']}" not in shown.stdout  # it is done
+    written.write_text("{}")
+    shown = CliRunner().invoke(main, ["show", found["id"], "--store", f"sqlite:///{tmp_path}/store.db"])
+    assert (shown.exit_code, "cannot be read" in shown.stdout) == (0, True), shown.output
 
 
 def test_nothing_is_drawn_of_a_comparison_in_which_nothing_could_be_compared(

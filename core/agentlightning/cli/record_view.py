@@ -109,10 +109,15 @@ def _folder_of(run: RunRecord) -> Path:
 
 def _levers(run: RunRecord) -> RenderableType | None:
     """The table of a comparison of algorithms that has ended, where its folder is there."""
-    written = _folder_of(run) / "comparison.json"
-    if run.algorithm != COMPARISON or not written.is_file():
+    if run.algorithm != COMPARISON:
         return None
-    return levers_table(msgspec.json.decode(written.read_bytes(), type=LeverComparison))
+    written = _folder_of(run) / "comparison.json"
+    try:
+        return levers_table(msgspec.json.decode(written.read_bytes(), type=LeverComparison))
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        return Text(f"{written} cannot be read: {error}", style="yellow")
 
 
 def _next_commands(run: RunRecord, url: str, *, any_failed: bool) -> list[tuple[str, RenderableType]]:

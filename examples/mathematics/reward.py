@@ -6,16 +6,14 @@ from agentlightning import Reward
 
 
 def calculations(rollout, task, spans):
-    """A reward for each answer that calculated: how many of its results the solution has, less how many it has not.
-    Each result of the solution counts once, in any order; a calculation that failed has none."""
+    """A reward for each calculation: whether the solution has its result, each of them once, in any order; one that
+    failed has none. It belongs to the answer that called the calculator."""
     missing = Counter(map(float, task.metadata["results"]))
-    answer, worth = None, Counter()
-    for span in sorted(spans, key=lambda span: span.index):
-        if span.kind == "llm":
-            answer = span.id
-        elif span.kind == "tool" and answer is not None:
-            worth[answer] += 1 if take(missing, span.attributes.get("gen_ai.tool.call.result")) else -1
-    return [Reward(name="calculations", value=value, weight=0.1, span_id=span) for span, value in worth.items()]
+    rewards = []
+    for span in sorted((span for span in spans if span.kind == "tool"), key=lambda span: span.index):
+        value = 1 if take(missing, span.attributes.get("gen_ai.tool.call.result")) else -1
+        rewards.append(Reward(name="calculations", value=value, weight=0.1, span_id=span.id))
+    return rewards
 
 
 def found(rollout, task, span):

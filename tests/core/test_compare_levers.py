@@ -1,4 +1,4 @@
-"""Algorithms compared on one budget: the same terms for all, what each cost, and what is said of them."""
+"""Algorithms compared on one budget: the same terms for all, and what the command prints."""
 
 from __future__ import annotations
 
@@ -12,27 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
-from made_evaluations import make_run
 from msgspec.structs import replace
 
-from agentlightning.algorithm import Evaluation
 from agentlightning.cli import main
 from agentlightning.cli.levers_plot import draw_levers
-from agentlightning.config import Config, PromoteConfig, load_config
+from agentlightning.config import load_config
 from agentlightning.errors import AlgorithmError, ConfigError, PluginError
-from agentlightning.levers.accounts import Account, Cost, account_of, known_prices
+from agentlightning.levers.accounts import known_prices
 from agentlightning.levers.comparison import Comparing, LeverComparison
-from agentlightning.levers.recommending import Row, corrected, holm, recommend
-from agentlightning.levers.rows import row_of, with_cheaper
-from agentlightning.levers.runs import Runs, Work
-from agentlightning.levers.sections import BASELINE, Lever, levers_of
-from agentlightning.records import ModelChoice, Prompt, Reward, Task
-from agentlightning.report import compare, mcnemar_exact
-from agentlightning.store import Checkpoint, Metric, RunRecord, open_store
+from agentlightning.levers.sections import levers_of
+from agentlightning.store import RunRecord, open_store
 from agentlightning.trainer import Trainer
 
 CODE = '''
@@ -148,152 +140,6 @@ async def runs_of(folder: Path) -> list[RunRecord]:
         return await store.runs()
     finally:
         await store.close()
-
-
-# What is said: pure functions.
-
-
-def test_p_values_are_corrected_as_holm_does() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_of_levers_that_change_nothing_one_is_rarely_called_better() -> None:
-    rng = np.random.default_rng(0)
-    levers, tasks, times, wrong = 4, 100, 2000, 0
-    for _ in range(times):
-        before, after = rng.random(tasks) < 0.4, rng.random((levers, tasks)) < 0.4
-        gained, lost = (after & ~before).sum(1), (~after & before).sum(1)
-        ps = holm([mcnemar_exact(int(up), int(down)) for up, down in zip(gained, lost, strict=True)])
-        wrong += any(p <= 0.05 and up > down for p, up, down in zip(ps, gained, lost, strict=True))
-    assert wrong / times <= 0.05
-
-
-def outcomes(right: int, *, total: int = 60, first: int = 0) -> Evaluation:
-    """So many right answers, from task ``first`` on."""
-    rewards = [float(first <= number < first + right) for number in range(total)]
-    tasks = [Task(id=f"t{number}", input=number) for number in range(total)]
-    return Evaluation(step=1, tasks=tasks, rollouts=[], rewards=list(rewards))
-
-
-def judged(after: dict[str, Evaluation], costs: dict[str, Account] | None = None, right: int = 15) -> Any:
-    rows = [
-        Row(name=name, algorithm=name, comparison=compare(outcomes(right), one), account=(costs or {}).get(name))
-        for name, one in after.items()
-    ]
-    return recommend(corrected(rows), after, alpha=0.05)
-
-
-def test_the_best_is_recommended_where_it_is_shown_to_be_better_than_the_others() -> None:
-    found = judged({"prompt": outcomes(35), "weights": outcomes(55), "same": outcomes(15)})
-    assert (found.lever, found.better, found.tied) == ("weights", ["weights", "prompt"], [])
-    assert found.reason.startswith("weights: 0.250 → 0.917 on 60 held-out tasks (+0.667, 95 % interval +")
-    assert "It is shown to gain more than the others that gained: prompt (p " in found.reason
-
-
-def test_of_those_that_are_not_shown_to_differ_the_cheapest_is_recommended() -> None:
-    after = {"weights": outcomes(52), "prompt": outcomes(50)}
-    found = judged(after, {"weights": Account(seconds=600), "prompt": Account(seconds=60)})
-    assert (found.lever, found.tied) == ("prompt", ["weights", "prompt"])
-    assert "weights (0.867, 10 min 0 s), prompt (0.833, 1 min 0 s) are not shown to differ" in found.reason
-    dollars = {"weights": Account(learning=Cost(dollars=0.1)), "prompt": Account(learning=Cost(dollars=2.0))}
-    assert judged(after, dollars).lever == "weights"
-
-
-def test_where_some_dollars_are_unknown_time_decides() -> None:
-    costs = {
-        "weights": Account(learning=Cost(dollars=5.0), seconds=10),
-        "prompt": Account(learning=Cost(dollars=0.1, unpriced=3), seconds=20),
-    }
-    assert judged({"weights": outcomes(52), "prompt": outcomes(50)}, costs).lever == "weights"
-
-
-def test_nothing_is_recommended_where_nothing_is_shown_to_be_better() -> None:
-    found = judged({"prompt": outcomes(17), "weights": outcomes(15, first=2)})
-    assert found.lever is None
-    assert found.reason.startswith("Not worth it: no lever is shown to be better than the agent as it is. The most is ")
-    assert "that much, at most, was overlooked" in found.reason
-    assert judged({"worse": outcomes(2)}).lever is None
-
-
-def test_one_that_is_no_better_but_cheaper_to_use_is_recommended_for_that() -> None:
-    rows = corrected([Row(name="small", algorithm="selection", comparison=compare(outcomes(15), outcomes(15)))])
-    rows[0].cheaper = "not worse by more than 0.02, and cheaper to use: 0.1 after 0.3 dollars a task"
-    found = recommend(rows, {"small": outcomes(15)}, alpha=0.05)
-    assert found.lever == "small"
-    assert "0.1 after 0.3 dollars a task" in found.reason
-
-
-def test_few_held_out_tasks_are_told() -> None:
-    after = outcomes(9, total=9)
-    row = Row(name="lucky", algorithm="any", comparison=compare(outcomes(0, total=9), after))
-    found = recommend(corrected([row]), {"lucky": after}, alpha=0.05)
-    assert "Only 9 held-out tasks were compared" in found.reason
-
-
-# What a run cost.
-
-
-async def test_a_run_is_charged_for_every_attempt_and_for_what_its_rewards_asked(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path}/one.db")
-    choice = ModelChoice(name="model", model="m", input_price=2.0)
-    run = await make_run(store, "one", {0: (choice, [1.0] * 2), 3: (choice, [1.0] * 2)}, tokens={0: 10, 3: 100})
-    await store.add_rewards(
-        "one-3-0", 1, [Reward(name="judge", value=1.0, metrics={"calls": 1, "input_tokens": 7, "dollars": 0.5})]
-    )
-    account = await account_of(store, run, prices={}, seconds=4.0)
-    await store.close()
-    assert account.learning == Cost()
-    tokens = 10 + 11 + 100 + 101
-    assert account.evaluation.rollouts == 4
-    assert (account.evaluation.calls, account.evaluation.input_tokens) == (5, tokens + 7)
-    assert account.evaluation.dollars == pytest.approx(tokens * 2.0 / 1e6 + 0.5)
-    assert (account.task_tokens, account.seconds) == (100.5, 4.0)
-    assert account.task_dollars == pytest.approx(201 / 1e6)
-
-
-async def test_calls_without_a_price_are_told_apart_and_take_that_of_the_config(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path}/one.db")
-    run = await make_run(store, "one", {1: (None, [1.0] * 3)}, tokens={1: 10})
-    unknown = await account_of(store, run, prices={}, seconds=0.0)
-    known = await account_of(store, run, prices={"m": (1.0, 9.0)}, seconds=0.0)
-    await store.close()
-    assert (unknown.evaluation.unpriced, unknown.evaluation.dollars, unknown.task_dollars) == (3, 0.0, None)
-    assert (known.evaluation.unpriced, known.evaluation.dollars) == (0, pytest.approx(33 / 1e6))
-
-
-async def test_a_session_that_was_killed_counts_to_the_last_that_its_run_recorded(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path}/one.db")
-    await make_run(store, "levels/one", {1: (None, [1.0])})
-    record = await store.open_run(RunRecord(id="all", name="levels/compare", algorithm="compare"))
-    store.add_metrics([Metric(run_id="levels/one", step=1, name="loss", value=0.5, at=1030.0)])
-    work = {"one": {"sessions": [{"began": 1000.0, "ended": None}], "run_id": "levels/one"}}
-    await store.put_checkpoint(Checkpoint(run_id="all", step=3, state={"work": work}))
-    runs = Runs(store, record)
-    await runs.restore()
-    await store.close()
-    assert runs.work["one"].seconds == 30
-    assert runs.work["one"].done
-
-
-async def test_one_that_is_no_worse_and_cheaper_to_use_is_found_by_the_test_of_the_gate(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path}/one.db")
-    right = [1.0, 0.0] * 40
-    old, new = Prompt(name="system", template="Long."), Prompt(name="system", template="Short.")
-    await make_run(store, "levels/baseline", {0: (old, right)}, tokens={0: 100})
-    await make_run(store, "levels/small", {0: (old, right), 1: (new, right)}, tokens={0: 100, 1: 40})
-    record = await store.open_run(RunRecord(id="all", name="levels/compare", algorithm="compare"))
-    runs = Runs(store, record)
-    runs.work = {name: Work(run_id=f"levels/{name}", done=True) for name in (BASELINE, "small")}
-    lever = Lever(name="small", config=Config(agent="a", tasks="t", algorithm={"name": "selection"}))
-    row = await row_of(store, runs, lever, {})
-    assert not row.is_better(0.05)
-    found = await with_cheaper(store, runs, row, PromoteConfig(margin=0.2), alpha=0.05)
-    strict = await with_cheaper(store, runs, row, PromoteConfig(margin=1e-4), alpha=0.05)
-    await store.close()
-    assert found.cheaper == "not worse by more than 0.2, and cheaper to use: 41 after 101 tokens of m a task"
-    assert strict.cheaper is None
 
 
 # The comparison.

@@ -39,10 +39,10 @@ def otel() -> None:
 )
 def receive(url: str, port: int, host: str, run: str | None, settle: float) -> None:
     """Receive traces over OTLP/HTTP into a store, until stopped."""
-    from agentlightning.adapterkit.listening import switch_threads_often
+    from agentlightning.adapterkit.listening import prepare_to_serve
     from agentlightning_otel.server import OtlpServer
 
-    switch_threads_often()
+    prepare_to_serve()
     server = OtlpServer(url, host=host, port=port, run=run, settle=settle)
     with server:
         stopped = stop_event()  # before anybody is told that it serves

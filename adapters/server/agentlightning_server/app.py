@@ -81,7 +81,7 @@ class App:
                 Route("/v1/session", self._granted(self._leave, rollout_keys=True), methods=["DELETE"]),
                 Route("/v1/feedback", self._granted(self._add_feedback, rollout_keys=True), methods=["POST"]),
                 *self._gateway.routes(),
-                *MonitorRoutes(store, sessions, monitor.metrics).routes(self._granted),
+                *MonitorRoutes(store, sessions, monitor).routes(self._granted),
                 *TrainingRoutes(trainings, self._bodies).routes(self._granted),
             ],
         )

@@ -75,10 +75,10 @@ def server(
 
     AGL_SERVER_KEY is the key that clients must send, too; without one only this machine is answered.
     """
-    from agentlightning.adapterkit.listening import switch_threads_often
+    from agentlightning.adapterkit.listening import prepare_to_serve
     from agentlightning_server.server import LightningServer
 
-    switch_threads_often()
+    prepare_to_serve()
     serving = LightningServer(
         url,
         host=host,

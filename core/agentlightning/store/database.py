@@ -51,6 +51,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // PAGE_BYTES}")
         connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
         connection.execute(f"PRAGMA cache_size = {-CACHE_BYTES // 1024}")
+        # Where a statement could fail half-way SQLite keeps what it overwrites, else in a file that it makes and
+        # removes with each transaction.
+        connection.execute("PRAGMA temp_store = MEMORY")
         schema.migrate(connection, path)
     except BaseException as error:
         connection.close()

@@ -32,6 +32,8 @@ VIA_HEADER = "x-agentlightning-gateway"
 MAX_AGENT = 200
 MAX_MODELS_WITHOUT_TOKENS = 1000
 REFUSED_STATUSES = (400, 422)
+UNWATCHED_SECONDS = 0.05
+"""How long a client may have left before it is noticed: to watch each of them takes time from those that stay."""
 
 
 @dataclass(slots=True)
@@ -201,8 +203,13 @@ async def _while_client_stays(request: Request, answering: Coroutine[Any, Any, N
     """Answers a client, and stops where it leaves: raises `ClientDisconnect` then."""
     work = asyncio.current_task()
     assert work is not None
-    leaving = asyncio.create_task(client_leaves(request.receive))
+    leaving: asyncio.Task[None] | None = None
     left = answered = False
+
+    def watch() -> None:
+        nonlocal leaving
+        leaving = asyncio.create_task(client_leaves(request.receive))
+        leaving.add_done_callback(stop)
 
     def stop(_: asyncio.Task[None]) -> None:
         nonlocal left
@@ -210,7 +217,7 @@ async def _while_client_stays(request: Request, answering: Coroutine[Any, Any, N
             left = True
             work.cancel()
 
-    leaving.add_done_callback(stop)
+    beginning = asyncio.get_running_loop().call_later(UNWATCHED_SECONDS, watch)
     try:
         await answering
     except asyncio.CancelledError:
@@ -219,7 +226,9 @@ async def _while_client_stays(request: Request, answering: Coroutine[Any, Any, N
         raise
     finally:
         answered = True
-        leaving.cancel()
+        beginning.cancel()
+        if leaving is not None:
+            leaving.cancel()
 
 
 def _headers(request: Request, gateway: str) -> dict[str, str]:

@@ -96,45 +96,68 @@ class Recorders:
 
 
 class SpanWriter:
-    """Hands spans to a store from an event loop that it does not block; the store writes what has come meanwhile at
-    once."""
+    """Hands spans to a store from an event loop that it does not block. What comes while the store writes is handed
+    over at once, when it is done: each time that its thread and this one take turns costs more than a span does."""
 
     def __init__(self, store: SQLiteStore) -> None:
         self._store = store
-        self._last: asyncio.Future[None] | None = None
-        self._writing: set[asyncio.Future[None]] = set()
+        self._batch: list[Span] = []
+        self._writing: asyncio.Future[None] | None = None
+        self._next: asyncio.Future[None] | None = None
 
     def add(self, spans: Sequence[Span]) -> None:
         """Has them written soon."""
-        taken = self._store.offer_spans(spans)
-        if taken is not None:
-            self._last = asyncio.wrap_future(taken)
-        else:
-            self._last = asyncio.create_task(self._wait_and_write(spans))
-        self._writing.add(self._last)
-        self._last.add_done_callback(self._written)
+        self._batch.extend(spans)
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+            self._next.add_done_callback(_told)
+        if self._writing is None:
+            self._hand_over()
 
     async def durable(self) -> None:
         """Returns when what was added last is durable, and with it all before. Raises `StoreError` where it cannot
         be."""
-        if self._last is None:
+        last = self._next or self._writing
+        if last is None:
             return
         try:
-            await asyncio.shield(self._last)
+            await asyncio.shield(last)
         except StoreError as error:
             raise StoreError(f"the call could not be recorded: {error}") from error
 
     async def idle(self) -> None:
         """Returns when nothing is being written."""
-        while self._writing:
-            await asyncio.wait(self._writing)
+        while (last := self._next or self._writing) is not None:
+            await asyncio.wait([last])
+
+    def _hand_over(self) -> None:
+        spans, self._batch = self._batch, []
+        self._writing, self._next = self._next, None
+        try:
+            taken = self._store.offer_spans(spans)
+        except Exception as error:  # noqa: BLE001 - for whoever waits
+            self._written(error)
+            return
+        loop = asyncio.get_running_loop()
+        if taken is None:  # too much waits already: for that in a thread
+            taken = asyncio.run_coroutine_threadsafe(self._wait_and_write(spans), loop)
+        taken.add_done_callback(lambda done: loop.call_soon_threadsafe(self._written, done.exception()))
+
+    def _written(self, error: BaseException | None) -> None:
+        written, self._writing = self._writing, None
+        assert written is not None
+        if error is not None:
+            written.set_exception(error)
+        else:
+            written.set_result(None)
+        if self._next is not None:
+            self._hand_over()
 
     async def _wait_and_write(self, spans: Sequence[Span]) -> None:
-        """Too much waits already: for that in a thread."""
         await asyncio.to_thread(self._store.add_spans, spans)
         await self._store.flush()
 
-    def _written(self, writing: asyncio.Future[None]) -> None:
-        self._writing.discard(writing)
-        if not writing.cancelled() and writing.exception() is not None:
-            logger.debug("spans wait to be written again: %s", writing.exception())
+
+def _told(writing: asyncio.Future[None]) -> None:
+    if not writing.cancelled() and writing.exception() is not None:
+        logger.debug("spans wait to be written again: %s", writing.exception())

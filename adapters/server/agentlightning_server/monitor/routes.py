@@ -14,7 +14,8 @@ from agentlightning.formatting import parse_since
 from agentlightning.store.sqlite import SQLiteStore
 from agentlightning_server.errors import RequestError
 from agentlightning_server.keys import Grant
-from agentlightning_server.monitor.metrics import CONTENT_TYPE, Metrics
+from agentlightning_server.monitor.metrics import CONTENT_TYPE
+from agentlightning_server.monitor.monitor import Monitor
 from agentlightning_server.sessions import Sessions
 
 JSON = "application/json"
@@ -35,10 +36,10 @@ class FailuresQuery(msgspec.Struct, forbid_unknown_fields=True):
 class MonitorRoutes:
     """Answers for the metrics of a server, and the failures in its store."""
 
-    def __init__(self, store: SQLiteStore, sessions: Sessions, metrics: Metrics) -> None:
+    def __init__(self, store: SQLiteStore, sessions: Sessions, monitor: Monitor) -> None:
         self._store = store
         self._sessions = sessions
-        self._metrics = metrics
+        self._monitor = monitor
 
     def routes(self, granted: Callable[[Handler], Endpoint]) -> list[Route]:
         """The routes, each of which asks ``granted`` who may."""
@@ -54,7 +55,7 @@ class MonitorRoutes:
             )
         unfinished = await self._store.unfinished()
         return Response(
-            self._metrics.render(unfinished=unfinished, sessions=len(self._sessions)), media_type=CONTENT_TYPE
+            self._monitor.render(unfinished=unfinished, sessions=len(self._sessions)), media_type=CONTENT_TYPE
         )
 
     async def _show_failures(self, request: Request, grant: Grant) -> Response:

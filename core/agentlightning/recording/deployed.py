@@ -87,11 +87,12 @@ def live(name: Any, *, input: Any = None) -> Any:
 
 
 def _decorated(function: F, name: str) -> F:
+    signature = _signature(function)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
 
         @functools.wraps(function)
         def stream(*args: Any, **kwargs: Any) -> Any:
-            call = Call(lambda: _input(function, args, kwargs), lambda last: last, agent=name)
+            call = Call(lambda: _input(signature, args, kwargs), lambda last: last, agent=name)
             return followed(function, call, args, kwargs)
 
         return stream  # type: ignore[return-value]
@@ -99,7 +100,7 @@ def _decorated(function: F, name: str) -> F:
 
         @functools.wraps(function)
         async def run_async(*args: Any, **kwargs: Any) -> Any:
-            with LiveBlock(name, input=_input(function, args, kwargs)) as block:
+            with LiveBlock(name, input=_input(signature, args, kwargs)) as block:
                 block.output = await function(*args, **kwargs)
                 return block.output
 
@@ -107,17 +108,26 @@ def _decorated(function: F, name: str) -> F:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        with LiveBlock(name, input=_input(function, args, kwargs)) as block:
+        with LiveBlock(name, input=_input(signature, args, kwargs)) as block:
             block.output = function(*args, **kwargs)
             return block.output
 
     return run  # type: ignore[return-value]
 
 
-def _input(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        given = inspect.signature(function).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):  # the call itself will say what is wrong with it
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # of some that are written in C
+        return None
+
+
+def _input(signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if signature is None:
+        return None
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError:  # the call itself will say what is wrong with it
         return None
     given.pop("self", None)
     return next(iter(given.values())) if len(given) == 1 else dict(given)

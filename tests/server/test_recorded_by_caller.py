@@ -3,7 +3,7 @@ that the gateway asks for."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import openai
@@ -15,10 +15,12 @@ from stub_server import StubServer
 from agentlightning.recording import Recorder, recording
 from agentlightning.records import Policy, Span
 from agentlightning_openai.adapter import OpenAIAdapter
+from agentlightning_server.keys import Keys
 from agentlightning_server.remote import RemoteStore
 from agentlightning_server.server import LightningServer
 
 WAYS = ("chat", "responses")
+ADMIN = "the-key-of-the-server"
 
 
 @pytest.fixture
@@ -40,9 +42,9 @@ def adapted() -> Iterator[None]:
     adapter.uninstall()
 
 
-def ask(base_url: str, way: str, streamed: bool, **options: Any) -> list[dict[str, Any]]:
+def ask(base_url: str, way: str, streamed: bool, *, api_key: str = "k", **options: Any) -> list[dict[str, Any]]:
     """What an agent is given: an answer, or the chunks of one."""
-    client = openai.OpenAI(base_url=base_url, api_key="k", max_retries=0, **options)
+    client = openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0, **options)
     if way == "chat":
         messages: Any = [{"role": "user", "content": "Hi"}]
         answer: Any = client.chat.completions.create(model="m", messages=messages, stream=streamed)
@@ -82,6 +84,33 @@ async def test_so_is_one_whose_client_names_the_rollout_in_a_header(
     assert span.generation is not None
     assert span.generation.exact_tokens is not None
     assert await store.spans("a") == []
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.usefixtures("adapted")
+async def test_so_is_one_whose_key_is_for_the_rollout_alone(
+    serve: Callable[..., LightningServer], upstream: StubServer, streamed: bool
+) -> None:
+    server = serve(upstreams=[upstream.base_url], key=ADMIN)
+    store = RemoteStore(server.url, key=ADMIN)
+    await store.open_run(a_run("mine"))
+    await store.enqueue([a_rollout("a", run_id="mine")])
+    await store.lease("w", ids=["a"], seconds=FOR_EVER)
+    key = Keys(ADMIN).issue_for_rollout("a", write=True, seconds=600)
+    span = recorded_of(f"{server.url}/v1", "chat", streamed, api_key=key)
+    assert span.generation is not None
+    assert span.generation.exact_tokens is not None
+    assert await store.spans("a") == []
+    await store.close()
+
+
+@pytest.mark.parametrize("api_key", ["a.b.c", "a.e30.c", "a.WzFd.c", "sk-no.jwt"])
+@pytest.mark.usefixtures("adapted")
+async def test_a_key_of_another_kind_is_none_for_a_rollout(
+    gateway: LightningServer, upstream: StubServer, api_key: str
+) -> None:
+    recorded_of(f"{gateway.url}/v1", "chat", False, api_key=api_key)
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.usefixtures("adapted")

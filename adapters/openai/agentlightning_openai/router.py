@@ -3,8 +3,10 @@ swapped."""
 
 from __future__ import annotations
 
+import base64
 import copy
 import itertools
+import json
 import os
 import zlib
 from collections.abc import Mapping
@@ -220,13 +222,27 @@ def _redirect(
 
 
 def goes_to_gateway(client: Any, options: Any, rollout_id: str) -> bool:
-    """Whether a request that is not redirected goes to a gateway that would record it for the rollout: its address or
-    its headers name that one."""
+    """Whether a request that is not redirected goes to a gateway that would record it for the rollout: its address, its
+    headers or its key name that one."""
     address = options.url if "://" in options.url else str(client.base_url)
     if f"/rollouts/{rollout_id}/" in urlsplit(address).path:
         return True
     headers = {**client.default_headers, **_headers_of(options)}
-    return any(name.lower() == ROLLOUT_HEADER and value == rollout_id for name, value in headers.items())
+    return _is_key_for(rollout_id, getattr(client, "api_key", None)) or any(
+        name.lower() == ROLLOUT_HEADER and value == rollout_id for name, value in headers.items()
+    )
+
+
+def _is_key_for(rollout_id: str, key: Any) -> bool:
+    """Whether a key is one of a Lightning Server (`agl server-key`, a JSON Web Token) for that rollout."""
+    parts = key.split(".") if isinstance(key, str) else []
+    if len(parts) != 3:
+        return False
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(f"{parts[1]}=="))
+    except ValueError:
+        return False
+    return isinstance(claims, dict) and claims.get("rollout") == rollout_id
 
 
 def recorded_here(options: Any) -> None:

@@ -67,3 +67,31 @@ async def test_what_was_cancelled_before_it_began_is_not_computed() -> None:
     go_on.set()
     await waiting
     assert compute(lambda: list(done)) == []
+
+
+ENDS = """
+import sys, threading, torch
+from agentlightning_policy.compute import compute
+computes = threading.Event()
+
+def for_ever():
+    one = torch.randn(64, 64, requires_grad=True)
+    while True:
+        torch.tanh(one @ one).sum().backward()
+        computes.set()
+
+threading.Thread(target=compute, args=(for_ever,), daemon=True).start()
+computes.wait()
+sys.exit(130)
+"""
+
+
+def test_a_process_that_ends_while_torch_computes_ends_as_it_said() -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def test_so_does_one_in_which_nothing_is_computed_any_more() -> None:
+    program = "import sys; from agentlightning_policy.compute import compute; print(compute(int)); sys.exit(7)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (7, "0\n", "")

@@ -8,6 +8,8 @@ thousand small operations of a sampling step pays for waking them (``tests/bench
 from __future__ import annotations
 
 import asyncio
+import atexit
+import ctypes
 import queue
 import threading
 from collections.abc import Callable
@@ -21,6 +23,10 @@ T = TypeVar("T")
 _work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
 _starting = threading.Lock()
 _thread: threading.Thread | None = None
+_ending = False
+
+END_SECONDS = 30.0
+"""How long the end of the process waits for one operation of torch's."""
 
 
 def compute(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -38,17 +44,20 @@ async def compute_async(function: Callable[P, T], /, *args: P.args, **kwargs: P.
 
 def _submit(call: Callable[[], T]) -> Future[T]:
     global _thread
+    if _ending:
+        raise RuntimeError("this process ends: nothing is computed any more")
     with _starting:
         if _thread is None:
             _thread = threading.Thread(target=_run, name="agentlightning-compute", daemon=True)
             _thread.start()
+            atexit.register(_end, _thread)
     future: Future[T] = Future()
     _work.put((future, call))
     return future
 
 
 def _run() -> None:
-    while True:
+    while not _ending:
         future, call = _work.get()
         if not future.set_running_or_notify_cancel():
             continue
@@ -57,3 +66,14 @@ def _run() -> None:
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             future.set_exception(error)
         del future, call  # what they refer to is not kept until the next comes
+
+
+def _end(thread: threading.Thread) -> None:
+    """Breaks off what is computed, at its next step in Python: an operation of torch's that came back to an interpreter
+    which is gone would abort the process, and with it the exit code."""
+    global _ending
+    _ending = True
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    _work.put((Future(), lambda: None))  # where nothing is computed it waits for work, in no step of Python
+    thread.join(END_SECONDS)

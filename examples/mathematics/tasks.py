@@ -19,7 +19,7 @@ from problems import Problem, problems
 HERE = Path(__file__).parent
 HUB = "openai/gsm8k"
 MARK = re.compile(r"<<([^<>=]+)=([^<>=]+)>>")
-TRAIN, HELD_OUT = 768, 50
+TRAIN, HELD_OUT = 768, 120
 """How many problems are made from a seed."""
 
 SYSTEM = "Solve the problem step by step with the calculator. Then say: The answer is N."

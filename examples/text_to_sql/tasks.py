@@ -116,7 +116,7 @@ def main() -> None:
     source.add_argument("--hub", action="store_true", help="Spider from the hub")
     parser.add_argument("--single-table", action="store_true", help="only questions about one table")
     parser.add_argument("--train", type=int, default=320, help="questions of the small set")
-    parser.add_argument("--held-out", type=int, default=60, help="questions of the small set")
+    parser.add_argument("--held-out", type=int, default=120, help="questions of the small set")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -238,7 +238,7 @@ async def test_whatever_the_model_calculates_no_harm_is_done_and_the_answer_coun
 def test_each_problem_stands_in_one_file_and_its_calculations_give_its_answer(folder: Path) -> None:
     train, held_out = (lines(folder / f"{name}.jsonl") for name in ("train", "held_out"))
     demonstrations, labelled = (lines(folder / "data" / f"{name}.jsonl") for name in ("demonstrations", "labelled"))
-    assert (len(train), len(held_out), len(labelled)) == (768, 50, 64)
+    assert (len(train), len(held_out), len(labelled)) == (768, 120, 64)
     questions = [one["input"] for one in train + held_out] + [one["messages"][1]["content"] for one in labelled]
     assert len(set(questions)) == len(questions)
     assert [one["messages"][1]["content"] for one in demonstrations] == [one["input"] for one in train]

@@ -65,7 +65,7 @@ def test_the_leaves_used_longest_ago_go_first_and_held_ones_never() -> None:
 
 
 def test_tails_keep_each_row_its_own_when_rows_come_and_go() -> None:
-    cache = DecodeCache(Shape(1, 1, 1, 1, torch.float32, torch.device("cpu")))
+    cache = DecodeCache(Shape(1, 1, 1, 1, torch.float32, torch.device("cpu")), 64)
     words = ["first", "a second one", "third " * 20]
     for word in words:
         cache.add([compute(PrefixTree(999).extend(ids(word))).segment])  # type: ignore[list-item]

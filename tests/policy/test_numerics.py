@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from agentlightning_policy.engine import Engine, EngineConfig
 from agentlightning_policy.model import LoraConfig, ModelConfig, PolicyModel
-from agentlightning_policy.sampler import attention, scheduler
+from agentlightning_policy.sampler import attention, cache, scheduler
 
 Ask = Callable[..., Awaitable[Any]]
 SYSTEM = {"role": "system", "content": "You are a helpful assistant. " * 8}
@@ -95,6 +95,56 @@ async def test_logprobs_of_rollouts_of_several_turns_are_exact(
         for before, after in itertools.pairwise(answers):
             written = before["prompt_token_ids"] + before["choices"][0]["token_ids"]
             assert after["prompt_token_ids"][: len(written)] == written
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("tail", [1, 4, 16])
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+async def test_a_row_whose_tail_has_grown_too_long_goes_on_with_a_new_one(
+    tiny_model_of: Callable[[str], Path],
+    family: str,
+    tail: int,
+    fused: bool,
+    ask: Ask,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attention, "has_flash_kernels", lambda: fused)
+    policy = PolicyModel.load(ModelConfig(path=str(tiny_model_of(family))))
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model_of(family))
+    prompts = [[SYSTEM, user("How many apples? " * size)] for size in (1, 3, 3, 9, 20)] + [[user("hi")]]
+    async with Engine(policy) as engine:
+        monkeypatch.setattr(engine.sampler._scheduler, "_longest_tail", tail)
+        answers = await asyncio.gather(*(ask(engine, prompt, temperature=0, max_tokens=40) for prompt in prompts))
+        again = await ask(engine, prompts[0], temperature=0, max_tokens=40)
+    assert engine.sampler._scheduler._cache.keys.shape[3] == cache.GROWTH
+    tree = engine.sampler._scheduler._tree
+    assert all(node.rows == 0 and node.segment is not None for node in tree._nodes())
+    for answer in answers:
+        ids = torch.tensor([answer["prompt_token_ids"]])
+        expected = plain.generate(ids, do_sample=False, max_new_tokens=40)[0, ids.shape[1] :].tolist()
+        assert answer["choices"][0]["token_ids"] == expected
+        assert_exact(plain, answer)
+    assert again["choices"][0]["token_ids"] == answers[0]["choices"][0]["token_ids"]
+
+
+async def test_where_running_rows_hold_much_the_next_ones_wait(
+    policy: PolicyModel, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Engine(policy, EngineConfig(cache_memory=0)) as engine:
+        monkeypatch.setattr(engine.sampler._scheduler, "_room", 40)
+        rows: list[int] = []
+        leave = engine.sampler._scheduler._leave
+        monkeypatch.setattr(
+            engine.sampler._scheduler,
+            "_leave",
+            lambda index: (rows.append(len(engine.sampler._scheduler._rows)), leave(index)),
+        )
+        prompts = [[user(f"{number} apples " * 20)] for number in range(6)]
+        answers = await asyncio.gather(*(ask(engine, prompt, max_tokens=8) for prompt in prompts))
+    for answer in answers:
+        assert_exact(policy.module, answer)
+    assert len(rows) == 6
+    assert max(rows) == 1
 
 
 async def test_adapters_are_served_too(tiny_model: Path, ask: Ask) -> None:

@@ -59,6 +59,10 @@ class Segment:
             Segment(self.keys[:, :, at:], self.values[:, :, at:]),
         )
 
+    def copy(self) -> Segment:
+        """The same, with memory of its own."""
+        return Segment(self.keys.clone(), self.values.clone())
+
 
 class Node:
     """An edge of the prefix tree: some tokens, and their segment once it is computed.
@@ -163,16 +167,18 @@ def _split(node: Node, at: int) -> Node:
     node.parent = upper
     node.tokens = node.tokens[at:]
     if node.segment is not None:
-        upper.segment, node.segment = node.segment.split(at)
+        above, node.segment = node.segment.split(at)
+        upper.segment = above.copy()  # which else would hold on to the memory of both when the rest is evicted
     return upper
 
 
 class DecodeCache:
     """The keys and values that each running row has of its own, rows 0 … B-1 side by side so that one step
-    reads them without a gather: (L, S, K, C, D)."""
+    reads them without a gather: (L, S, K, C, D). ``most`` rows run at once."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, most: int) -> None:
         self._shape = shape
+        self._most = most
         self.lengths: list[int] = []
         self.keys, self.values = shape.empty(0, tokens=0)
 
@@ -211,14 +217,15 @@ class DecodeCache:
         held_slots, held_tokens = self.keys.shape[1], self.keys.shape[3]
         if slots <= held_slots and tokens <= held_tokens:
             return
-        slots = held_slots if slots <= held_slots else max(4, 2 * held_slots, slots)
+        slots = held_slots if slots <= held_slots else max(slots, min(max(4, 2 * held_slots), self._most))
         tokens = held_tokens if tokens <= held_tokens else -(-tokens // GROWTH) * GROWTH
-        keys, values = self._shape.empty(slots, tokens=tokens)
+        self.keys = self._grown(self.keys, slots, tokens)
+        self.values = self._grown(self.values, slots, tokens)
+
+    def _grown(self, held: torch.Tensor, slots: int, tokens: int) -> torch.Tensor:
+        layers, _, heads, _, size = held.shape
         # what is masked must be finite all the same: 0 · NaN is NaN
-        keys.zero_()
-        values.zero_()
-        if self.lengths:
-            rows, used = len(self.lengths), max(self.lengths)
-            keys[:, :rows, :, :used] = self.keys[:, :rows, :, :used]
-            values[:, :rows, :, :used] = self.values[:, :rows, :, :used]
-        self.keys, self.values = keys, values
+        grown = held.new_zeros(layers, slots, heads, tokens, size)
+        rows, used = len(self.lengths), max(self.lengths, default=0)
+        grown[:, :rows, :, :used] = held[:, :rows, :, :used]
+        return grown

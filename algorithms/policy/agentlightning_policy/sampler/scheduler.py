@@ -31,6 +31,11 @@ PREFILL = 2048
 """Prompt tokens that one step takes in, at most (one longer prompt goes alone)."""
 WORTH_SHARING = 512
 """Key reads per step that a shared segment must save before rows attend to one copy of it."""
+RUNNING_BYTES = 2**30
+"""Keys and values that running rows have of their own, about, and as much again in the tree, beside what it keeps; more
+where more is kept between calls."""
+LEAST_TAIL = 256
+"""Tokens in a tail before it is cut, at the least. For each row there is room for a tail as long as the longest."""
 
 
 @dataclass(eq=False)
@@ -106,7 +111,9 @@ class Scheduler:
         compute(self._pack)
         self._shape = compute(probe_kv_shape, self._module, policy.device)
         self._tree = PrefixTree(cache_memory // self._shape.bytes_per_token)
-        self._cache = DecodeCache(self._shape)
+        self._room = max(cache_memory, RUNNING_BYTES) // self._shape.bytes_per_token
+        self._longest_tail = max(LEAST_TAIL, self._room // max_batch)
+        self._cache = DecodeCache(self._shape, max_batch)
         self._version = policy.version
         self._rows: list[_Row] = []
         self._shared: list[SharedPrefix] | None = None
@@ -211,6 +218,8 @@ class Scheduler:
         """Takes waiting requests in, in their order, as far as there is room."""
         before = self._tree.tokens
         while len(self._rows) + len(admitted) < self._max_batch and self._tree.tokens - before < PREFILL:
+            if (self._rows or admitted) and self._tree.tokens > self._tree.budget + self._room:
+                break
             with self._ready:
                 if not self._waiting:
                     break
@@ -238,6 +247,7 @@ class Scheduler:
             for row in late:
                 self._join(row)
             self._deliver(sampled)
+            self._shorten()
         self._tree.evict()
         self.stats.steps += 1
 
@@ -298,20 +308,37 @@ class Scheduler:
         return self._shared
 
     def _join(self, row: _Row) -> None:
-        """A row begins to run: it attends to one copy of what is worth sharing, the rest is copied to its tail."""
+        """A row begins to run: it attends to one copy of what is worth sharing, or too long for its tail; the rest is
+        copied there."""
         path = row.node.path()
         depth = max(
             (at + 1 for at, node in enumerate(path) if (node.rows - 1) * len(node.tokens) >= WORTH_SHARING), default=0
         )
         segments = [node.segment for node in path if node.segment is not None]
+        while sum(map(len, segments[depth:])) > self._longest_tail:
+            depth += 1
         row.shared = segments[:depth]
         row.start = sum(map(len, row.shared))
         self._cache.add(segments[depth:])
         self._rows.append(row)
         self._shared = None
 
-    def _leave(self, index: int) -> None:
-        """A row ends: what it computed stays in the prefix tree."""
+    def _shorten(self) -> None:
+        """Rows whose tails have grown too long go on with new ones: what they have written is in the prefix tree."""
+        for index, row in enumerate(self._rows):
+            if self._cache.lengths[index] < self._longest_tail:
+                continue
+            end = self._keep(index)
+            path = end.path()
+            for node in path:
+                node.rows += 1
+            row.node, row.known = end, row.start + self._cache.lengths[index]
+            row.shared = [node.segment for node in path if node.segment is not None]
+            row.start, self._cache.lengths[index] = row.known, 0
+            self._shared = None
+
+    def _keep(self, index: int) -> Node:
+        """Puts what a row has computed into the prefix tree, where nothing is held for it any more; returns its end."""
         row = self._rows[index]
         ids = row.sequence.written()[row.known : row.start + self._cache.lengths[index]]
         end = self._tree.extend(ids, row.node)
@@ -319,6 +346,11 @@ class Scheduler:
             end.segment = self._cache.copy(index, self._cache.lengths[index] - len(end.tokens))
         for node in row.node.path():
             node.rows -= 1
+        return end
+
+    def _leave(self, index: int) -> None:
+        """A row ends: what it computed stays in the prefix tree."""
+        self._keep(index)
         self._cache.remove(index)
         last = self._rows.pop()
         if index < len(self._rows):

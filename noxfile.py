@@ -290,7 +290,8 @@ def clients(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Kills server, workers and trainer twenty times while they work, and counts what is there in the end."""
-    install(session, *TRAINING, "adapters/langgraph", *APART, extras=("-r", "requirements-test.txt"))
+    extras = ("-r", "requirements-test.txt", "langgraph", "langchain-openai")
+    install(session, *TRAINING, "adapters/langgraph", *APART, extras=extras)
     session.run("python", "tests/soak/soak.py", *session.posargs, env=QUIET)
 
 

@@ -39,6 +39,8 @@ NAME = "small"
 STEPS, ROLLOUTS_A_STEP, CALLS = 30, 16, 2
 """Of the small project; each rollout makes two model calls."""
 START_SECONDS, LIMIT_SECONDS = 120.0, 2400.0
+MOST_STARTS = 6
+"""Of a part, beside one for each kill: it may end by itself when another one was killed."""
 
 
 class Part:
@@ -69,6 +71,10 @@ class Part:
     def ended(self) -> int | None:
         """Its exit code; None while it runs."""
         return None if self._process is None else self._process.poll()
+
+    def said(self) -> str:
+        """The last line of its log."""
+        return (self._folder / f"{self.name}.log").read_text(errors="replace").rstrip().rpartition("\n")[2]
 
     def kill(self) -> None:
         """As the kernel does: nothing is flushed, said or closed."""
@@ -197,13 +203,16 @@ def kill_at_random(
     """Kills a part, as often as asked or until the run has ended: within so many ``seconds`` after another rollout has
     ended since the last kill, so that every kill is one of work. Then waits for the end of the run.
 
-    Raises `TimeoutError` where it takes longer than `LIMIT_SECONDS`.
+    Raises `TimeoutError` where it takes longer than `LIMIT_SECONDS`, and `RuntimeError` where a part does not stay up.
     """
     until = time.monotonic() + LIMIT_SECONDS
     ended = 0
     while trainer.ended != 0:
         if time.monotonic() > until:
             raise TimeoutError(f"not done after {LIMIT_SECONDS:.0f} s")
+        for part in parts:
+            if part.starts > MOST_STARTS + sum(it.kills for it in parts):
+                raise RuntimeError(f"{part.name} ends by itself, {part.starts} times by now: {part.said()}")
         time.sleep(0.5)
         for part in parts:
             if part.ended is not None and (part is not trainer or part.ended != 0):

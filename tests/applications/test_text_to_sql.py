@@ -177,7 +177,7 @@ async def test_whatever_the_model_writes_nothing_changes_and_the_score_is_right(
 
 def test_no_database_is_both_trained_on_and_held_out(folder: Path) -> None:
     train, held_out = (lines(folder / f"{name}.jsonl") for name in ("train", "held_out"))
-    assert (len(train), len(held_out)) == (288, 60)
+    assert (len(train), len(held_out)) == (288, 120)
     assert not {one["input"]["database"] for one in train} & {one["input"]["database"] for one in held_out}
     assert not {one["input"]["question"] for one in train} & {one["input"]["question"] for one in held_out}
 

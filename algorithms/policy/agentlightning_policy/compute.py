@@ -73,7 +73,6 @@ def _end(thread: threading.Thread) -> None:
     which is gone would abort the process, and with it the exit code."""
     global _ending
     _ending = True
-    if thread.ident is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
     _work.put((Future(), lambda: None))  # where nothing is computed it waits for work, in no step of Python
     thread.join(END_SECONDS)

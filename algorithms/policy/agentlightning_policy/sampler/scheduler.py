@@ -32,10 +32,11 @@ PREFILL = 2048
 WORTH_SHARING = 512
 """Key reads per step that a shared segment must save before rows attend to one copy of it."""
 RUNNING_BYTES = 2**30
-"""Keys and values that running rows have of their own, about, and as much again in the tree, beside what it keeps; more
-where more is kept between calls."""
+"""How much the keys and values of running rows may come to beyond what the prefix tree keeps between calls: in their
+tails, and as much again in the tree. Where more than that is kept, as much as is kept."""
 LEAST_TAIL = 256
-"""Tokens in a tail before it is cut, at the least. For each row there is room for a tail as long as the longest."""
+"""A tail of fewer tokens is never cut. Every row has room for a tail as long as the longest, so that the limit is what
+`RUNNING_BYTES` gives each of the rows that may run at once, or this where it is more."""
 
 
 @dataclass(eq=False)

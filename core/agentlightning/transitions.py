@@ -18,46 +18,23 @@ their own rows. A row has one policy, one version of it and one temperature: a c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from agentlightning.records import Reward, Rollout, Span, SpanKind
-from agentlightning.semconv import TOOL_CALL_ID
+from agentlightning.records import Rollout, Span
+from agentlightning.step_rewards import step_rewards
 from agentlightning.training_rows import TrainingRow, Transition
-
-CALLED_BY_MODELS: tuple[SpanKind, ...] = ("tool", "retrieval", "handoff")
-
-
-class _Call(NamedTuple):
-    """A call that a policy answered, and the transition that it is."""
-
-    span: Span
-    made: Transition
-
-    @property
-    def ended_at(self) -> float:
-        return self.span.ended_at or self.span.started_at
-
-    @property
-    def tool_call_ids(self) -> list[str]:
-        """Of the tools that its answer asks for."""
-        response = self.span.generation.response if self.span.generation is not None else None
-        asked = (response or {}).get("tool_calls")
-        calls = asked if isinstance(asked, list) else []
-        return [call["id"] for call in calls if isinstance(call, dict) and isinstance(call.get("id"), str)]
 
 
 def build_rows(rollout: Rollout, spans: Sequence[Span]) -> list[TrainingRow]:
     """The rows of the calls that a policy answered with exact tokens, in the order in which they began.
 
-    A step reward belongs to the call whose span it names. One of a tool, a retrieval or a hand-off belongs to the call
-    that asked for it, by the id of the tool call, else to the last one before it began, rather one of the same agent;
-    any other to the last call that had ended by then. One given before the first call, or for a call of another model,
-    is no transition's. The rewards of the outcome are left to credit assignment.
+    `step_rewards` says which transition a step reward is for; one for a call of another model is no transition's. The
+    rewards of the outcome are left to credit assignment.
     """
     rows: list[TrainingRow] = []
-    calls: list[_Call] = []
+    calls: list[Span] = []
+    transitions: list[Transition] = []
     for span in sorted(spans, key=lambda span: span.index):
         call = span.generation
         if call is None or call.policy is None:
@@ -80,8 +57,11 @@ def build_rows(rollout: Rollout, spans: Sequence[Span]) -> list[TrainingRow]:
             row = _empty_row(rollout, made, call.temperature)
             rows.append(row)
         _extend(row, made, prompt, response, logprobs)
-        calls.append(_Call(span, made))
-    _give_step_rewards(rollout, spans, calls)
+        calls.append(span)
+        transitions.append(made)
+    given = step_rewards(rollout, spans, calls)
+    for made in transitions:
+        made.reward = given.get(made.span_id)
     return rows
 
 
@@ -120,33 +100,3 @@ def _extend(row: TrainingRow, made: Transition, prompt: np.ndarray, response: np
     row.logprobs = np.concatenate([row.logprobs, unwritten, logprobs], dtype=np.float32)
     row.advantages = np.concatenate([row.advantages, unwritten, unset])
     row.transitions.append(made)
-
-
-def _give_step_rewards(rollout: Rollout, spans: Sequence[Span], calls: Sequence[_Call]) -> None:
-    by_id = {span.id: span for span in spans}
-    for reward in rollout.rewards:
-        if not reward.step or reward.value is None:
-            continue
-        made = _rewarded(reward, by_id.get(reward.span_id or ""), calls)
-        if made is not None:
-            made.reward = (made.reward or 0.0) + reward.weight * reward.value
-
-
-def _rewarded(reward: Reward, span: Span | None, calls: Sequence[_Call]) -> Transition | None:
-    """The transition that a step reward belongs to; None where that is another model's call, or none had been made."""
-    if span is None:
-        return _last_before(reward.at, calls)
-    if span.kind == "llm":
-        return next((call.made for call in calls if call.span is span), None)
-    if span.kind not in CALLED_BY_MODELS:
-        return _last_before(reward.at if span.ended_at is None else min(reward.at, span.ended_at), calls)
-    asked = [call for call in calls if span.attributes.get(TOOL_CALL_ID) in call.tool_call_ids]
-    if asked:
-        return asked[-1].made
-    own = [call for call in calls if call.span.agent == span.agent]
-    return _last_before(span.started_at, own) or _last_before(span.started_at, calls)
-
-
-def _last_before(at: float, calls: Sequence[_Call]) -> Transition | None:
-    ended = [call for call in calls if call.ended_at <= at]
-    return max(ended, key=lambda call: call.ended_at).made if ended else None

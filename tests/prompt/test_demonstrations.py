@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentlightning import semconv
@@ -139,10 +140,23 @@ def test_demonstrations_that_a_rollout_ran_with_are_no_part_of_its_own() -> None
 def test_the_reward_of_an_agents_own_calls_goes_with_its_conversation() -> None:
     one = rollout(outcome=0.0)
     spans = [call([user("3 + 4?")], said("7"), id="s1"), call([user("x")], said("y"), id="s2")]
+    other = call([user("z")], said("z"), id="other", agent="checker")
     one.rewards += [Reward(name="step", value=1.0, span_id="s1"), Reward(name="step", value=0.5, span_id="other")]
-    first, second = reader().read(one, spans)
+    role = msgspec.structs.replace(ROLE, only=False)
+    first, second = Reader([role], max_characters=100).read(one, [*spans, other])
     assert (first.outcome, first.step_reward) == (0.0, 1.0)
     assert second.step_reward is None
+
+
+@pytest.mark.parametrize("on_tool", [True, False], ids=["of the tool", "under no span, after it"])
+def test_so_does_that_of_a_tool_which_one_of_them_asked_for(on_tool: bool) -> None:
+    one, asked = rollout(outcome=0.0), [user("3 + 4?")]
+    first = call(asked, said(None, "c1"), started_at=1.0, ended_at=2.0)
+    ran = msgspec.structs.replace(tool("c1"), started_at=3.0, ended_at=4.0)
+    last = call([*asked, said(None, "c1"), result("c1")], said("7"), started_at=5.0, ended_at=6.0)
+    one.rewards += [Reward(name="step", value=0.5, step=True, span_id=ran.id if on_tool else None, at=4.5)]
+    (found,) = reader().read(one, [first, ran, last])
+    assert found.step_reward == 0.25
 
 
 def test_each_role_has_its_own_conversations() -> None:

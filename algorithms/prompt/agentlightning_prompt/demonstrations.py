@@ -14,6 +14,7 @@ from agentlightning import semconv
 from agentlightning.chats import RecordedChat, chats_of, said
 from agentlightning.errors import DataError
 from agentlightning.records import Record, Rollout, Span
+from agentlightning.step_rewards import step_rewards
 from agentlightning.system_prompts import SYSTEM_ROLES, text_of
 from agentlightning_prompt.roles import Observed, Role
 
@@ -94,6 +95,7 @@ class Reader:
         """The demonstrations in a rollout, by role. It ran with those that are ``shown``, by role, which are no part
         of them."""
         found = []
+        earned = step_rewards(rollout, spans, [span for span in spans if span.kind == "llm"])
         for role in self._roles:
             given = [message for one in (shown or {}).get(role.name, ()) for message in one]
             for chat in chats_of(self._calls(role, spans), _ANY):
@@ -101,15 +103,14 @@ class Reader:
                 if isinstance(messages, str):
                     self.left_out[messages] += 1
                     continue
-                rewards = [part for part in rollout.rewards if part.span_id in chat.span_ids and part.value is not None]
-                own = sum(part.weight * (part.value or 0.0) for part in rewards) / len(chat.span_ids)
+                own = [earned[id] for id in chat.span_ids if id in earned]
                 found.append(
                     Demonstration(
                         role=role.name,
                         messages=messages,
                         task_id=rollout.task_id,
                         outcome=rollout.outcome if rollout.is_scorable else None,
-                        step_reward=own if rewards else None,
+                        step_reward=sum(own) / len(chat.span_ids) if own else None,
                         source=rollout.id,
                     )
                 )

@@ -62,17 +62,27 @@ def _run() -> None:
         if not future.set_running_or_notify_cancel():
             continue
         try:
-            future.set_result(call())
+            result = call()
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-            future.set_exception(error)
+            if not _ending:
+                future.set_exception(error)
+        else:
+            if not _ending:
+                future.set_result(result)
+            del result
         del future, call  # what they refer to is not kept until the next comes
 
 
 def _end(thread: threading.Thread) -> None:
     """Breaks off what is computed, at its next step in Python: an operation of torch's that came back to an interpreter
-    which is gone would abort the process, and with it the exit code."""
+    which is gone would abort the process, and with it the exit code.
+
+    Whoever waits, in a thread that dies with the process, is told nothing: with a result or a traceback it would get
+    tensors, and to free them then would abort the process just the same.
+    """
     global _ending
     _ending = True
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+    assert thread.ident is not None  # it has started
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
     _work.put((Future(), lambda: None))  # where nothing is computed it waits for work, in no step of Python
     thread.join(END_SECONDS)

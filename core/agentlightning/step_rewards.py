@@ -11,8 +11,8 @@ CALLED_BY_MODELS: tuple[SpanKind, ...] = ("tool", "retrieval", "handoff")
 
 
 def step_rewards(rollout: Rollout, spans: Iterable[Span], calls: Sequence[Span]) -> dict[str, float]:
-    """What the step rewards of a rollout with these ``spans`` gave to each of its ``calls``, ``llm`` spans: the sum of
-    weight times value, by the id of the call. One that was given nothing is not there.
+    """What the step rewards of a rollout with these ``spans`` gave to each of its ``calls``, ``llm`` spans with an
+    answer: the sum of weight times value, by the id of the call. One that was given nothing is not there.
 
     A step reward belongs to the call whose span it names. One of a tool, a retrieval or a hand-off belongs to the call
     that asked for it, by the id of the tool call, else to the last one before it began, rather one of the same agent;

@@ -159,6 +159,16 @@ def test_so_does_that_of_a_tool_which_one_of_them_asked_for(on_tool: bool) -> No
     assert found.step_reward == 0.25
 
 
+def test_one_given_after_a_call_that_failed_goes_with_the_answer_before_it() -> None:
+    one = rollout(outcome=0.0)
+    answered = call([user("3 + 4?")], said("7"), started_at=1.0, ended_at=2.0)
+    failed = Span(rollout_id="r", kind="llm", name="chat", agent="solver", started_at=3.0, ended_at=4.0)
+    failed.generation, failed.failure = Generation(messages=[user("x")]), Failure(type="model_error", message="no")
+    one.rewards.append(Reward(name="step", value=0.5, step=True, at=5.0))
+    (found,) = reader().read(one, [answered, failed])
+    assert found.step_reward == 0.5
+
+
 def test_each_role_has_its_own_conversations() -> None:
     roles = [Role(name=name, agent=name, text=text, replaces=text) for name, text in (("a", "Solve."), ("b", "Check."))]
     read = Reader(roles, max_characters=100)

@@ -95,7 +95,8 @@ class Reader:
         """The demonstrations in a rollout, by role. It ran with those that are ``shown``, by role, which are no part
         of them."""
         found = []
-        earned = step_rewards(rollout, spans, [span for span in spans if span.kind == "llm"])
+        answered = [span for span in spans if span.generation is not None and span.generation.response is not None]
+        earned = step_rewards(rollout, spans, answered)
         for role in self._roles:
             given = [message for one in (shown or {}).get(role.name, ()) for message in one]
             for chat in chats_of(self._calls(role, spans), _ANY):
